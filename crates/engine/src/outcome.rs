@@ -1,0 +1,55 @@
+//! What a decision is.
+
+use crate::progress::ServiceProgress;
+use baton_model::event::Severity;
+use baton_model::id::{InstanceId, NodeName, ReleaseNumber, ServiceName};
+use baton_model::report::Report;
+use baton_model::time::UnixMs;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The result of one decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The memory that changed: the new value, or `None` for a service that is gone.
+    pub progress: BTreeMap<ServiceName, Option<ServiceProgress>>,
+    /// Who runs what now: the complete assignments of **every** node that has any, or had any in its stored plan.
+    pub assignments: BTreeMap<NodeName, Assignments>,
+    /// What happened, for the journal; recorded after the commit.
+    pub events: Vec<EventDraft>,
+    /// Why everything stands as it stands.
+    pub report: Report,
+    /// When to decide again at the latest, though nothing changes.
+    pub wake_at: Option<UnixMs>,
+}
+
+/// The instances of one node.
+pub type Assignments = BTreeMap<InstanceId, Assignment>;
+
+/// What one instance should run: the light form of `InstancePlan`, which the dispatcher fills in from the release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The release.
+    pub release: ReleaseNumber,
+    /// The attempt.
+    pub attempt: u32,
+}
+
+/// An event before it has its place and time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventDraft {
+    /// How much it matters.
+    pub severity: Severity,
+    /// A stable word.
+    pub kind: &'static str,
+    /// A sentence for people.
+    pub message: String,
+    /// About which service.
+    pub service: Option<ServiceName>,
+    /// About which node.
+    pub node: Option<NodeName>,
+    /// About which instance.
+    pub instance: Option<InstanceId>,
+    /// Figures and facts.
+    pub fields: BTreeMap<String, String>,
+}

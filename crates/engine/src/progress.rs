@@ -1,0 +1,90 @@
+//! What is remembered between decisions: an input and an output, stored per service.
+
+use baton_model::id::{NodeName, ReleaseNumber, RolloutId, ServiceName};
+use baton_model::report::RolloutReport;
+use baton_model::rollout::RolloutOutcome;
+use baton_model::time::UnixMs;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The memory of all services.
+pub type Progress = BTreeMap<ServiceName, ServiceProgress>;
+
+/// The memory of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceProgress {
+    /// The release that instances are at, or return to, outside a rollout.
+    pub stable: Option<ReleaseNumber>,
+    /// The next fresh slot number less one: slots are never used again.
+    pub last_slot: u64,
+    /// Where each instance is and what it should run.
+    pub slots: BTreeMap<u64, Slot>,
+    /// The rollout under way, or the last one.
+    pub rollout: Option<RolloutProgress>,
+    /// Rollouts that ended, oldest first, at most [`HISTORY_MAX`].
+    pub history: Vec<RolloutReport>,
+}
+
+/// Ended rollouts kept per service; older ones remain in the event journal.
+pub const HISTORY_MAX: usize = 20;
+
+/// One slot: an instance's place and goal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// The node it is placed on.
+    pub node: NodeName,
+    /// The release it should run.
+    pub release: ReleaseNumber,
+    /// The attempt at that release; see `InstancePlan::attempt`.
+    pub attempt: u32,
+    /// When it was given this release (or attempt).
+    pub assigned_at: UnixMs,
+    /// It is to stop: no longer in the node's plan; the slot is dropped once the node no longer reports it.
+    pub retiring: bool,
+}
+
+/// The memory of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutProgress {
+    /// Its number, as in the request.
+    pub id: RolloutId,
+    /// The release to go back to; `None` for a first release.
+    pub from: Option<ReleaseNumber>,
+    /// The release to reach.
+    pub to: ReleaseNumber,
+    /// How it stands.
+    pub outcome: RolloutOutcome,
+    /// Why it stands so.
+    pub reason: String,
+    /// When it began.
+    pub started_at: UnixMs,
+    /// When it ended.
+    pub ended_at: Option<UnixMs>,
+    /// When an instance last became healthy (or the rollout began or was resumed): the base of the progress deadline.
+    pub progressed_at: UnixMs,
+    /// The `retry` number of the control that was last acted upon.
+    pub retried: u32,
+    /// The stages, compiled once when the rollout began.
+    pub stages: Vec<StageProgress>,
+}
+
+/// The memory of one stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageProgress {
+    /// For people: `batch 1 of 3`.
+    pub title: String,
+    /// The slots it changes.
+    pub cohort: BTreeSet<u64>,
+    /// Slots that failed in it.
+    pub failed: BTreeMap<u64, String>,
+    /// Wait for an operator before it begins.
+    pub approval: bool,
+    /// Wait this long, all healthy, after it is changed.
+    pub bake_ms: u64,
+    /// When it began.
+    pub started_at: Option<UnixMs>,
+    /// Since when all of its cohort has been healthy: the base of its bake.
+    pub healthy_at: Option<UnixMs>,
+    /// When it was done.
+    pub ended_at: Option<UnixMs>,
+}

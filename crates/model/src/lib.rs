@@ -1,0 +1,19 @@
+//! The nouns of Baton, and nothing else: no I/O, no clock, no runtime.
+//!
+//! Every crate speaks in these types. Input from people ([`file`]) and from the wire (crate `baton-proto`)
+//! is parsed into them once, at the edge, and never again. They derive serde because one representation
+//! serves both the records of the store and the CLI's `--json` (`docs/adr/0002-one-serde-form.md`).
+
+pub mod artifact;
+pub mod desired;
+pub mod event;
+pub mod file;
+pub mod id;
+pub mod metrics;
+pub mod observed;
+pub mod plan;
+pub mod receipt;
+pub mod report;
+pub mod rollout;
+pub mod spec;
+pub mod time;

@@ -1,0 +1,178 @@
+//! What is: reported by agents, kept by the coordinator's sessions, never stored.
+
+use crate::id::{Generation, InstanceId, NodeName, ReleaseNumber, RunNumber};
+use crate::time::UnixMs;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Everything the coordinator knows of its nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// The nodes that have been heard since the coordinator started.
+    pub nodes: BTreeMap<NodeName, NodeObserved>,
+    /// When this coordinator began to listen; a node never heard is silent since then.
+    pub listening_since: UnixMs,
+}
+
+/// What is known of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeObserved {
+    /// When it was last heard, on the coordinator's clock.
+    pub last_heard: UnixMs,
+    /// The generation of the plan it has persisted.
+    pub generation: Generation,
+    /// Its instances, whole.
+    pub instances: BTreeMap<InstanceId, InstanceObserved>,
+    /// Facts that change seldom.
+    pub facts: NodeFacts,
+}
+
+/// Facts of a node that change seldom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// The agent's version.
+    pub agent_version: String,
+    /// The kernel's boot id; a new one means that everything before is gone.
+    pub boot_id: String,
+    /// Kernel release and machine, as in uname(2).
+    pub kernel: String,
+    /// Machine architecture, as in uname(2).
+    pub arch: String,
+    /// How processes are contained here: `cgroup2`, `cgroup2-hybrid` or `process-group`.
+    pub containment: String,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory_bytes: u64,
+}
+
+/// What is known of one instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceObserved {
+    /// The release that serves, or that is being brought up where none serves yet.
+    pub release: ReleaseNumber,
+    /// Its state.
+    pub state: InstanceState,
+    /// Since when it is ready without a break, on the coordinator's clock.
+    pub ready_since: Option<UnixMs>,
+    /// Its run on the node.
+    pub run: RunNumber,
+    /// The workload's process id, while it runs.
+    pub pid: Option<u32>,
+    /// Ports the agent picked or holds, by name.
+    pub ports: BTreeMap<String, u16>,
+    /// Restarts of this run so far.
+    pub restarts: u32,
+    /// Crashes in a row have reached the policy's limit; it is retried slowly.
+    pub crash_loop: bool,
+    /// How the workload last ended, if it did.
+    pub last_exit: Option<Exit>,
+    /// Why it is in this state, for people.
+    pub reason: String,
+    /// A change of release under way, or one that failed.
+    pub swap: Option<SwapObserved>,
+}
+
+/// The states of an instance. `engine::instance` holds the machine and its drawing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceState {
+    /// Nothing here.
+    Absent,
+    /// Its artifact is being fetched.
+    Fetching,
+    /// Unpacked and verified, not started.
+    Staged,
+    /// The workload runs, or is about to be restarted, and is not yet ready.
+    Starting,
+    /// Its checks pass.
+    Ready,
+    /// It finishes what it has.
+    Draining,
+    /// It ended as it was told to.
+    Stopped,
+    /// It cannot run; the reason says why. It is retried.
+    Failed,
+}
+
+impl fmt::Display for InstanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Absent => "absent",
+            Self::Fetching => "fetching",
+            Self::Staged => "staged",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// A change of release inside an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapObserved {
+    /// The release that is being brought in.
+    pub to: ReleaseNumber,
+    /// The plan's attempt this belongs to.
+    pub attempt: u32,
+    /// How far it is.
+    pub phase: SwapPhase,
+    /// Why it failed, or what it waits for.
+    pub reason: String,
+}
+
+/// The phases of a swap: stage, start, confirm, then keep (drain the old) or revert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwapPhase {
+    /// The new artifact is being fetched and verified.
+    Staging,
+    /// A fixed port: the old process is being stopped first.
+    StoppingOld,
+    /// The new workload was started and is not yet ready.
+    Confirming,
+    /// The new one serves; the old one finishes what it has.
+    DrainingOld,
+    /// The new one did not become ready; it is being removed, the old one serves on.
+    Reverting,
+    /// It failed; the old release serves, and nothing is tried until the plan changes.
+    Failed,
+}
+
+impl fmt::Display for SwapPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Staging => "staging",
+            Self::StoppingOld => "stopping-old",
+            Self::Confirming => "confirming",
+            Self::DrainingOld => "draining-old",
+            Self::Reverting => "reverting",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// How a workload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", content = "value")]
+pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It could not be executed; the value is the errno of execve(2).
+    Exec(i32),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(c) => write!(f, "exit code {c}"),
+            Self::Signal(s) => write!(f, "signal {s}"),
+            Self::Exec(e) => write!(f, "could not be executed (errno {e})"),
+        }
+    }
+}

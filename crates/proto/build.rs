@@ -1,0 +1,14 @@
+//! Compiles the `.proto` files without a `protoc` on the machine.
+
+use prost::Message as _;
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = ["baton/v1/model.proto", "baton/v1/agent.proto", "baton/v1/operator.proto"];
+    let descriptors = protox::compile(files, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().btree_map(".").bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
