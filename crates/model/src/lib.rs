@@ -2,7 +2,7 @@
 //!
 //! Every crate speaks in these types. Input from people ([`file`]) and from the wire (crate `baton-proto`)
 //! is parsed into them once, at the edge, and never again. They derive serde because one representation
-//! serves both the records of the store and the CLI's `--json` (`docs/adr/0002-one-serde-form.md`).
+//! serves both the records of the store and the CLI's `--json` (`docs/adr/0001-one-serde-form.md`).
 
 pub mod artifact;
 pub mod desired;
