@@ -1,0 +1,119 @@
+//! The command line.
+
+use crate::commands::{completions, context, deploy, plan, rollout, validate, version};
+use crate::exit::Exit;
+use crate::global::Global;
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+/// The exit codes, as `--help` prints them.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0    done as asked
+  1    it could not be done; stderr says why and what to do
+  2    the command line, or a file given to it, is wrong; nothing was changed
+  3    the rollout failed or was aborted, and the service is back at the release before
+  4    the rollout failed with nothing to go back to or was superseded; a demo broke a promise
+  5    the rollout is paused and waits for an operator
+  6    the time given with --timeout passed first; the rollout goes on
+  130  interrupted with Ctrl-C; a watched rollout goes on";
+
+const EXAMPLES: &str = "\
+Examples:
+  baton demo                                 see it all on this machine, in a minute
+  baton dev                                  a local cluster, until Ctrl-C
+  baton deploy web.toml --version 2.0 --watch
+  baton rollout watch web
+  baton explain web                          why is it waiting?";
+
+/// Deploys and keeps alive services on plain Linux hosts, without losing a request.
+#[derive(Debug, Parser)]
+#[command(
+    name = "baton",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = false,
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}\n\nData goes to stdout, talk to stderr.")
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) options: GlobalOptions,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct GlobalOptions {
+    /// The context to use instead of the current one (see `baton context ls`).
+    #[arg(long, global = true, env = "BATON_CONTEXT", value_name = "NAME", help_heading = "Global options")]
+    pub(crate) context: Option<String>,
+    /// Print data as JSON: one document, or one object per line where the command streams.
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// No colours, as with NO_COLOR=1.
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) no_color: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check a service file, offline.
+    Validate(validate::Args),
+    /// Say what a deploy would do, and do nothing.
+    Plan(plan::Args),
+    /// Make a release of a service file and roll it out.
+    Deploy(deploy::Args),
+    /// Look at rollouts and steer them.
+    Rollout(rollout::Args),
+    /// Choose which coordinator commands talk to.
+    Context(context::Args),
+    /// Print shell completions.
+    Completions(completions::Args),
+    /// Print the version of this program.
+    Version(version::Args),
+}
+
+impl Command {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Whatever the command met; see [`crate::fault`].
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit> {
+        match self {
+            Self::Validate(args) => validate::run(args, global).await,
+            Self::Plan(args) => plan::run(args, global).await,
+            Self::Deploy(args) => deploy::run(args, global).await,
+            Self::Rollout(args) => rollout::run(args, global).await,
+            Self::Context(args) => context::run(args, global).await,
+            Self::Completions(args) => completions::run(args, global),
+            Self::Version(args) => version::run(args, global),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Examples:"), "`{path} --help` has no examples");
+            for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+                check(sub, &path);
+            }
+        }
+        check(&Cli::command(), "");
+    }
+}

@@ -1,0 +1,22 @@
+//! `baton deploy`: placeholder, written by the owner of this file.
+
+use crate::exit::Exit;
+use crate::global::Global;
+use anyhow::Result;
+
+/// Make a release of a service file and roll it out.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  baton deploy web.toml")]
+pub(crate) struct Args {
+    /// The service file.
+    file: std::path::PathBuf,
+}
+
+/// Does it.
+///
+/// # Errors
+/// Always, until it is written.
+pub(crate) async fn run(args: Args, _global: &Global) -> Result<Exit> {
+    anyhow::bail!("not written yet: {}", args.file.display())
+}

@@ -1,0 +1,117 @@
+//! `baton rollout`: look at rollouts and steer them.
+
+use crate::exit::Exit;
+use crate::global::Global;
+use crate::live::{self, Follow};
+use anyhow::Result;
+use baton_model::id::{RolloutId, ServiceName, Version};
+use baton_model::time::Millis;
+use baton_proto::v1;
+
+/// Look at rollouts and steer them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  baton rollout status web
+  baton rollout watch web --timeout 10m
+  baton rollout promote web
+  baton rollout undo web --to 1.4 --watch")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Follow the current rollout until it ends or pauses; the exit code says how.
+    #[command(after_help = "Examples:\n  baton rollout watch web\n  baton rollout watch web --timeout 10m --json")]
+    Watch(WatchArgs),
+    /// Start nothing new; what is under way is finished.
+    #[command(after_help = "Examples:\n  baton rollout pause web")]
+    Pause(Which),
+    /// Go on after a pause.
+    #[command(after_help = "Examples:\n  baton rollout resume web")]
+    Resume(Which),
+    /// Approve the stage that waits for an approval.
+    #[command(after_help = "Examples:\n  baton rollout promote web")]
+    Promote(Which),
+    /// Go back to the release before.
+    #[command(after_help = "Examples:\n  baton rollout abort web")]
+    Abort(Which),
+    /// Try failed instances again.
+    #[command(after_help = "Examples:\n  baton rollout retry web")]
+    Retry(Which),
+    /// Go back to an earlier release, by a rollout of its own.
+    #[command(after_help = "Examples:\n  baton rollout undo web\n  baton rollout undo web --to 1.4 --watch")]
+    Undo {
+        /// The service.
+        service: ServiceName,
+        /// The version to go back to; the one before the present one where left out.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<Version>,
+        /// Follow it until it ends.
+        #[arg(long)]
+        watch: bool,
+    },
+}
+
+/// Which rollout is steered.
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// The service.
+    service: ServiceName,
+    /// Only if this is the current rollout; protects against steering a newer one.
+    #[arg(long, value_name = "NUMBER")]
+    rollout: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+struct WatchArgs {
+    /// The service.
+    service: ServiceName,
+    /// Stop watching (the rollout goes on) after this long: `30s`, `10m`.
+    #[arg(long, value_name = "LENGTH", value_parser = Millis::parse)]
+    timeout: Option<Millis>,
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// When the coordinator cannot be reached or refuses.
+pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
+    use v1::RolloutAction;
+    match args.action {
+        Action::Watch(args) => {
+            let follow = Follow { service: args.service, rollout: None, timeout: args.timeout.map(Millis::duration) };
+            live::follow(global, follow).await
+        }
+        Action::Pause(which) => control(global, which, RolloutAction::Pause).await,
+        Action::Resume(which) => control(global, which, RolloutAction::Resume).await,
+        Action::Promote(which) => control(global, which, RolloutAction::Promote).await,
+        Action::Abort(which) => control(global, which, RolloutAction::Abort).await,
+        Action::Retry(which) => control(global, which, RolloutAction::Retry).await,
+        Action::Undo { service, to, watch } => undo(global, service, to, watch).await,
+    }
+}
+
+async fn control(global: &Global, which: Which, action: v1::RolloutAction) -> Result<Exit> {
+    let mut client = global.client().await?;
+    let request =
+        v1::ControlRolloutRequest { service: which.service.to_string(), rollout: which.rollout, action: action.into() };
+    client.control_rollout(request).await?;
+    Ok(Exit::Done)
+}
+
+async fn undo(global: &Global, service: ServiceName, to: Option<Version>, watch: bool) -> Result<Exit> {
+    let mut client = global.client().await?;
+    let request = v1::UndoRequest { service: service.to_string(), version: to.map(String::from) };
+    let rollout = client.undo(request).await?.into_inner();
+    if rollout.unchanged {
+        eprintln!("{service} is already at that release");
+        return Ok(Exit::Done);
+    }
+    if !watch {
+        eprintln!("rollout {} of {service} is under way; follow it with `baton rollout watch {service}`", rollout.rollout);
+        return Ok(Exit::Done);
+    }
+    live::follow(global, Follow { service, rollout: Some(RolloutId(rollout.rollout)), timeout: None }).await
+}

@@ -1,0 +1,197 @@
+//! Contexts: named coordinators, each with its own certificate, in the operator's config folder.
+//!
+//! `$BATON_CONFIG_DIR`, else `$XDG_CONFIG_HOME/baton`, else `~/.config/baton`, holds `current` (a name) and
+//! `contexts/NAME/` with `coordinator` (HOST:PORT) beside the identity's files.
+
+use crate::fault::Fault;
+use anyhow::Result;
+use baton_proto::v1::operator_service_client::OperatorServiceClient;
+use std::path::{Path, PathBuf};
+use tonic::transport::Channel;
+
+/// Longest wait for a coordinator to take a connection.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The contexts of this operator.
+#[derive(Clone, Debug)]
+pub(crate) struct Contexts {
+    dir: PathBuf,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// What the operator calls it.
+    pub(crate) name: String,
+    /// HOST:PORT of the coordinator.
+    pub(crate) coordinator: String,
+    /// Where its certificate is.
+    pub(crate) dir: PathBuf,
+}
+
+impl Contexts {
+    /// Finds the config folder; nothing is made yet.
+    ///
+    /// # Errors
+    /// When the environment names neither a config folder nor a home.
+    pub(crate) fn open() -> Result<Self> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let dir = set("BATON_CONFIG_DIR")
+            .or_else(|| set("XDG_CONFIG_HOME").map(|dir| dir.join("baton")))
+            .or_else(|| set("HOME").map(|dir| dir.join(".config/baton")))
+            .ok_or_else(|| Fault::new("there is no folder for contexts", "set BATON_CONFIG_DIR or HOME"))?;
+        Ok(Self::at(dir))
+    }
+
+    /// The contexts in `dir`.
+    pub(crate) fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The folder of the context `name`, whether it exists or not.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.dir.join("contexts").join(name)
+    }
+
+    /// The context `name`, or the current one.
+    ///
+    /// # Errors
+    /// When it does not exist, or none is current.
+    pub(crate) fn get(&self, name: Option<&str>) -> Result<Context> {
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => self.current()?.ok_or_else(|| {
+                Fault::new(
+                    "no coordinator is chosen",
+                    "run `baton context add NAME --coordinator HOST:PORT --token TOKEN`, or `baton dev` for a local cluster",
+                )
+            })?,
+        };
+        check_name(&name)?;
+        let dir = self.folder(&name);
+        let coordinator = read(&dir.join("coordinator"))?.ok_or_else(|| {
+            Fault::new(
+                format!("there is no context `{name}` in {}", self.dir.display()),
+                "`baton context ls` shows those there are; `baton context add` makes one",
+            )
+        })?;
+        Ok(Context { name, coordinator, dir })
+    }
+
+    /// All contexts, by name.
+    ///
+    /// # Errors
+    /// When the config folder cannot be read.
+    pub(crate) fn list(&self) -> Result<Vec<Context>> {
+        let entries = match std::fs::read_dir(self.dir.join("contexts")) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unusable(&self.dir, &error).into()),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if check_name(&name).is_ok() && self.folder(&name).join("coordinator").exists() {
+                found.push(self.get(Some(&name))?);
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// The name of the current context.
+    ///
+    /// # Errors
+    /// When the config folder cannot be read.
+    pub(crate) fn current(&self) -> Result<Option<String>> {
+        read(&self.dir.join("current"))
+    }
+
+    /// Makes `name` the current context.
+    ///
+    /// # Errors
+    /// When it does not exist or the config folder cannot be written.
+    pub(crate) fn choose(&self, name: &str) -> Result<()> {
+        self.get(Some(name))?;
+        write(&self.dir.join("current"), name)
+    }
+
+    /// Records where the coordinator of `name` is; its identity is saved into [`Self::folder`] beside it.
+    ///
+    /// # Errors
+    /// When the name cannot be a folder name or the config folder cannot be written.
+    pub(crate) fn put(&self, name: &str, coordinator: &str) -> Result<()> {
+        check_name(name)?;
+        write(&self.folder(name).join("coordinator"), coordinator)
+    }
+
+    /// Forgets `name` and its certificate.
+    ///
+    /// # Errors
+    /// When it does not exist or the config folder cannot be written.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let context = self.get(Some(name))?;
+        std::fs::remove_dir_all(&context.dir).map_err(|error| unusable(&context.dir, &error))?;
+        if self.current()?.as_deref() == Some(name) {
+            let current = self.dir.join("current");
+            std::fs::remove_file(&current).map_err(|error| unusable(&current, &error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Context {
+    /// A connected client with this context's certificate.
+    ///
+    /// # Errors
+    /// When the certificate cannot be read or the coordinator does not answer in time.
+    pub(crate) async fn connect(&self) -> Result<OperatorServiceClient<Channel>> {
+        use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+        let file = |name: &str| {
+            let path = self.dir.join(name);
+            std::fs::read_to_string(&path).map_err(|error| unusable(&path, &error))
+        };
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(file("authority.pem")?))
+            .identity(Identity::from_pem(file("certificate.pem")?, file("key.pem")?))
+            .domain_name("baton-coordinator");
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.coordinator))?.connect_timeout(CONNECT_TIMEOUT);
+        let channel = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.tls_config(tls)?.connect()).await.map_err(|_| self.silent())?;
+        Ok(OperatorServiceClient::new(channel.map_err(|_| self.silent())?))
+    }
+
+    fn silent(&self) -> Fault {
+        Fault::new(
+            format!("the coordinator at {} does not answer", self.coordinator),
+            "start it, or correct the address with `baton context add`",
+        )
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    baton_model::id::NodeName::new(name)
+        .map_err(|_| Fault::usage(format!("`{name}` is not a context name"), "use lower-case letters, digits and dashes"))?;
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unusable(path, &error).into()),
+    }
+}
+
+/// Replaces the file as a whole, so that a crash leaves the old or the new text.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().expect("paths here are inside the config folder");
+    std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
+    let fresh = path.with_extension(format!("new-{}", std::process::id()));
+    std::fs::write(&fresh, format!("{text}\n")).map_err(|error| unusable(&fresh, &error))?;
+    std::fs::rename(&fresh, path).map_err(|error| unusable(path, &error))?;
+    Ok(())
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Fault {
+    Fault::new(format!("{}: {error}", path.display()), "make it readable and writable for this user, or set BATON_CONFIG_DIR")
+}

@@ -1,0 +1,106 @@
+//! Errors as an operator reads them: one line that says what went wrong, one that says what to do.
+
+use crate::exit::Exit;
+use std::fmt;
+
+/// What went wrong and what to do about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    what: String,
+    advice: String,
+    exit: Exit,
+}
+
+impl Fault {
+    /// Something in the world is not as it must be.
+    pub(crate) fn new(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { what: what.into(), advice: advice.into(), exit: Exit::Error }
+    }
+
+    /// The command line, or a file it names, is wrong.
+    pub(crate) fn usage(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { exit: Exit::BadUsage, ..Self::new(what, advice) }
+    }
+
+    /// What the coordinator answered, with advice by the kind of its answer.
+    pub(crate) fn refused(status: &tonic::Status) -> Self {
+        use tonic::Code;
+        let advice = match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+                "check that the coordinator runs and that `baton context show` names its address; then try again"
+            }
+            Code::Unauthenticated | Code::PermissionDenied => {
+                "ask for a fresh operator token (`baton node token --operator` on the coordinator's host) and use `baton context add`"
+            }
+            Code::NotFound => "`baton service ls` and `baton node ls` show what exists",
+            Code::InvalidArgument => "correct the value named above",
+            Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => {
+                "look with `baton service show` or `baton rollout status`, then try again"
+            }
+            Code::ResourceExhausted => "send less, or make room on the coordinator's disk",
+            Code::Unimplemented => "the coordinator is of another version: compare `baton version` on both hosts",
+            Code::Ok | Code::Unknown | Code::OutOfRange | Code::Internal | Code::DataLoss => {
+                "look at the coordinator's log; this is not a fault of your command"
+            }
+        };
+        Self::new(sentence(status), advice)
+    }
+}
+
+/// The message of a status, or its code where the peer gave none.
+fn sentence(status: &tonic::Status) -> String {
+    let text = status.message().trim();
+    if text.is_empty() {
+        return format!("the coordinator refused: {}", status.code());
+    }
+    text.to_owned()
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Prints `error` on stderr in at most two lines and gives the exit code for it.
+pub(crate) fn report(error: &anyhow::Error, color: bool) -> Exit {
+    let (red, dim, plain) = if color { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
+    let fault = match error.downcast_ref::<tonic::Status>() {
+        Some(status) => Some(Fault::refused(status)),
+        None => error.downcast_ref::<Fault>().cloned(),
+    };
+    let Some(fault) = fault else {
+        eprintln!("{red}error:{plain} {}", one_line(&format!("{error:#}")));
+        return Exit::Error;
+    };
+    eprintln!("{red}error:{plain} {}", one_line(&fault.what));
+    eprintln!("{dim}   do:{plain} {}", one_line(&fault.advice));
+    fault.exit
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_keeps_the_coordinators_own_words() {
+        let fault = Fault::refused(&tonic::Status::not_found("there is no service `web`"));
+        assert_eq!(fault.to_string(), "there is no service `web`");
+        assert!(fault.advice.contains("service ls"));
+        let fault = Fault::refused(&tonic::Status::new(tonic::Code::Unavailable, ""));
+        assert!(fault.to_string().starts_with("the coordinator refused"), "{fault}");
+    }
+
+    #[test]
+    fn bad_usage_has_its_own_code() {
+        let error = anyhow::Error::from(Fault::usage("a\nb", "c"));
+        assert_eq!(report(&error, false), Exit::BadUsage);
+        assert_eq!(report(&anyhow::anyhow!("x"), false), Exit::Error);
+    }
+}

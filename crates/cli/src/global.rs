@@ -1,0 +1,82 @@
+//! What every command is given: which coordinator, how to print, and what the terminal can do.
+
+use crate::args::GlobalOptions;
+use crate::contexts::Contexts;
+use anyhow::Result;
+use baton_proto::v1::operator_service_client::OperatorServiceClient;
+use std::io::{IsTerminal as _, Write as _};
+use tonic::transport::Channel;
+
+/// Width assumed where there is no terminal to ask.
+pub(crate) const DEFAULT_WIDTH: u16 = 80;
+
+/// The options and facts common to all commands.
+#[derive(Clone, Debug)]
+pub(crate) struct Global {
+    /// The context asked for with `--context` or `BATON_CONTEXT`; the current one where `None`.
+    pub(crate) context: Option<String>,
+    /// Data as JSON.
+    pub(crate) json: bool,
+    /// Colours on stdout: it is a terminal, and neither `--no-color` nor `NO_COLOR` says otherwise.
+    pub(crate) color: bool,
+    /// Colours on stderr, by the same rule.
+    pub(crate) stderr_color: bool,
+    /// stdout is a terminal: live views may redraw.
+    pub(crate) terminal: bool,
+}
+
+impl Global {
+    /// Reads the terminal and the environment once.
+    pub(crate) fn new(options: &GlobalOptions) -> Self {
+        let plain = options.no_color || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let terminal = std::io::stdout().is_terminal() && !dumb;
+        Self {
+            context: options.context.clone(),
+            json: options.json,
+            color: terminal && !plain,
+            stderr_color: std::io::stderr().is_terminal() && !plain && !dumb,
+            terminal,
+        }
+    }
+
+    /// Columns of the terminal now; it may have been resized.
+    pub(crate) fn width(&self) -> u16 {
+        if !self.terminal {
+            return DEFAULT_WIDTH;
+        }
+        crossterm::terminal::size().map_or(DEFAULT_WIDTH, |(columns, _)| columns.max(20))
+    }
+
+    /// A client of the coordinator of the chosen context, connected, with the context's certificate.
+    ///
+    /// # Errors
+    /// When there is no context, its files cannot be read, or the coordinator does not answer within five seconds.
+    pub(crate) async fn client(&self) -> Result<OperatorServiceClient<Channel>> {
+        let contexts = Contexts::open()?;
+        contexts.get(self.context.as_deref())?.connect().await
+    }
+
+    /// Prints `value` as one JSON document on stdout: indented on a terminal, one line otherwise.
+    ///
+    /// # Errors
+    /// When stdout is gone.
+    pub(crate) fn print_json(&self, value: &impl serde::Serialize) -> Result<()> {
+        let text = if self.terminal { serde_json::to_string_pretty(value)? } else { serde_json::to_string(value)? };
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()?;
+        Ok(())
+    }
+
+    /// Prints `value` as one line of JSON on stdout: for streams.
+    ///
+    /// # Errors
+    /// When stdout is gone.
+    pub(crate) fn print_json_line(&self, value: &impl serde::Serialize) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", serde_json::to_string(value)?)?;
+        out.flush()?;
+        Ok(())
+    }
+}
