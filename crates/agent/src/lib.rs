@@ -1,1 +1,4 @@
 //! placeholder
+
+pub mod runs;
+pub mod shim;

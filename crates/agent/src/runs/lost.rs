@@ -1,0 +1,1 @@
+//! A shim that is gone while its workload lives.

@@ -1,0 +1,128 @@
+//! Runs: the agent's side of the shims.
+//!
+//! A *run* is one shim with its workload, from its start until it is wholly gone; a swap of an instance is two runs
+//! side by side for a while. This room starts runs ([`Runs::start`]), takes over those that outlived an earlier agent
+//! ([`Runs::adopt`]), speaks with their shims ([`RunHandle`]) and tells what happens to them ([`RunEvent`]).
+//! Beside it stand the parts of a swap: [`sockets`] makes the listening sockets, [`steer`] says which run gets new
+//! connections, [`drain`] waits for the old run's connections, [`straggle`] relays those that come too late.
+//!
+//! A signal is sent only to a process that is proven to be ours; see [`adopt`] and [`lost`].
+
+mod adopt;
+mod channel;
+mod contain;
+pub mod drain;
+mod event;
+mod handle;
+mod lost;
+mod preflight;
+pub mod process;
+mod record;
+pub mod sockets;
+mod spec;
+mod start;
+pub mod steer;
+pub mod straggle;
+
+pub use adopt::{AdoptError, Adopted, Adoption};
+pub use contain::{Containment, ContainmentKind};
+pub use event::{RunEvent, RunEventKind};
+pub use handle::{RunError, RunHandle, RunState};
+pub use preflight::{PreflightError, preflight};
+pub use record::RunRecord;
+pub use sockets::{Listener, SocketError, listen};
+pub use spec::RunSpec;
+pub use start::StartError;
+
+use baton_model::id::{InstanceId, RunNumber};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+use tokio::sync::mpsc;
+
+/// Events not yet taken by the agent's driver; a full queue makes the runs' tasks wait, and the shims keep what
+/// happened meanwhile in their history.
+const EVENTS_MAX: usize = 1024;
+
+/// All runs of this node.
+#[derive(Clone, Debug)]
+pub struct Runs {
+    dir: PathBuf,
+    exe: PathBuf,
+    containment: Containment,
+    events: mpsc::Sender<RunEvent>,
+}
+
+impl Runs {
+    /// Keeps its run directories below `dir` (made if missing, mode 0700) and starts shims as `exe shim`.
+    ///
+    /// The second value tells the events of every run of these `Runs`, in order per run.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn new(
+        dir: impl Into<PathBuf>,
+        exe: impl Into<PathBuf>,
+        containment: Containment,
+    ) -> io::Result<(Self, mpsc::Receiver<RunEvent>)> {
+        use std::os::unix::fs::DirBuilderExt;
+        let dir = dir.into();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        Ok((Self { dir, exe: exe.into(), containment, events }, receiver))
+    }
+
+    /// How processes are contained on this node.
+    #[must_use]
+    pub fn containment(&self) -> &Containment {
+        &self.containment
+    }
+
+    /// The directory of a run: `<dir>/<service>.<slot>-<run>`.
+    #[must_use]
+    pub fn directory(&self, instance: &InstanceId, run: RunNumber) -> PathBuf {
+        self.dir.join(format!("{instance}-{run}"))
+    }
+
+    /// The directories of all runs that have not been forgotten, for [`Runs::adopt`] after a restart of the agent.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn list(&self) -> io::Result<Vec<PathBuf>> {
+        let mut directories = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                directories.push(entry.path());
+            }
+        }
+        directories.sort();
+        Ok(directories)
+    }
+
+    /// Starts a shim and its workload. When this returns, the shim has taken everything over and lives on without
+    /// the agent; the workload's own start follows as [`RunEventKind::Started`] (or `Exited` with `Exit::Exec`).
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing of the run is left then.
+    pub async fn start(&self, spec: RunSpec) -> Result<RunHandle, StartError> {
+        start::start(self, spec).await
+    }
+
+    /// Takes over the run in this directory (one of [`Runs::list`]), with proof that the shim is the one that was
+    /// started there: boot id, process id and start time, and the cookie over its socket.
+    ///
+    /// # Errors
+    /// [`AdoptError`] when it cannot be told whether the run lives; nothing was signalled then, try again.
+    pub async fn adopt(&self, directory: &Path) -> Result<Adoption, AdoptError> {
+        adopt::adopt(self, directory).await
+    }
+
+    /// Removes the directory (and the control group) of a run whose shim has gone. Idempotent.
+    /// The log directory is the caller's and stays.
+    ///
+    /// # Errors
+    /// The shim still lives, or the directory cannot be removed.
+    pub async fn forget(&self, instance: &InstanceId, run: RunNumber) -> io::Result<()> {
+        start::forget(self, &self.directory(instance, run)).await
+    }
+}
