@@ -3,6 +3,8 @@
 //! Every model type that travels has `From<Model> for v1::Wire` and `TryFrom<v1::Wire> for Model`; what comes
 //! from the wire is parsed here once and never again.
 
+pub mod identity;
+
 pub mod v1 {
     //! Generated from `proto/baton/v1`.
     #![allow(missing_docs, unreachable_pub, clippy::all)]

@@ -1,0 +1,170 @@
+//! The client's side: a gRPC channel over mutual TLS, and errors that tell what is wrong.
+
+use super::error::IdentityError;
+use super::files::Identity;
+use super::tls;
+use hyper_util::rt::TokioIo;
+use rustls::{AlertDescription, CertificateError, ClientConfig};
+use rustls_pki_types::CertificateDer;
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// A coordinator that has not answered the handshake by then is unreachable.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An HTTP/2 ping this often on a connection, so that a peer that vanished is noticed.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// A ping not answered by then ends the connection.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connects to the coordinator at `address` (`HOST:PORT`) as `identity`.
+///
+/// Answers only after the coordinator has accepted our certificate, so that every reason to be refused is told
+/// here. The channel connects again by itself with this same identity; after a renewal, connect anew.
+///
+/// # Errors
+/// [`IdentityError`] tells an unreachable coordinator, one of another authority and an expired certificate apart.
+pub async fn connect(address: &str, identity: &Identity) -> Result<Channel, IdentityError> {
+    let (from, until) = identity.validity()?;
+    let now = SystemTime::now();
+    if now < from || now >= until {
+        let detail = if now < from { "it is not valid yet, so this host's clock or the coordinator's is wrong" } else { "its time is over" };
+        let who = identity.subject().map_or_else(|_| "this host".to_owned(), |(_, subject)| subject.to_string());
+        return Err(IdentityError::Expired { who, detail: detail.to_owned() });
+    }
+    let who = identity.subject()?.1.to_string();
+    open(address, tls::client(identity.authority()?, Some(identity))?, who).await
+}
+
+/// Connects without a certificate of our own, to join.
+pub(super) async fn connect_to_join(address: &str, authority: CertificateDer<'static>) -> Result<Channel, IdentityError> {
+    open(address, tls::client(authority, None)?, "this host".to_owned()).await
+}
+
+async fn open(address: &str, config: Arc<ClientConfig>, who: String) -> Result<Channel, IdentityError> {
+    let unreachable = |detail: String| IdentityError::Unreachable { address: address.to_owned(), detail };
+    let endpoint = Endpoint::try_from(format!("https://{address}"))
+        .map_err(|_| unreachable("this is not an address; write HOST:PORT, as in `10.0.0.1:7443`".to_owned()))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    // What the connector says is kept beside tonic's error, which does not give its cause back.
+    let failure: Arc<Mutex<Option<IdentityError>>> = Arc::default();
+    let (target, who, reason): (Arc<str>, Arc<str>, _) = (address.into(), who.into(), Arc::clone(&failure));
+    let connector = tower::service_fn(move |_: Uri| {
+        let (target, who, config, reason) = (Arc::clone(&target), Arc::clone(&who), Arc::clone(&config), Arc::clone(&reason));
+        async move {
+            let greeted = handshake(&target, config, &who).await.map_err(|error| {
+                let told = io::Error::other(error.to_string());
+                *reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                told
+            });
+            greeted.map(TokioIo::new)
+        }
+    });
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect_with_connector(connector)).await;
+    let reason = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (connected, reason) {
+        (Ok(Ok(channel)), _) => Ok(channel),
+        (Ok(Err(_)) | Err(_), Some(reason)) => Err(reason),
+        (Ok(Err(error)), None) => Err(unreachable(error.source().map_or_else(|| error.to_string(), ToString::to_string))),
+        (Err(_), None) => Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
+    }
+}
+
+/// A TCP connection and a TLS handshake, up to the server's first byte.
+///
+/// In TLS 1.3 a client's handshake is over before the server has looked at the client's certificate (RFC 8446,
+/// section 2); a refusal comes as an alert in place of the first data. An HTTP/2 server speaks first (its
+/// SETTINGS; RFC 9113, section 3.4), so its first byte means that we are accepted.
+async fn handshake(address: &str, config: Arc<ClientConfig>, who: &str) -> Result<Greeted, IdentityError> {
+    let unreachable = |error: io::Error| IdentityError::Unreachable { address: address.to_owned(), detail: error.to_string() };
+    let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+    let _ = stream.set_nodelay(true);
+    let mut stream = TlsConnector::from(config)
+        .connect(tls::server_name(), stream)
+        .await
+        .map_err(|error| explain(&error, address, who))?;
+    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err(IdentityError::NotACoordinator { address: address.to_owned(), detail: "it does not speak HTTP/2".to_owned() });
+    }
+    let mut first = [0; 1];
+    match stream.read(&mut first).await {
+        Ok(1) => Ok(Greeted { first: Some(first[0]), stream }),
+        Ok(_) => Err(IdentityError::NotACoordinator { address: address.to_owned(), detail: "it closed the connection".to_owned() }),
+        Err(error) => Err(explain(&error, address, who)),
+    }
+}
+
+/// Says in our words what an error of the TLS handshake means.
+pub(super) fn explain(error: &io::Error, address: &str, who: &str) -> IdentityError {
+    use rustls::Error as Tls;
+    let address = address.to_owned();
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) else {
+        return IdentityError::Unreachable { address, detail: error.to_string() };
+    };
+    match tls {
+        Tls::AlertReceived(AlertDescription::CertificateExpired) => {
+            IdentityError::Expired { who: who.to_owned(), detail: "the coordinator says so".to_owned() }
+        }
+        Tls::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::DecryptError
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::AccessDenied,
+        ) => IdentityError::NotAccepted { address, detail: tls.to_string() },
+        Tls::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
+            IdentityError::WrongName { address, detail: tls.to_string() }
+        }
+        Tls::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => IdentityError::CoordinatorExpired { address },
+        Tls::InvalidCertificate(_) => IdentityError::WrongAuthority { address, detail: tls.to_string() },
+        // rustls' error type is open; whatever else it says, the other side is not one of ours.
+        other => IdentityError::NotACoordinator { address, detail: other.to_string() },
+    }
+}
+
+/// A connection whose first byte was already read.
+struct Greeted {
+    first: Option<u8>,
+    stream: TlsStream<TcpStream>,
+}
+
+impl AsyncRead for Greeted {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buffer.remaining() > 0
+            && let Some(first) = self.first.take()
+        {
+            buffer.put_slice(&[first]);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Greeted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
