@@ -1,0 +1,314 @@
+//! The agent's brain: the states of one instance, and the swap of its release.
+//!
+//! The agent persists an [`Instance`] before it carries out the effects of a step. After its own restart it tells
+//! the instance which runs are alive ([`Event::Resumed`]); the step then says again every effect that is still due,
+//! so effects must be idempotent per run.
+//!
+//! Three parts move at once: the *current* release, at most one *swap* that brings in another, and the runs that
+//! are *leaving*. A step first takes the event in, then settles: it does whatever the plan, the parts and the time
+//! call for. So no event is ever waited for in one particular order, and a lost one is made good by the next.
+//!
+//! ```text
+//! current    Absent ─install─► Fetching ─fetched─► Staged ─start_current─► Running (Starting ⇄ Ready, Failed, Stopped)
+//!               ▲               │  ▲ retry           ▲ ▲                     │  │  │
+//!               │               ▼  │                 │ └──lose_current───────┘  │  └─park─► Parked ─unpark─► Staged
+//!               │             Failed                 └───────start_again────────┘
+//!               └─────────────────────────────── remove ── (from anywhere, when the plan is None)
+//!
+//! swap       (none) ─begin_swap─► Staging ─candidate_fetched─► Confirming ─steer─► Steering ─promote─► (none)
+//!                                    │                │            │                                     │
+//!            fixed port:             │                └park─► StoppingOld ─start_candidate─► Confirming ─promote
+//!                                    │                             │
+//!                                    └── fail_swap / withdraw_swap ┴──► (none); the old release serves on
+//!
+//! leaving    Draining ─stop─► Stopping ─gone─► forgotten        (replaced, reverted, making way, removed, stranger)
+//! ```
+
+mod event;
+mod install;
+mod leave;
+mod observe;
+mod resume;
+mod state;
+mod swap;
+#[cfg(test)]
+mod tests;
+
+pub use event::{AdoptedRun, Effect, Event};
+
+use baton_model::id::{InstanceId, RunNumber};
+use baton_model::observed::Exit;
+use baton_model::plan::InstancePlan;
+use baton_model::time::{BootMs, Millis};
+use serde::{Deserialize, Serialize};
+use state::{Current, FailedSwap, Leaving, Phase, Run, Swap};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One instance on one node. Persisted whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Which.
+    pub id: InstanceId,
+    /// The last run number used; numbers are never used again.
+    last_run: RunNumber,
+    /// What the node's plan says.
+    target: Option<Box<InstancePlan>>,
+    current: Current,
+    swap: Option<Swap>,
+    leaving: BTreeMap<RunNumber, Leaving>,
+    failed_swap: Option<FailedSwap>,
+}
+
+impl Instance {
+    /// An instance of which nothing runs yet.
+    #[must_use]
+    pub fn new(id: InstanceId) -> Self {
+        Self {
+            id,
+            last_run: RunNumber(0),
+            target: None,
+            current: Current::Absent,
+            swap: None,
+            leaving: BTreeMap::new(),
+            failed_swap: None,
+        }
+    }
+
+    /// Takes one event in and says what must be done now.
+    pub fn step(&mut self, event: Event, now: BootMs) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.take(event, now, &mut effects);
+        self.settle(now, &mut effects);
+        effects
+    }
+
+    /// When [`Event::Timer`] is due at the latest.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<BootMs> {
+        let current = match &self.current {
+            Current::Fetching { retry, .. } | Current::Staged { retry, .. } => retry.at,
+            Current::Absent | Current::Running(_) | Current::Parked { .. } | Current::Failed { .. } => None,
+        };
+        let swap = self.swap.as_ref().and_then(|swap| match &swap.phase {
+            Phase::Staging { retry, deadline } => Some(retry.at.map_or(*deadline, |at| at.min(*deadline))),
+            Phase::Confirming { deadline, .. } => Some(*deadline),
+            Phase::StoppingOld | Phase::Steering { .. } => None,
+        });
+        let drains = self.leaving.values().filter_map(Leaving::overdue_at);
+        current.into_iter().chain(swap).chain(drains).min()
+    }
+
+    /// Whether nothing is left of it and the agent may forget it.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.target.is_none()
+            && self.current == Current::Absent
+            && self.swap.is_none()
+            && self.leaving.is_empty()
+    }
+
+    /// The runs it still knows. What a node keeps for any other run of this instance is a leftover.
+    #[must_use]
+    pub fn runs(&self) -> BTreeSet<RunNumber> {
+        let current = self.current.run().map(|run| run.number);
+        let candidate = self.candidate().map(|run| run.number);
+        current.into_iter().chain(candidate).chain(self.leaving.keys().copied()).collect()
+    }
+
+    fn take(&mut self, event: Event, now: BootMs, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Plan(plan) => self.target = plan,
+            Event::Resumed(alive) => self.resume(&alive, now, effects),
+            Event::Staged(release) => self.fetched(release, now, effects),
+            Event::StageFailed { release, reason, retry } => {
+                self.fetch_failed(release, &reason, retry, now, effects)
+            }
+            Event::Started { run, pid, ports } => self.started(run, pid, ports, now, effects),
+            Event::StartFailed { run, reason } => self.start_failed(run, &reason, now, effects),
+            Event::Exited { run, exit, restarts, restart_in, crash_loop } => {
+                self.exited(run, exit, effects);
+                if let Some(run) = self.run_mut(run) {
+                    run.exited(exit, restarts, restart_in, crash_loop);
+                }
+            }
+            Event::Health { run, ready, detail } => self.health(run, ready, detail, now, effects),
+            Event::NotLive { run, detail } => self.not_live(run, &detail, effects),
+            Event::Steered(run) => self.steered(run, now, effects),
+            Event::Drained { run, cut } => self.drained(run, cut, effects),
+            Event::Stopped { run, killed } => self.gone(run, killed, effects),
+            Event::ShimLost(run) => self.shim_lost(run, now, effects),
+            Event::Timer => {}
+        }
+    }
+
+    /// Does whatever the plan, the parts and the time call for. Nothing where nothing is due.
+    fn settle(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
+        self.stop_overdue_drains(now, effects);
+        self.judge_swap(now, effects);
+        self.follow_target(now, effects);
+        self.try_due(now, effects);
+    }
+
+    /// Brings the parts in line with the plan.
+    fn follow_target(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
+        let Some(target) = self.target.clone() else {
+            return self.remove(effects);
+        };
+        if self.swap.as_ref().is_some_and(|swap| swap.plan.release != target.release) {
+            self.withdraw_swap(effects);
+        }
+        if let Some(swap) = &mut self.swap {
+            if swap.plan.release == target.release {
+                swap.plan.attempt = target.attempt;
+            }
+            return;
+        }
+        if self.current.plan().is_some_and(|plan| plan.release == target.release) {
+            self.failed_swap = None;
+        }
+        let given_up = self.has_given_up_on(&target);
+        match &mut self.current {
+            Current::Absent => self.install(target, effects),
+            Current::Fetching { plan, .. } | Current::Staged { plan, .. }
+                if plan.release == target.release =>
+            {
+                plan.attempt = target.attempt;
+            }
+            Current::Failed { plan, .. }
+                if plan.release == target.release && plan.attempt >= target.attempt => {}
+            Current::Fetching { .. } | Current::Staged { .. } | Current::Failed { .. } if given_up => {}
+            Current::Fetching { .. } | Current::Staged { .. } | Current::Failed { .. } => {
+                self.install(target, effects)
+            }
+            Current::Parked { .. } => {}
+            Current::Running(run) if run.plan.release == target.release => {
+                let retried = target.attempt > run.plan.attempt;
+                run.plan.attempt = target.attempt;
+                if retried && (run.down || run.crash_loop) {
+                    self.start_again(effects);
+                }
+            }
+            Current::Running(_) if given_up || !self.leaving.is_empty() => {}
+            Current::Running(_) => self.begin_swap(target, now, effects),
+        }
+    }
+
+    /// Tries again what waited for a time or for a run to be gone.
+    fn try_due(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
+        let parked_for_swap = self.swap.as_ref().is_some_and(|swap| match swap.phase {
+            Phase::StoppingOld => true,
+            Phase::Confirming { .. } => swap.stop_first,
+            Phase::Staging { .. } | Phase::Steering { .. } => false,
+        });
+        match &mut self.current {
+            Current::Fetching { plan, retry } if retry.is_due(now) => {
+                retry.at = None;
+                effects.push(Effect::Stage(plan.clone()));
+            }
+            Current::Staged { retry, .. } if retry.at.is_none() || retry.is_due(now) => {
+                self.start_current(effects)
+            }
+            Current::Parked { .. } if !parked_for_swap => self.unpark(effects),
+            Current::Fetching { .. } | Current::Staged { .. } | Current::Parked { .. } => {}
+            Current::Absent | Current::Running(_) | Current::Failed { .. } => {}
+        }
+        match self.swap.as_mut().map(|swap| (&swap.plan, &mut swap.phase)) {
+            Some((plan, Phase::Staging { retry, .. })) if retry.is_due(now) => {
+                retry.at = None;
+                effects.push(Effect::Stage(plan.clone()));
+            }
+            Some((_, Phase::StoppingOld)) if self.leaving.is_empty() => self.start_candidate(now, effects),
+            Some(_) | None => {}
+        }
+    }
+
+    fn started(
+        &mut self,
+        number: RunNumber,
+        pid: u32,
+        ports: BTreeMap<String, u16>,
+        now: BootMs,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(run) = self.run_mut(number) {
+            run.started(pid, ports, now);
+            effects.push(Effect::Check { run: number, plan: run.plan.clone() });
+        }
+    }
+
+    fn health(
+        &mut self,
+        number: RunNumber,
+        ready: bool,
+        detail: String,
+        now: BootMs,
+        effects: &mut Vec<Effect>,
+    ) {
+        let id = self.id.clone();
+        let Some(run) = self.run_mut(number) else { return };
+        let was_ready = run.ready_since.is_some();
+        if ready {
+            run.became_ready(now);
+        } else {
+            run.ready_since = None;
+        }
+        // Between an end and the restart, the end is the better reason.
+        if run.pid.is_some() {
+            run.reason = detail;
+        }
+        if was_ready && !ready {
+            let message = format!("{id} is no longer ready: {}", run.reason);
+            effects.push(Effect::Note { warning: true, kind: "instance-not-ready", message });
+        }
+    }
+
+    fn not_live(&mut self, number: RunNumber, detail: &str, effects: &mut Vec<Effect>) {
+        let id = self.id.clone();
+        let Some(run) = self.run_mut(number) else { return };
+        if run.pid.is_none() {
+            return;
+        }
+        run.ready_since = None;
+        run.reason = format!("restarted, since its liveness check failed: {detail}");
+        let stop = &run.plan.spec.stop;
+        effects.push(Effect::Restart { run: number, signal: stop.signal, timeout: stop.timeout });
+        let message = format!("{id} is restarted, since its liveness check failed: {detail}");
+        effects.push(Effect::Note { warning: true, kind: "instance-not-live", message });
+    }
+
+    /// Notes the end of a workload; a draining one has nothing left to wait for.
+    fn exited(&mut self, number: RunNumber, exit: Exit, effects: &mut Vec<Effect>) {
+        if self.leaving.contains_key(&number) {
+            self.stop_draining(number, effects);
+        } else if self.run_mut(number).is_some() {
+            let message = format!("{} ended with {exit}", self.id);
+            effects.push(Effect::Note { warning: true, kind: "instance-exited", message });
+        }
+    }
+
+    /// The current run or the candidate, whichever has this number.
+    fn run_mut(&mut self, number: RunNumber) -> Option<&mut Run> {
+        let current = match &mut self.current {
+            Current::Running(run) => Some(run),
+            Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => None,
+            Current::Parked { .. } | Current::Failed { .. } => None,
+        };
+        let candidate = self.swap.as_mut().and_then(|swap| match &mut swap.phase {
+            Phase::Confirming { run, .. } | Phase::Steering { run } => Some(run),
+            Phase::Staging { .. } | Phase::StoppingOld => None,
+        });
+        current.into_iter().chain(candidate).find(|run| run.number == number)
+    }
+
+    fn candidate(&self) -> Option<&Run> {
+        self.swap.as_ref().and_then(|swap| match &swap.phase {
+            Phase::Confirming { run, .. } | Phase::Steering { run } => Some(run),
+            Phase::Staging { .. } | Phase::StoppingOld => None,
+        })
+    }
+
+    fn next_run(&mut self) -> RunNumber {
+        self.last_run = self.last_run.next();
+        self.last_run
+    }
+}
