@@ -1,0 +1,160 @@
+//! What an instance tells the coordinator of itself.
+
+use super::state::{Current, Leaving, Phase, Retry, Run, Swap, Why};
+use super::{BootMs, Instance, Millis};
+use baton_model::id::{ReleaseNumber, RunNumber};
+use baton_model::observed::{InstanceObserved, InstanceState, SwapObserved, SwapPhase};
+use std::collections::BTreeMap;
+
+impl Instance {
+    /// What is reported to the coordinator (`ready_since` is left to it); second, for how long it has been ready
+    /// without a break. `None` when there is nothing to tell.
+    #[must_use]
+    pub fn observe(&self, now: BootMs) -> Option<(InstanceObserved, Option<Millis>)> {
+        let mut seen = match &self.current {
+            Current::Absent => self.observe_leaving()?,
+            Current::Fetching { plan, retry } => {
+                blank(plan.release, InstanceState::Fetching, retry_reason(retry))
+            }
+            Current::Staged { plan, retry } if retry.failures == 0 => {
+                blank(plan.release, InstanceState::Staged, self.why_not_started())
+            }
+            Current::Staged { plan, retry } => {
+                blank(plan.release, InstanceState::Failed, retry_reason(retry))
+            }
+            Current::Running(run) => observe_run(run, now),
+            Current::Parked { plan } => {
+                let state =
+                    if self.leaving.is_empty() { InstanceState::Stopped } else { InstanceState::Draining };
+                blank(plan.release, state, "it makes way for another release on its fixed port".to_owned())
+            }
+            Current::Failed { plan, reason } => blank(plan.release, InstanceState::Failed, reason.clone()),
+        };
+        seen.swap = self.observe_swap();
+        let ready_for = self.current.run().and_then(|run| run.ready_since).map(|since| now.since(since));
+        Some((seen, ready_for))
+    }
+
+    /// A removed instance is reported until its last run is gone.
+    fn observe_leaving(&self) -> Option<InstanceObserved> {
+        let (number, leaving) = self.leaving.iter().next_back()?;
+        let mut seen = blank(leaving.release, InstanceState::Draining, "it is being stopped".to_owned());
+        seen.run = *number;
+        Some(seen)
+    }
+
+    fn why_not_started(&self) -> String {
+        if self.leaving.is_empty() {
+            String::new()
+        } else {
+            "it waits for an earlier run to be gone".to_owned()
+        }
+    }
+
+    fn observe_swap(&self) -> Option<SwapObserved> {
+        if let Some(swap) = &self.swap {
+            let (phase, reason) = swap_phase(swap);
+            return Some(SwapObserved { to: swap.plan.release, attempt: swap.plan.attempt, phase, reason });
+        }
+        let failed = self.failed_swap.as_ref();
+        let leaving = self.leaving.values().find_map(|leaving| match leaving.why {
+            Why::Replaced { to, attempt } => Some(SwapObserved {
+                to,
+                attempt,
+                phase: SwapPhase::DrainingOld,
+                reason: draining_reason(leaving),
+            }),
+            Why::Reverted { to, attempt } => Some(SwapObserved {
+                to,
+                attempt,
+                phase: SwapPhase::Reverting,
+                reason: failed.map_or_else(
+                    || "the plan wants another release now".to_owned(),
+                    |failed| failed.reason.clone(),
+                ),
+            }),
+            Why::MakingWay | Why::Removed | Why::Stranger => None,
+        });
+        leaving.or_else(|| {
+            failed.map(|failed| SwapObserved {
+                to: failed.release,
+                attempt: failed.attempt,
+                phase: SwapPhase::Failed,
+                reason: failed.reason.clone(),
+            })
+        })
+    }
+}
+
+fn swap_phase(swap: &Swap) -> (SwapPhase, String) {
+    match &swap.phase {
+        Phase::Staging { retry, .. } if retry.failures > 0 => (SwapPhase::Staging, retry_reason(retry)),
+        Phase::Staging { .. } => (SwapPhase::Staging, "the release is being fetched and verified".to_owned()),
+        Phase::StoppingOld => {
+            (SwapPhase::StoppingOld, "the old process must free its fixed port first".to_owned())
+        }
+        Phase::Confirming { run, .. } if run.reason.is_empty() => {
+            (SwapPhase::Confirming, "its checks have not passed yet".to_owned())
+        }
+        Phase::Confirming { run, .. } => (SwapPhase::Confirming, run.reason.clone()),
+        Phase::Steering { .. } => {
+            (SwapPhase::Confirming, "it is ready; new connections are being turned to it".to_owned())
+        }
+    }
+}
+
+fn draining_reason(leaving: &Leaving) -> String {
+    let doing = if leaving.drain_until.is_some() { "finishes its connections" } else { "is being stopped" };
+    format!("release {} {doing}", leaving.release)
+}
+
+fn observe_run(run: &Run, now: BootMs) -> InstanceObserved {
+    let state = if run.ready_since.is_some() {
+        InstanceState::Ready
+    } else if run.ended_well() {
+        InstanceState::Stopped
+    } else if run.down || (run.crash_loop && run.pid.is_none()) {
+        InstanceState::Failed
+    } else {
+        InstanceState::Starting
+    };
+    // A run that has held this long has left its crash loop, as the shim itself counts.
+    let held = run.ready_since.is_some_and(|since| now.since(since) >= run.plan.spec.restart.reset_after);
+    InstanceObserved {
+        release: run.plan.release,
+        state,
+        ready_since: None,
+        run: run.number,
+        pid: run.pid,
+        ports: run.ports.clone(),
+        restarts: run.restarts,
+        crash_loop: run.crash_loop && !held,
+        last_exit: run.last_exit,
+        reason: if run.ready_since.is_some() { String::new() } else { run.reason.clone() },
+        swap: None,
+    }
+}
+
+/// Names no remaining time: what is reported changes only when something happened.
+fn retry_reason(retry: &Retry) -> String {
+    match retry.at {
+        Some(_) => format!("{}; tried again after a wait (failure {})", retry.reason, retry.failures),
+        None => retry.reason.clone(),
+    }
+}
+
+fn blank(release: ReleaseNumber, state: InstanceState, reason: String) -> InstanceObserved {
+    InstanceObserved {
+        release,
+        state,
+        ready_since: None,
+        run: RunNumber(0),
+        pid: None,
+        ports: BTreeMap::new(),
+        restarts: 0,
+        crash_loop: false,
+        last_exit: None,
+        reason,
+        swap: None,
+    }
+}

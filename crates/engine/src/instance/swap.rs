@@ -1,0 +1,199 @@
+//! The swap: stage, start, confirm, then keep or revert. The old release serves until the new one has proven itself.
+
+use super::event::Effect;
+use super::state::{Current, FailedSwap, Leaving, Phase, Retry, Run, Swap, Why, has_fixed_port};
+use super::{BootMs, Instance};
+use baton_model::id::RunNumber;
+use baton_model::plan::InstancePlan;
+
+impl Instance {
+    /// Whether this release at this attempt has failed before.
+    pub(super) fn has_given_up_on(&self, target: &InstancePlan) -> bool {
+        self.failed_swap
+            .as_ref()
+            .is_some_and(|failed| failed.release == target.release && failed.attempt >= target.attempt)
+    }
+
+    /// (none) → Staging.
+    pub(super) fn begin_swap(&mut self, plan: Box<InstancePlan>, now: BootMs, effects: &mut Vec<Effect>) {
+        let stop_first = has_fixed_port(&plan) || self.current.plan().is_some_and(has_fixed_port);
+        self.failed_swap = None;
+        effects.push(Effect::Stage(plan.clone()));
+        let deadline = Self::healthy_deadline(&plan, now);
+        self.swap =
+            Some(Swap { plan, stop_first, phase: Phase::Staging { retry: Retry::default(), deadline } });
+    }
+
+    /// Staging → Confirming beside the old release; or → StoppingOld where both need a fixed port.
+    pub(super) fn candidate_fetched(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
+        let Some(swap) = &mut self.swap else { return };
+        match swap.phase {
+            Phase::Staging { .. } if swap.stop_first => {
+                swap.phase = Phase::StoppingOld;
+                self.park(effects);
+            }
+            Phase::Staging { .. } => self.start_candidate(now, effects),
+            Phase::StoppingOld | Phase::Confirming { .. } | Phase::Steering { .. } => {}
+        }
+    }
+
+    /// Staging or StoppingOld → Confirming.
+    pub(super) fn start_candidate(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
+        let number = self.next_run();
+        let beside = self.current.run().map(|run| run.number);
+        let Some(swap) = &mut self.swap else { return };
+        effects.push(Effect::Start { run: number, plan: swap.plan.clone(), beside });
+        let run = Run::new(number, swap.plan.clone(), 0);
+        swap.phase = Phase::Confirming { run, deadline: Self::healthy_deadline(&swap.plan, now) };
+    }
+
+    /// Goes on with a candidate that is ready, and gives up one that has failed or is late.
+    pub(super) fn judge_swap(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
+        let Some(swap) = &self.swap else { return };
+        match &swap.phase {
+            Phase::Confirming { run, .. } if run.ready_since.is_some() && swap.stop_first => {
+                self.promote(now, effects)
+            }
+            Phase::Confirming { run, .. } if run.ready_since.is_some() => self.steer(effects),
+            Phase::Confirming { run, deadline } => {
+                if let Some(reason) = why_failed(run, *deadline <= now) {
+                    self.fail_swap(reason, effects);
+                }
+            }
+            Phase::Staging { retry, deadline } if *deadline <= now => {
+                let waited = swap.plan.spec.rollout.healthy_deadline;
+                let last = if retry.reason.is_empty() { "it is still being fetched" } else { &retry.reason };
+                self.fail_swap(format!("it was not on this node within {waited}: {last}"), effects);
+            }
+            Phase::Staging { .. } | Phase::StoppingOld | Phase::Steering { .. } => {}
+        }
+    }
+
+    /// Confirming → Steering: the candidate is ready.
+    fn steer(&mut self, effects: &mut Vec<Effect>) {
+        let from = self.current.run().map(|run| run.number);
+        let Some(swap) = &mut self.swap else { return };
+        if let Phase::Confirming { run, .. } = &swap.phase {
+            effects.push(Effect::Steer { run: run.number, from });
+            swap.phase = Phase::Steering { run: run.clone() };
+        }
+    }
+
+    /// Steering → promoted. An answer about another run is stale.
+    pub(super) fn steered(&mut self, number: RunNumber, now: BootMs, effects: &mut Vec<Effect>) {
+        let steering = self.swap.as_ref().is_some_and(|swap| match &swap.phase {
+            Phase::Steering { run } => run.number == number,
+            Phase::Staging { .. } | Phase::StoppingOld | Phase::Confirming { .. } => false,
+        });
+        if steering {
+            self.promote(now, effects);
+        }
+    }
+
+    /// Steering (or Confirming, stop first) → (none): the candidate is the current release; the old run drains.
+    fn promote(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
+        let Some(Swap { plan, phase, .. }) = self.swap.take() else { return };
+        let (Phase::Confirming { run, .. } | Phase::Steering { run }) = phase else { return };
+        let message = format!("{} now runs {} (release {})", self.id, plan.version, plan.release);
+        effects.push(Effect::Note { warning: false, kind: "swap-done", message });
+        if let Current::Running(old) = std::mem::replace(&mut self.current, Current::Running(run)) {
+            let until = old.pid.map(|_| now.plus(old.plan.spec.stop.drain));
+            self.leave(&old, Why::Replaced { to: plan.release, attempt: plan.attempt }, until, effects);
+            if until.is_some() {
+                effects.push(Effect::Drain { run: old.number, within: old.plan.spec.stop.drain });
+            }
+        }
+    }
+
+    /// Any phase before Steering → (none), remembered as failed: not tried again until the plan changes.
+    pub(super) fn fail_swap(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        self.remember_failure(reason, effects);
+        self.drop_swap(effects);
+    }
+
+    fn remember_failure(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        let Some(Swap { plan, .. }) = &self.swap else { return };
+        let message = format!(
+            "{} (release {}) failed on {}: {reason}; the release before it stays",
+            plan.version, plan.release, self.id
+        );
+        effects.push(Effect::Note { warning: true, kind: "swap-failed", message });
+        self.failed_swap = Some(FailedSwap { release: plan.release, attempt: plan.attempt, reason });
+    }
+
+    /// Any phase before Steering → (none), not remembered: the plan wants something else now.
+    pub(super) fn withdraw_swap(&mut self, effects: &mut Vec<Effect>) {
+        let steering = self.swap.as_ref().is_some_and(|swap| matches!(swap.phase, Phase::Steering { .. }));
+        if !steering {
+            self.drop_swap(effects);
+        }
+    }
+
+    /// Confirming or Steering → (none): nothing is left of the candidate, and the swap fails. Where connections may
+    /// have been turned to it already, they are turned back.
+    pub(super) fn lose_candidate(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        self.remember_failure(reason, effects);
+        let Some(swap) = self.swap.take() else { return };
+        match swap.phase {
+            Phase::Steering { run } => {
+                if let Some(old) = self.current.run() {
+                    effects.push(Effect::Steer { run: old.number, from: Some(run.number) });
+                }
+                effects.push(Effect::Forget(run.number));
+            }
+            Phase::Confirming { run, .. } => effects.push(Effect::Forget(run.number)),
+            Phase::Staging { .. } | Phase::StoppingOld => {}
+        }
+    }
+
+    /// Ends a swap without its candidate.
+    fn drop_swap(&mut self, effects: &mut Vec<Effect>) {
+        let Some(swap) = self.swap.take() else { return };
+        match swap.phase {
+            Phase::Confirming { run, .. } | Phase::Steering { run } => {
+                let why = Why::Reverted { to: swap.plan.release, attempt: swap.plan.attempt };
+                self.leave(&run, why, None, effects);
+            }
+            Phase::Staging { .. } | Phase::StoppingOld => {}
+        }
+    }
+
+    /// Puts a run among the leaving: drained until a time, or stopped at once.
+    pub(super) fn leave(
+        &mut self,
+        run: &Run,
+        why: Why,
+        drain_until: Option<BootMs>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let leaving = Leaving {
+            release: run.plan.release,
+            stop: run.plan.spec.stop.clone(),
+            exclusive: has_fixed_port(&run.plan),
+            why,
+            drain_until,
+        };
+        if drain_until.is_none() {
+            effects.push(leaving.stop_effect(run.number));
+        }
+        self.leaving.insert(run.number, leaving);
+    }
+}
+
+/// Why a candidate that is not ready has failed, if it has.
+fn why_failed(run: &Run, late: bool) -> Option<String> {
+    let reason = &run.reason;
+    if run.down || run.crash_loop {
+        let exit =
+            run.last_exit.map_or_else(|| "it ended".to_owned(), |exit| format!("it ended with {exit}"));
+        let times =
+            if run.restarts > 0 { format!(" after {} restarts", run.restarts) } else { String::new() };
+        return Some(format!("{exit}{times} before it was ready"));
+    }
+    if !late {
+        return None;
+    }
+    let waited = run.plan.spec.rollout.healthy_deadline;
+    let last = if reason.is_empty() { "no check has answered" } else { reason };
+    Some(format!("it was not ready within {waited}: {last}"))
+}
