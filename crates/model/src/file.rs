@@ -1,3 +1,176 @@
-//! The service file: TOML as a person writes it.
+//! The service file: TOML as a person writes it, read into a [`ServiceSpec`].
 //!
-//! placeholder: written by the owner of this room
+//! Reading has two halves. The *reader* turns text into values and refuses what cannot be a value of its field:
+//! a wrong type, an unknown field, a missing unit. The *check* then asks whether the values make sense, alone and
+//! together; it works on a [`ServiceSpec`], so the coordinator asks the same questions of what arrives by wire.
+//! Both collect every problem before they answer, so that one run of `baton validate` shows them all. A value
+//! that could not be read is replaced by its default and takes part in no further check.
+//!
+//! Nothing here touches a file: whether the artifact exists is the CLI's part.
+
+mod check;
+mod defaults;
+mod fleet;
+mod reader;
+mod suggest;
+mod template;
+mod value;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+pub use template::{TemplateError, expand};
+
+use crate::spec::ServiceSpec;
+use reader::{Reader, Section};
+use std::ops::Range;
+use std::path::PathBuf;
+use toml::de::DeTable;
+
+/// Largest service file that is read; a real one is a few KiB, so a larger one is some other file.
+pub const SOURCE_MAX: usize = 1024 * 1024;
+/// Most problems told about one file; a file of another kind would have one on every line.
+pub const PROBLEMS_MAX: usize = 100;
+
+/// A service file that was read and found right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceFile {
+    /// The service, with every default filled in.
+    pub spec: ServiceSpec,
+    /// What is to be packed and sent as its artifact.
+    pub artifact: ArtifactSource,
+}
+
+/// Where the artifact lies on the operator's machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactSource {
+    /// A file, a folder or a tar archive; a relative path is relative to the service file's folder.
+    pub path: PathBuf,
+    /// Where the file says so, in bytes, for errors about it.
+    pub span: Range<usize>,
+}
+
+/// One mistake in a service file: where, what, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The bytes of the source it is about; may be empty.
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub help: String,
+}
+
+impl Problem {
+    /// Line and column where it begins, both counted from 1, the column in characters.
+    #[must_use]
+    pub fn line_and_column(&self, source: &str) -> (usize, usize) {
+        let mut start = self.span.start.min(source.len());
+        while !source.is_char_boundary(start) {
+            start -= 1;
+        }
+        let before = &source[..start];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// The sections and fields at the top of the file.
+const TOP: &[&str] = &[
+    "name",
+    "artifact",
+    "exec",
+    "env",
+    "ports",
+    "checks",
+    "stop",
+    "restart",
+    "placement",
+    "rollout",
+    "logs",
+];
+
+/// Reads a service file.
+///
+/// # Errors
+/// Every problem of the file, in the order of its lines, at most [`PROBLEMS_MAX`]. While the text is not TOML,
+/// only that is told: fields guessed from broken text would be false leads.
+pub fn parse(source: &str) -> Result<ServiceFile, Vec<Problem>> {
+    if source.len() > SOURCE_MAX {
+        return Err(vec![Problem {
+            span: 0..0,
+            message: format!(
+                "the file has {} bytes, more than a service file may have ({SOURCE_MAX})",
+                source.len()
+            ),
+            help: "name a service file: a short TOML text, as docs/service-file.md shows it".to_owned(),
+        }]);
+    }
+    let (document, syntax_errors) = DeTable::parse_recoverable(source);
+    if !syntax_errors.is_empty() {
+        return Err(syntax_errors
+            .iter()
+            .take(PROBLEMS_MAX)
+            .map(|e| reader::syntax_problem(source, e))
+            .collect());
+    }
+    if document.get_ref().is_empty() {
+        return Err(vec![Problem {
+            span: 0..0,
+            message: "the file is empty".to_owned(),
+            help: "write at least `name = \"web\"`, `artifact = \"./web\"` and `exec = [\"web\"]`".to_owned(),
+        }]);
+    }
+    let mut reader = Reader::default();
+    let top = reader.top(document.get_ref(), source, TOP);
+    let (spec, artifact) = read_service(&mut reader, &top);
+    for finding in check::findings(&spec) {
+        reader.report_finding(finding);
+    }
+    let problems = reader.into_problems();
+    match artifact {
+        Some(artifact) if problems.is_empty() => Ok(ServiceFile { spec, artifact }),
+        _ => Err(problems),
+    }
+}
+
+fn read_service(reader: &mut Reader, top: &Section<'_, '_>) -> (ServiceSpec, Option<ArtifactSource>) {
+    let name = workload::name(reader, top);
+    let artifact = workload::artifact(reader, top);
+    let exec = workload::exec(reader, top);
+    let env = workload::env(reader, top);
+    let ports = workload::ports(reader, top);
+    let checks = workload::checks(reader, top);
+    let stop = workload::stop(reader, top);
+    let restart = workload::restart(reader, top);
+    let (placement, min_available) = fleet::placement(reader, top);
+    let rollout = fleet::rollout(reader, top, placement.count);
+    let min_available =
+        min_available.unwrap_or_else(|| defaults::min_available(placement.count, rollout.max_unavailable));
+    let logs = workload::logs(reader, top);
+    let spec = ServiceSpec {
+        name,
+        exec,
+        env,
+        ports,
+        checks,
+        stop,
+        restart,
+        placement,
+        min_available,
+        rollout,
+        logs,
+    };
+    (spec, artifact)
+}
+
+/// Asks of a spec what [`parse`] asks of a file: ranges and contradictions. Each answer is one sentence of what
+/// is wrong and one of what to write instead; no answer means that the spec is right.
+#[must_use]
+pub fn check_spec(spec: &ServiceSpec) -> Vec<String> {
+    check::findings(spec)
+        .into_iter()
+        .map(|finding| format!("{}; {}", finding.message, finding.help))
+        .collect()
+}

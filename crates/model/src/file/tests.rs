@@ -1,0 +1,352 @@
+//! The mistakes that people make, each with what they are told (golden file `mistakes.txt` beside this one), and
+//! what is always true of a service file.
+
+use super::*;
+use crate::spec::{Amount, Count, PortKind, StopSignal};
+use crate::time::Millis;
+use proptest::prelude::*;
+
+/// A service file that is right, followed by what the test is about.
+macro_rules! web {
+    ($rest:expr) => {
+        concat!("name = \"web\"\nartifact = \"./web\"\nexec = [\"web\"]\n", $rest)
+    };
+}
+
+/// The same with a port that checks can ask.
+macro_rules! http {
+    ($rest:expr) => {
+        web!(concat!("[ports.http]\nkind = \"socket\"\nport = 8080\n", $rest))
+    };
+}
+
+const MISTAKES: &[(&str, &str)] = &[
+    // The text itself.
+    ("empty file", ""),
+    ("only a comment", "# web\n"),
+    ("text without quotes", "name = web\n"),
+    ("quote not closed", "name = \"web\nartifact = \"./web\"\n"),
+    ("list not closed", "name = \"web\"\nexec = [\"web\"\nartifact = \"./web\"\n"),
+    ("section not closed", web!("[rollout\nbatch = 1\n")),
+    ("no value", "name =\n"),
+    ("yaml", "name: web\n"),
+    ("same field twice", "name = \"web\"\nname = \"shop\"\n"),
+    ("same section twice", web!("[stop]\n[stop]\n")),
+    // The top.
+    ("nothing required is there", "[stop]\nsignal = \"SIGTERM\"\n"),
+    ("misspelt field", "nmae = \"web\"\nartifact = \"./web\"\nexec = [\"web\"]\n"),
+    ("field of another system", web!("image = \"nginx:1.22\"\n")),
+    ("field of a section at the top", web!("replicas = 3\n")),
+    ("field of the top in a section", "name = \"web\"\nexec = [\"web\"]\n[stop]\nartifact = \"./web\"\n"),
+    ("name with capitals", "name = \"Web\"\nartifact = \"./web\"\nexec = [\"web\"]\n"),
+    ("name is a number", "name = 7\nartifact = \"./web\"\nexec = [\"web\"]\n"),
+    ("artifact is empty", "name = \"web\"\nartifact = \"\"\nexec = [\"web\"]\n"),
+    (
+        "several at once",
+        "name = \"web\"\nartifact = 1\nexec = \"web\"\n[placement]\nreplicas = \"3\"\n[rollout]\nmin_healthy = 10\n",
+    ),
+    // exec and env.
+    ("exec is a line", "name = \"web\"\nartifact = \"./web\"\nexec = \"web --port 80\"\n"),
+    ("exec is one word with spaces", "name = \"web\"\nartifact = \"./web\"\nexec = [\"web --port 80\"]\n"),
+    ("exec is empty", "name = \"web\"\nartifact = \"./web\"\nexec = []\n"),
+    ("exec holds a number", "name = \"web\"\nartifact = \"./web\"\nexec = [\"web\", \"--port\", 80]\n"),
+    ("exec leaves the artifact", "name = \"web\"\nartifact = \"./web\"\nexec = [\"../bin/web\"]\n"),
+    ("exec names a folder", "name = \"web\"\nartifact = \"./web\"\nexec = [\"bin/\"]\n"),
+    (
+        "exec uses an unknown port",
+        "name = \"web\"\nartifact = \"./web\"\nexec = [\"web\", \"${PORT_HTTP}\"]\n",
+    ),
+    (
+        "exec misspells a port",
+        "name = \"web\"\nartifact = \"./web\"\nexec = [\"web\", \"${PORT_HTP}\"]\n[ports.http]\nkind = \"dynamic\"\n",
+    ),
+    (
+        "exec uses a shell variable",
+        "name = \"web\"\nartifact = \"./web\"\nexec = [\"sh\", \"-c\", \"echo ${HOME}\"]\n",
+    ),
+    ("exec leaves a brace open", "name = \"web\"\nartifact = \"./web\"\nexec = [\"web\", \"${VERSION\"]\n"),
+    ("exec holds a NUL", "name = \"web\"\nartifact = \"./web\"\nexec = [\"web\", \"a\\u0000b\"]\n"),
+    ("env value is a number", web!("[env]\nTHREADS = 4\n")),
+    ("env name with a dash", web!("[env]\nLOG-LEVEL = \"info\"\n")),
+    ("env is ours", web!("[env]\nLISTEN_FDS = \"1\"\nBATON_NODE = \"x\"\n")),
+    ("env is a port's", http!("[env]\nPORT_HTTP = \"1\"\n")),
+    ("env is a list", web!("env = [\"A=1\"]\n")),
+    // Ports.
+    ("port without a kind", web!("[ports.http]\nport = 8080\n")),
+    ("port of an unknown kind", web!("[ports.http]\nkind = \"sockets\"\nport = 8080\n")),
+    ("socket without a number", web!("[ports.http]\nkind = \"socket\"\n")),
+    ("dynamic with a number", web!("[ports.http]\nkind = \"dynamic\"\nport = 8080\n")),
+    ("port too large", web!("[ports.http]\nkind = \"fixed\"\nport = 80800\n")),
+    ("port zero", web!("[ports.http]\nkind = \"socket\"\nport = 0\n")),
+    ("port in quotes", web!("[ports.http]\nkind = \"socket\"\nport = \"8080\"\n")),
+    ("port name with capitals", web!("[ports.HTTP]\nkind = \"dynamic\"\n")),
+    ("one number twice", http!("[ports.admin]\nkind = \"fixed\"\nport = 8080\n")),
+    ("ports is a number", web!("ports = 8080\n")),
+    // Checks.
+    ("check of an unknown name", http!("[checks.ready]\nkind = \"tcp\"\nport = \"http\"\n")),
+    ("check without a kind", http!("[checks.readiness]\nport = \"http\"\n")),
+    ("check of kind https", http!("[checks.readiness]\nkind = \"https\"\nport = \"http\"\n")),
+    ("check without a port", http!("[checks.readiness]\nkind = \"http\"\n")),
+    ("check of a port that is not there", http!("[checks.readiness]\nkind = \"tcp\"\nport = \"grpc\"\n")),
+    ("check of a number", http!("[checks.readiness]\nkind = \"tcp\"\nport = 8080\n")),
+    ("check without any port", web!("[checks.readiness]\nkind = \"tcp\"\nport = \"http\"\n")),
+    (
+        "check path is a URL",
+        http!("[checks.readiness]\nkind = \"http\"\nport = \"http\"\npath = \"http://localhost/health\"\n"),
+    ),
+    (
+        "check path without a slash",
+        http!("[checks.readiness]\nkind = \"http\"\nport = \"http\"\npath = \"health\"\n"),
+    ),
+    ("check status", http!("[checks.readiness]\nkind = \"http\"\nport = \"http\"\nstatus = 99\n")),
+    (
+        "check command is a line",
+        web!("[checks.liveness]\nkind = \"exec\"\ncommand = \"bin/check --quick\"\n"),
+    ),
+    (
+        "check with a field of another kind",
+        http!("[checks.readiness]\nkind = \"tcp\"\nport = \"http\"\npath = \"/\"\n"),
+    ),
+    (
+        "check timeout over interval",
+        http!("[checks.readiness]\nkind = \"tcp\"\nport = \"http\"\ninterval = \"1s\"\ntimeout = \"2s\"\n"),
+    ),
+    (
+        "check too often",
+        http!("[checks.readiness]\nkind = \"tcp\"\nport = \"http\"\ninterval = \"1ms\"\ntimeout = \"1s\"\n"),
+    ),
+    ("check rise zero", http!("[checks.readiness]\nkind = \"tcp\"\nport = \"http\"\nrise = 0\n")),
+    // Durations and sizes.
+    ("duration without a unit", web!("[stop]\ntimeout = 30\n")),
+    ("duration in quotes without a unit", web!("[stop]\ntimeout = \"30\"\n")),
+    ("duration with a space", web!("[stop]\ntimeout = \"30 s\"\n")),
+    ("duration of half seconds", web!("[stop]\ntimeout = \"1.5s\"\n")),
+    ("duration as a fraction", web!("[stop]\ntimeout = 2.5\n")),
+    ("duration in words", web!("[stop]\ntimeout = \"2 minutes\"\n")),
+    ("duration in days", web!("[rollout]\nfirst_zone_bake = \"1d\"\n")),
+    ("negative duration", web!("[stop]\ntimeout = \"-5s\"\n")),
+    ("duration is nonsense", web!("[stop]\ntimeout = \"soon\"\n")),
+    ("duration too long", web!("[stop]\ntimeout = \"2h\"\n")),
+    ("size in decimal units", web!("[logs]\nmax_size = \"10MB\"\n")),
+    ("size without a unit", web!("[logs]\nmax_size = 10\n")),
+    ("size too small", web!("[logs]\nmax_size = \"1KiB\"\n")),
+    ("logs keep none", web!("[logs]\nkeep = 0\n")),
+    // Stop and restart.
+    ("signal without SIG", web!("[stop]\nsignal = \"TERM\"\n")),
+    ("signal as a number", web!("[stop]\nsignal = 15\n")),
+    ("signal that does not stop", web!("[stop]\nsignal = \"SIGSTOP\"\n")),
+    ("restart mode", web!("[restart]\nmode = \"onfailure\"\n")),
+    ("restart base over max", web!("[restart]\nbase = \"1m\"\nmax = \"30s\"\n")),
+    ("restart base over the default max", web!("[restart]\nbase = \"1m\"\n")),
+    ("crash loop after none", web!("[restart]\ncrash_loop_after = 0\n")),
+    (
+        "liveness without restarts",
+        http!("[checks.liveness]\nkind = \"tcp\"\nport = \"http\"\n[restart]\nmode = \"never\"\n"),
+    ),
+    // Placement.
+    ("replicas and per node", web!("[placement]\nreplicas = 3\nper_node = true\n")),
+    ("no replicas", web!("[placement]\nreplicas = 0\n")),
+    ("negative replicas", web!("[placement]\nreplicas = -1\n")),
+    ("replicas as a fraction", web!("[placement]\nreplicas = 2.0\n")),
+    ("replicas beyond numbers", web!("[placement]\nreplicas = 99999999999999999999\n")),
+    ("per node in quotes", web!("[placement]\nper_node = \"true\"\n")),
+    ("minimum above replicas", web!("[placement]\nreplicas = 3\nmin_available = 4\n")),
+    ("minimum over the whole", web!("[placement]\nreplicas = 3\nmin_available = \"120%\"\n")),
+    ("share without its sign", web!("[placement]\nreplicas = 3\nmin_available = \"80\"\n")),
+    ("share as a fraction", web!("[placement]\nreplicas = 3\nmin_available = 0.8\n")),
+    ("share of half percents", web!("[placement]\nreplicas = 3\nmin_available = \"12.5%\"\n")),
+    ("label value is a number", web!("[placement]\nrequire = { rack = 4 }\n")),
+    ("spread over what is pinned", web!("[placement]\nspread = \"zone\"\nrequire = { zone = \"a\" }\n")),
+    ("spread over no label", web!("[placement]\nspread = \"availability zone\"\n")),
+    ("lost at once", web!("[placement]\nlost_after = \"10ms\"\n")),
+    // Rollout.
+    ("unknown strategy", web!("[rollout]\nstrategy = \"canary\"\n")),
+    ("misspelt on_failure", web!("[rollout]\non_failure = \"rollback\"\n")),
+    ("batch of none", web!("[rollout]\nbatch = 0\n")),
+    ("batch of no share", web!("[rollout]\nbatch = \"0%\"\n")),
+    ("batch over the whole", web!("[rollout]\nbatch = \"120%\"\n")),
+    ("batch is a list", web!("[rollout]\nbatch = [1, 2]\n")),
+    (
+        "whole batch may fail",
+        web!("[rollout]\nbatch = 2\nfailure_tolerance = 2\n[placement]\nreplicas = 4\n"),
+    ),
+    ("no time to be healthy", web!("[rollout]\nmin_healthy = \"5m\"\n")),
+    ("progress before health", web!("[rollout]\nhealthy_deadline = \"20m\"\n")),
+    (
+        "check too slow for the deadline",
+        http!(
+            "[checks.readiness]\nkind = \"tcp\"\nport = \"http\"\ninterval = \"1m\"\nrise = 5\n[rollout]\nhealthy_deadline = \"4m\"\n"
+        ),
+    ),
+    ("zones without a label", web!("[rollout]\nzone_at_a_time = true\n")),
+    ("approval of stage zero", web!("[placement]\nreplicas = 3\n[rollout]\napprove_before = [0, 2]\n")),
+    ("approval twice", web!("[placement]\nreplicas = 3\n[rollout]\napprove_before = [2, 2]\n")),
+    ("approval beyond the end", web!("[placement]\nreplicas = 3\n[rollout]\napprove_before = [9]\n")),
+    ("approval is no list", web!("[rollout]\napprove_before = 2\n")),
+    (
+        "fixed port and none may be missing",
+        web!(
+            "[ports.db]\nkind = \"fixed\"\nport = 5432\n[placement]\nreplicas = 3\n[rollout]\nmax_unavailable = 0\n"
+        ),
+    ),
+    (
+        "fixed port and a share of none",
+        web!(
+            "[ports.db]\nkind = \"fixed\"\nport = 5432\n[placement]\nreplicas = 3\n[rollout]\nmax_unavailable = \"10%\"\n"
+        ),
+    ),
+    (
+        "fixed port and all needed",
+        web!("[ports.db]\nkind = \"fixed\"\nport = 5432\n[placement]\nreplicas = 3\nmin_available = 3\n"),
+    ),
+    ("a line with wide letters", "name = \"wéb\"\nartifact = \"./web\"\nexec = [\"web\"]\n"),
+];
+
+/// The problem as the test shows it: where, what, the line with a caret under it, and the help.
+fn show(source: &str, problem: &Problem) -> String {
+    let (line, column) = problem.line_and_column(source);
+    let text = source.lines().nth(line - 1).unwrap_or("");
+    let end = problem.span.end.min(problem.span.start + text.len()).min(source.len());
+    let width = source
+        .get(problem.span.start..end)
+        .map_or(1, |s| s.lines().next().unwrap_or("").chars().count().max(1));
+    format!(
+        "{line}:{column} {}\n    {text}\n    {}{}\n  help: {}\n",
+        problem.message,
+        " ".repeat(column - 1),
+        "^".repeat(width),
+        problem.help
+    )
+}
+
+#[test]
+fn every_mistake_is_told_with_its_place_and_its_remedy() {
+    assert!(MISTAKES.len() >= 60);
+    let mut told = String::new();
+    for (title, source) in MISTAKES {
+        let problems = parse(source).expect_err(title);
+        assert!(!problems.is_empty(), "{title}");
+        told += &format!("## {title}\n");
+        for problem in &problems {
+            assert!(!problem.help.is_empty(), "{title}: no help");
+            told += &show(source, problem);
+        }
+        told.push('\n');
+    }
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => "." }, {
+        insta::assert_snapshot!("mistakes", told);
+    });
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let source = web!(
+        r#"
+        env = { LOG = "info", ADDRESS = "${NODE_ADDRESS}:${PORT_HTTP}" }
+        [ports]
+        http = { kind = "socket", port = 8080 }
+        admin = { kind = "dynamic" }
+        [checks.readiness]
+        kind = "http"
+        port = "http"
+        path = "/health?deep=1"
+        interval = "500ms"
+        timeout = "250ms"
+        [stop]
+        signal = "SIGINT"
+        [placement]
+        replicas = 6
+        require = { region = "eu" }
+        spread = "zone"
+        min_available = "80%"
+        [rollout]
+        batch = "50%"
+        zone_at_a_time = true
+        approve_before = [2, 1]
+        "#
+    );
+    let ServiceFile { spec, artifact } = parse(source).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert_eq!(&source[artifact.span.clone()], "\"./web\"");
+    assert_eq!(spec.ports[&"http".parse().unwrap()].kind, PortKind::Socket { port: 8080 });
+    assert_eq!(spec.stop.signal, StopSignal::Sigint);
+    assert_eq!(spec.placement.count, Count::Replicas(6));
+    assert_eq!(spec.min_available, Amount::Percent(80));
+    assert_eq!(spec.rollout.max_unavailable, Amount::Number(3));
+    assert_eq!(spec.rollout.approve_before, [1, 2]);
+    assert_eq!(spec.checks.readiness.as_ref().unwrap().timeout, Millis(250));
+    assert_eq!(check_spec(&spec), Vec::<String>::new());
+}
+
+#[test]
+fn floors_follow_from_the_count() {
+    for (text, floor, out) in [
+        ("", Amount::Number(0), Amount::Number(1)),
+        ("[placement]\nreplicas = 5\n", Amount::Number(4), Amount::Number(1)),
+        ("[placement]\nreplicas = 5\n[rollout]\nbatch = 2\n", Amount::Number(3), Amount::Number(2)),
+        ("[placement]\nreplicas = 5\n[rollout]\nbatch = \"10%\"\n", Amount::Number(4), Amount::Number(1)),
+        ("[placement]\nreplicas = 5\n[rollout]\nmax_unavailable = 0\n", Amount::Number(5), Amount::Number(0)),
+        ("[placement]\nper_node = true\n", Amount::Number(0), Amount::Number(1)),
+        (
+            "[placement]\nper_node = true\n[rollout]\nbatch = \"25%\"\n",
+            Amount::Percent(75),
+            Amount::Percent(25),
+        ),
+    ] {
+        let spec = parse(&format!("{}{text}", web!(""))).expect(text).spec;
+        assert_eq!((spec.min_available, spec.rollout.max_unavailable), (floor, out), "{text}");
+    }
+}
+
+#[test]
+fn a_spec_from_elsewhere_is_asked_the_same() {
+    let mut spec = parse(web!("")).unwrap().spec;
+    spec.rollout.batch = Amount::Number(0);
+    spec.exec.clear();
+    let found = check_spec(&spec);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("`exec` names no program; write"), "{found:?}");
+    assert!(found[1].starts_with("`rollout.batch` is 0"), "{found:?}");
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_read() {
+    let source = "#".repeat(SOURCE_MAX + 1);
+    let problems = parse(&source).unwrap_err();
+    assert!(problems[0].message.contains("more than a service file may have"), "{problems:?}");
+}
+
+#[test]
+fn problems_are_bounded_and_in_order() {
+    let source = (0..500).map(|n| format!("field{n} = 1\n")).collect::<String>();
+    let problems = parse(&source).unwrap_err();
+    assert_eq!(problems.len(), PROBLEMS_MAX);
+    assert!(problems.is_sorted_by_key(|problem| problem.span.start));
+}
+
+fn spans_lie_within(source: &str) {
+    let Err(problems) = parse(source) else { return };
+    for problem in problems {
+        assert!(problem.span.start <= problem.span.end && problem.span.end <= source.len(), "{problem:?}");
+        assert!(problem.line_and_column(source).0 <= source.lines().count() + 1, "{problem:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(source in any::<Vec<u8>>().prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned())) {
+        spans_lie_within(&source);
+    }
+
+    #[test]
+    fn no_damage_to_a_real_file_makes_it_panic(which in 0..MISTAKES.len(), at in 0..400_usize, cut in 0..20_usize, put in "[\\PC\n\"=\\[\\]]{0,6}") {
+        let source = MISTAKES[which].1;
+        let at = (0..=at.min(source.len())).rev().find(|i| source.is_char_boundary(*i)).unwrap_or(0);
+        let end = (at..=(at + cut).min(source.len())).rev().find(|i| source.is_char_boundary(*i)).unwrap_or(at);
+        spans_lie_within(&format!("{}{put}{}", &source[..at], &source[end..]));
+    }
+
+    #[test]
+    fn values_of_all_kinds_are_read_or_refused(field in 0..fleet::ROLLOUT.len(), text in "\"[0-9.a-z% -]{0,12}\"|-?[0-9]{1,30}|[0-9]{1,3}\\.[0-9]{1,3}|true|\\[[0-9]{1,9}\\]|1979-05-27|inf|nan|0x[0-9a-f]{1,20}") {
+        spans_lie_within(&format!("{}[rollout]\n{} = {text}\n", web!(""), fleet::ROLLOUT[field]));
+    }
+}
