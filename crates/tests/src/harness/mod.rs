@@ -1,0 +1,10 @@
+//! What end-to-end tests and benches stand on: a real cluster of real processes, driven as an operator drives it,
+//! through the `baton` program only.
+
+mod cluster;
+mod service;
+pub mod load;
+pub mod wait;
+
+pub use cluster::{Cluster, ClusterOptions, Ran, baton_program};
+pub use service::ServiceFile;

@@ -1,0 +1,139 @@
+//! Rollouts on a real cluster: real processes, real sockets, a load of real requests.
+
+use baton_tests::harness::load::{Load, Plan};
+use baton_tests::harness::{Cluster, ServiceFile, wait};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const ROOM: Duration = Duration::from_secs(60);
+/// `Exit::RolledBack` and `Exit::Paused` of the CLI.
+const ROLLED_BACK: i32 = 3;
+const PAUSED: i32 = 5;
+
+fn targets(cluster: &Cluster, port: u16) -> Vec<SocketAddr> {
+    (0..3).map(|node| format!("{}:{port}", cluster.address(node)).parse().expect("an address")).collect()
+}
+
+fn steady(cluster: &Cluster, port: u16) -> Load {
+    Load::start(&Plan { targets: targets(cluster, port), connections: 12, rate: Some(300.0), requests_per_connection: 10 })
+}
+
+fn outcome(cluster: &Cluster, service: &str) -> String {
+    cluster.json(&["rollout", "status", service])["outcome"].as_str().unwrap_or("none").to_owned()
+}
+
+fn wait_for_outcome(cluster: &Cluster, service: &str, wanted: &str) {
+    wait::until(&format!("outcome {wanted}"), ROOM, || match outcome(cluster, service) {
+        found if found == wanted => Ok(()),
+        found => Err(found),
+    });
+}
+
+#[test]
+fn a_swap_under_load_loses_nothing() {
+    let cluster = Cluster::start();
+    let file = ServiceFile::web("web", 8080);
+    let _ = cluster.deploy(&file, "1.0").expect(0);
+    let before = cluster.pids("web");
+    assert_eq!(before.len(), 3);
+
+    let load = steady(&cluster, 8080);
+    let _ = cluster.deploy(&file, "2.0").expect(0);
+    let counted = load.stop();
+
+    assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
+    assert!(counted.versions["1.0"] > 0 && counted.versions["2.0"] > 0, "{:?}", counted.versions);
+    let after = cluster.pids("web");
+    assert_eq!(after.len(), 3);
+    assert!(before.iter().all(|(_, pid)| !wait::is_alive(*pid)), "an old process is left");
+}
+
+#[test]
+fn a_bad_version_is_rolled_back_and_answers_nobody() {
+    let cluster = Cluster::start();
+    let file = ServiceFile::web("web", 8080);
+    let _ = cluster.deploy(&file, "1.0").expect(0);
+    let load = steady(&cluster, 8080);
+    let sick = cluster.deploy(&file.with_env("BEHAVIOUR", "sick"), "2.0").expect(ROLLED_BACK);
+    let counted = load.stop();
+
+    assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
+    assert_eq!(counted.versions.keys().collect::<Vec<_>>(), ["1.0"], "the candidate answered: {:?}", counted.versions);
+    let status = cluster.json(&["rollout", "status", "web"]);
+    assert_eq!(status["outcome"], "rolled-back");
+    assert!(status["reason"].as_str().is_some_and(|why| why.contains("500")), "the reason names the check: {status}; {}", sick.stdout);
+}
+
+#[test]
+fn a_version_that_crashes_at_start_is_rolled_back_with_its_exit_code() {
+    let cluster = Cluster::start();
+    let file = ServiceFile::web("web", 8080);
+    let _ = cluster.deploy(&file, "1.0").expect(0);
+    let _ = cluster.deploy(&file.with_env("BEHAVIOUR", "crash"), "2.0").expect(ROLLED_BACK);
+    let status = cluster.json(&["rollout", "status", "web"]);
+    assert!(status["reason"].as_str().is_some_and(|why| why.contains("exit code 3")), "{status}");
+    for instance in cluster.instances("web") {
+        assert_eq!(instance["wanted_version"], "1.0");
+        assert_eq!(instance["observed"]["state"], "ready");
+    }
+}
+
+#[test]
+fn a_rollout_is_paused_resumed_promoted_and_undone() {
+    let cluster = Cluster::start();
+    let file = ServiceFile::web("web", 8080);
+    let _ = cluster.deploy(&file, "1.0").expect(0);
+    let gated = file.clone().with_section(
+        "rollout",
+        "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"8s\"\nprogress_deadline = \"30s\"\napprove_before = [2]\n",
+    );
+    let _ = cluster.deploy(&gated, "2.0").expect(PAUSED);
+    let why = cluster.baton(&["explain", "web"]).expect(0);
+    assert!(why.stdout.contains("promote"), "explain says what to do: {}", why.stdout);
+
+    let _ = cluster.baton(&["rollout", "pause", "web"]).expect(0);
+    let _ = cluster.baton(&["rollout", "promote", "web"]).expect(0);
+    let _ = cluster.baton(&["rollout", "resume", "web"]).expect(0);
+    wait_for_outcome(&cluster, "web", "succeeded");
+
+    let _ = cluster.baton(&["rollout", "undo", "web"]).expect(0);
+    wait::until("1.0 everywhere", ROOM, || {
+        let versions: Vec<String> = cluster.instances("web").iter().map(|it| it["wanted_version"].to_string()).collect();
+        if versions.iter().all(|v| v == "\"1.0\"") && outcome(&cluster, "web") == "succeeded" { Ok(()) } else { Err(format!("{versions:?}")) }
+    });
+    let history = cluster.json(&["rollout", "history", "web"]);
+    assert!(history.as_array().is_some_and(|all| all.len() >= 3), "{history}");
+}
+
+#[test]
+fn an_abort_goes_back_and_a_retry_goes_on() {
+    let cluster = Cluster::start();
+    let file = ServiceFile::web("web", 8080);
+    let _ = cluster.deploy(&file, "1.0").expect(0);
+    let held = file.clone().with_env("BEHAVIOUR", "sick").with_section(
+        "rollout",
+        "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"3s\"\nprogress_deadline = \"30s\"\non_failure = \"pause\"\n",
+    );
+    let _ = cluster.deploy(&held, "2.0").expect(PAUSED);
+    let _ = cluster.baton(&["rollout", "retry", "web"]).expect(0);
+    wait_for_outcome(&cluster, "web", "paused");
+    let _ = cluster.baton(&["rollout", "abort", "web"]).expect(0);
+    wait_for_outcome(&cluster, "web", "rolled-back");
+    let wrong = cluster.baton(&["rollout", "pause", "web"]);
+    assert_eq!(wrong.code, 1, "there is no rollout to pause: {}", wrong.stdout);
+}
+
+#[test]
+fn a_plan_changes_nothing_and_the_same_version_with_other_content_is_refused() {
+    let cluster = Cluster::start();
+    let file = ServiceFile::web("web", 8080);
+    let path = cluster.write("web.toml", &file.text());
+    let plan = cluster.json(&["plan", &path, "--version", "1.0"]);
+    assert_eq!(plan["first"], true);
+    assert_eq!(plan["new_instances"].as_array().map(Vec::len), Some(3));
+    assert_eq!(cluster.json(&["service", "ls"]).as_array().map(Vec::len), Some(0));
+
+    let _ = cluster.deploy(&file, "1.0").expect(0);
+    let other = cluster.deploy(&file.with_env("MORE", "1"), "1.0").expect(1);
+    assert!(other.stderr.contains("1.0") && other.stderr.contains("version"), "{}", other.stderr);
+}

@@ -1,0 +1,108 @@
+//! Servers that nobody here wrote, from Debian's packages, as workloads. Needs `redis-server`, `nginx` and `python3`;
+//! a missing one fails loudly.
+
+use baton_tests::harness::load::{Load, Plan};
+use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, wait};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const ROOM: Duration = Duration::from_secs(60);
+const ROLLOUT: &str =
+    "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"10s\"\nprogress_deadline = \"30s\"\n";
+
+fn one_node() -> Cluster {
+    Cluster::start_with(&ClusterOptions { nodes: 1, ..ClusterOptions::default() })
+}
+
+fn need(program: &str) -> String {
+    for folder in ["/usr/bin", "/usr/sbin", "/usr/local/bin"] {
+        let path = format!("{folder}/{program}");
+        if std::path::Path::new(&path).exists() {
+            return path;
+        }
+    }
+    panic!("{program} is not installed: apt-get install redis-server nginx-light python3");
+}
+
+#[test]
+fn redis_on_a_fixed_port_is_swapped_and_healed() {
+    let redis = need("redis-server");
+    let cluster = one_node();
+    let file = ServiceFile::web("redis", 1)
+        .with_program(&redis, r#"["redis-server", "--bind", "${NODE_ADDRESS}", "--port", "${PORT_REDIS}", "--save", ""]"#)
+        .with_ports("[ports.redis]\nkind = \"fixed\"\nport = 6399\n")
+        .with_top("min_available = 0")
+        .with_section("placement", "replicas = 1\n")
+        .with_section("checks.readiness", "kind = \"tcp\"\nport = \"redis\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n")
+        .with_section("rollout", ROLLOUT);
+    let _ = cluster.deploy(&file, "7.0").expect(0);
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(format!("{}:6399", cluster.address(0)))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    assert_eq!(ask().expect("redis answers"), "+PONG\r\n");
+    let (_, pid) = cluster.pids("redis").swap_remove(0);
+    cluster.kill(pid);
+    wait::until("redis again", ROOM, || ask().map_err(|error| error.to_string()));
+    let _ = cluster.deploy(&file.with_env("MORE", "1"), "7.1").expect(0);
+    assert_eq!(ask().expect("redis answers"), "+PONG\r\n");
+}
+
+#[test]
+fn nginx_takes_the_socket_and_is_swapped_under_load() {
+    let nginx = need("nginx");
+    let cluster = one_node();
+    let site = cluster.folder().join("site");
+    std::fs::create_dir_all(&site).expect("a folder");
+    let config = "daemon off; master_process off; worker_processes 1; pid run.pid; error_log stderr;\n\
+        events { worker_connections 512; }\n\
+        http { access_log off; client_body_temp_path tmp-body; proxy_temp_path tmp-proxy; fastcgi_temp_path tmp-fcgi; uwsgi_temp_path tmp-uwsgi; scgi_temp_path tmp-scgi;\n\
+        server { listen ADDRESS:8088; location / { return 200 \"version=VERSION nginx\\n\"; } } }\n";
+    std::fs::write(site.join("nginx.conf"), config).expect("a file");
+    // nginx takes inherited listening sockets from the variable NGINX, as its own binary upgrade uses it.
+    let start = format!(
+        "d=$(mktemp -d) && sed \"s/ADDRESS/$NODE_ADDRESS/; s/VERSION/$BATON_VERSION/\" nginx.conf > $d/nginx.conf && NGINX='3;' exec {nginx} -p $d -c $d/nginx.conf"
+    );
+    let exec = format!("[\"/bin/sh\", \"-c\", {start:?}]");
+    let file = ServiceFile::web("nginx", 8088)
+        .with_program(&site, &exec)
+        .with_env("NODE_ADDRESS", "${NODE_ADDRESS}")
+        .with_section("placement", "replicas = 1\n")
+        .with_section("stop", "signal = \"SIGQUIT\"\ntimeout = \"5s\"\ndrain = \"2s\"\n")
+        .with_section("checks.readiness", "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n")
+        .with_section("rollout", ROLLOUT);
+    let _ = cluster.deploy(&file, "1.0").expect(0);
+    let target = format!("{}:8088", cluster.address(0)).parse().expect("an address");
+    let load = Load::start(&Plan { targets: vec![target], connections: 8, rate: Some(400.0), requests_per_connection: 1 });
+    let _ = cluster.deploy(&file, "2.0").expect(0);
+    let counted = load.stop();
+    assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
+    assert!(counted.versions["1.0"] > 0 && counted.versions["2.0"] > 0, "{:?}", counted.versions);
+}
+
+#[test]
+fn pythons_own_web_server_runs_on_a_dynamic_port() {
+    let python = need("python3");
+    let cluster = one_node();
+    let site = cluster.folder().join("site");
+    std::fs::create_dir_all(&site).expect("a folder");
+    std::fs::write(site.join("index.html"), "version=python\n").expect("a file");
+    let exec = format!(r#"["{python}", "-m", "http.server", "--bind", "${{NODE_ADDRESS}}", "${{PORT_HTTP}}"]"#);
+    let file = ServiceFile::web("pages", 1)
+        .with_program(&site, &exec)
+        .with_ports("[ports.http]\nkind = \"dynamic\"\n")
+        .with_section("placement", "replicas = 1\n")
+        .with_section("checks.readiness", "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n")
+        .with_section("rollout", ROLLOUT);
+    let _ = cluster.deploy(&file, "1.0").expect(0);
+    let port = cluster.instances("pages")[0]["observed"]["ports"]["http"].as_u64().expect("a port");
+    let target = format!("{}:{port}", cluster.address(0)).parse().expect("an address");
+    let load = Load::start(&Plan { targets: vec![target], connections: 2, rate: Some(50.0), requests_per_connection: 1 });
+    wait::until("fifty requests", ROOM, || if load.sent() >= 50 { Ok(()) } else { Err(load.sent().to_string()) });
+    let counted = load.stop();
+    assert_eq!(counted.failed, 0, "{:#?}", counted.failures);
+}
