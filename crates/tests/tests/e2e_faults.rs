@@ -10,18 +10,28 @@ const ROOM: Duration = Duration::from_secs(60);
 fn a_killed_workload_is_back_at_once_and_only_what_was_in_flight_is_lost() {
     let cluster = Cluster::start();
     let _ = cluster.deploy(&ServiceFile::web("web", 8080), "1.0").expect(0);
-    let targets = (0..3).map(|n| format!("{}:8080", cluster.address(n)).parse().expect("an address")).collect();
+    let targets =
+        (0..3).map(|n| format!("{}:8080", cluster.address(n)).parse().expect("an address")).collect();
     let connections = 12;
     let load = Load::start(&Plan { targets, connections, rate: Some(300.0), requests_per_connection: 1 });
     let (instance, pid) = cluster.pids("web").swap_remove(0);
     cluster.kill(pid);
     let new = wait::until("a new process", ROOM, || {
         let pids = cluster.pids("web");
-        pids.iter().find(|(id, new)| *id == instance && *new != pid).map(|(_, new)| *new).ok_or_else(|| format!("{pids:?}"))
+        pids.iter()
+            .find(|(id, new)| *id == instance && *new != pid)
+            .map(|(_, new)| *new)
+            .ok_or_else(|| format!("{pids:?}"))
     });
     assert!(wait::is_alive(new));
     let counted = load.stop();
-    assert!(counted.failed <= connections as u64, "{} of {}: {:#?}", counted.failed, counted.sent, counted.failures);
+    assert!(
+        counted.failed <= connections as u64,
+        "{} of {}: {:#?}",
+        counted.failed,
+        counted.sent,
+        counted.failures
+    );
     wait::until("the exit in the journal", ROOM, || {
         let events = cluster.baton(&["events", "--json"]).expect(0).stdout;
         let told = events.lines().any(|line| line.contains("instance-exited") && line.contains("signal 9"));
@@ -34,7 +44,8 @@ fn a_killed_agent_loses_no_workload_and_adopts_them() {
     let cluster = Cluster::start();
     let _ = cluster.deploy(&ServiceFile::web("web", 8080), "1.0").expect(0);
     let before = cluster.pids("web");
-    let targets = (0..3).map(|n| format!("{}:8080", cluster.address(n)).parse().expect("an address")).collect();
+    let targets =
+        (0..3).map(|n| format!("{}:8080", cluster.address(n)).parse().expect("an address")).collect();
     let load = Load::start(&Plan { targets, connections: 6, rate: Some(200.0), requests_per_connection: 5 });
     let node = cluster.ready["nodes"][0]["name"].as_str().expect("a name").to_owned();
     let agent = cluster.role_pid(&node);
@@ -45,7 +56,11 @@ fn a_killed_agent_loses_no_workload_and_adopts_them() {
     });
     wait::until("the agent to adopt", ROOM, || {
         let events = cluster.baton(&["events", "--json"]).expect(0).stdout;
-        if events.lines().any(|line| line.contains("\"adopted\"") && line.contains(&node)) { Ok(()) } else { Err(events) }
+        if events.lines().any(|line| line.contains("\"adopted\"") && line.contains(&node)) {
+            Ok(())
+        } else {
+            Err(events)
+        }
     });
     assert_eq!(cluster.pids("web"), before, "the same processes run on");
     let counted = load.stop();
@@ -62,7 +77,11 @@ fn a_killed_coordinator_goes_on_with_the_rollout() {
     cluster.kill(cluster.role_pid("coordinator"));
     wait::until("the rollout to succeed", ROOM, || {
         let ran = cluster.baton(&["rollout", "status", "web", "--json"]);
-        if ran.code == 0 && ran.json()["outcome"] == "succeeded" && ran.json()["to_version"] == "2.0" { Ok(()) } else { Err(ran.stdout + &ran.stderr) }
+        if ran.code == 0 && ran.json()["outcome"] == "succeeded" && ran.json()["to_version"] == "2.0" {
+            Ok(())
+        } else {
+            Err(ran.stdout + &ran.stderr)
+        }
     });
 }
 
@@ -79,12 +98,17 @@ fn a_lost_node_has_its_instances_moved_and_is_clean_when_it_returns() {
     nix::sys::signal::kill(agent, nix::sys::signal::Signal::SIGSTOP).expect("the agent is there");
     wait::until("two ready instances elsewhere", ROOM, || {
         let now = cluster.instances("web");
-        let ready = now.iter().filter(|it| it["node"] != lost_node.as_str() && it["observed"]["state"] == "ready").count();
+        let ready = now
+            .iter()
+            .filter(|it| it["node"] != lost_node.as_str() && it["observed"]["state"] == "ready")
+            .count();
         if ready == 2 { Ok(()) } else { Err(format!("{now:?}")) }
     });
     assert!(wait::is_alive(lost_pid), "a silent node is not a stopped workload");
     nix::sys::signal::kill(agent, nix::sys::signal::Signal::SIGCONT).expect("the agent is there");
-    wait::until("the old process to be stopped", ROOM, || if wait::is_alive(lost_pid) { Err("alive".into()) } else { Ok(()) });
+    wait::until("the old process to be stopped", ROOM, || {
+        if wait::is_alive(lost_pid) { Err("alive".into()) } else { Ok(()) }
+    });
 }
 
 #[test]

@@ -17,7 +17,17 @@ fn join(cluster: &Cluster, token: &str, name: &str) -> baton_tests::harness::Ran
     let dir = cluster.folder().join(format!("agent-{name}-{}", token.len()));
     let coordinator = cluster.ready["coordinator"]["address"].as_str().expect("an address").to_owned();
     cluster.baton(&[
-        "agent", "join", "--coordinator", &coordinator, "--token", token, "--name", name, "--address", "127.0.0.1", "--dir",
+        "agent",
+        "join",
+        "--coordinator",
+        &coordinator,
+        "--token",
+        token,
+        "--name",
+        name,
+        "--address",
+        "127.0.0.1",
+        "--dir",
         dir.to_str().expect("text"),
     ])
 }
@@ -49,7 +59,11 @@ fn a_wrong_an_expired_and_a_foreign_token_are_refused() {
 
     let other = self::cluster();
     let foreign = join(&cluster, &token(&other, &[]), "n").expect(1);
-    assert!(foreign.stderr.contains("authority") || foreign.stderr.contains("fingerprint"), "{}", foreign.stderr);
+    assert!(
+        foreign.stderr.contains("authority") || foreign.stderr.contains("fingerprint"),
+        "{}",
+        foreign.stderr
+    );
 
     let garbage = join(&cluster, "baton1.nonsense", "n").expect(1);
     assert!(garbage.stderr.contains("token"), "{}", garbage.stderr);
@@ -68,7 +82,17 @@ fn a_wrong_address_is_an_answer_within_bounds() {
     let cluster = cluster();
     let dir = cluster.folder().join("nowhere");
     let ran = cluster.baton(&[
-        "agent", "join", "--coordinator", "127.0.0.1:1", "--token", &token(&cluster, &[]), "--name", "n", "--address", "127.0.0.1", "--dir",
+        "agent",
+        "join",
+        "--coordinator",
+        "127.0.0.1:1",
+        "--token",
+        &token(&cluster, &[]),
+        "--name",
+        "n",
+        "--address",
+        "127.0.0.1",
+        "--dir",
         dir.to_str().expect("text"),
     ]);
     assert_eq!(ran.code, 1);

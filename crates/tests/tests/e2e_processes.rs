@@ -21,7 +21,8 @@ fn processes(text: &str) -> Vec<u64> {
         .expect("/proc")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid| {
-            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).replace('\0', " ").contains(text))
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).replace('\0', " ").contains(text))
         })
         .collect()
 }
@@ -29,7 +30,9 @@ fn processes(text: &str) -> Vec<u64> {
 #[test]
 fn a_workload_that_ignores_sigterm_is_killed_at_its_deadline() {
     let cluster = one_node();
-    let file = single(ServiceFile::web("deaf", 8080)).with_env("BEHAVIOUR", "deaf").with_section("stop", "timeout = \"1s\"\ndrain = \"0s\"\n");
+    let file = single(ServiceFile::web("deaf", 8080))
+        .with_env("BEHAVIOUR", "deaf")
+        .with_section("stop", "timeout = \"1s\"\ndrain = \"0s\"\n");
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let (_, pid) = cluster.pids("deaf").swap_remove(0);
     let begun = Instant::now();
@@ -41,7 +44,9 @@ fn a_workload_that_ignores_sigterm_is_killed_at_its_deadline() {
 #[test]
 fn children_and_daemons_of_a_workload_end_with_it() {
     let cluster = one_node();
-    let file = single(ServiceFile::web("forks", 8080)).with_env("BEHAVIOUR", "forks").with_section("stop", "timeout = \"1s\"\ndrain = \"0s\"\n");
+    let file = single(ServiceFile::web("forks", 8080))
+        .with_env("BEHAVIOUR", "forks")
+        .with_section("stop", "timeout = \"1s\"\ndrain = \"0s\"\n");
     let _ = cluster.deploy(&file, "1.0").expect(0);
     wait::until("its children", ROOM, || match processes("sleep 8641").len() {
         3.. => Ok(()),
@@ -84,15 +89,26 @@ fn a_hundred_megabytes_of_logs_are_bounded_and_the_tail_is_there() {
         let said = cluster.baton(&["logs", "chatty", "--tail", "1"]).expect(0).stdout;
         if said.contains("done") { Ok(()) } else { Err(said) }
     });
-    let bytes = std::process::Command::new("du").args(["-sb", "--exclude=artifacts"]).arg(cluster.folder().join("cluster")).output().expect("du");
-    let bytes: u64 = String::from_utf8_lossy(&bytes.stdout).split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number");
+    let bytes = std::process::Command::new("du")
+        .args(["-sb", "--exclude=artifacts"])
+        .arg(cluster.folder().join("cluster"))
+        .output()
+        .expect("du");
+    let bytes: u64 = String::from_utf8_lossy(&bytes.stdout)
+        .split_whitespace()
+        .next()
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
     assert!(bytes < 60 << 20, "{bytes} bytes are kept of 100 MB of logs");
 }
 
 #[test]
 fn a_dynamic_port_and_a_fixed_port_are_swapped() {
     let cluster = one_node();
-    for (name, ports) in [("dyn", "[ports.http]\nkind = \"dynamic\"\n"), ("fix", "[ports.http]\nkind = \"fixed\"\nport = 8099\n")] {
+    for (name, ports) in [
+        ("dyn", "[ports.http]\nkind = \"dynamic\"\n"),
+        ("fix", "[ports.http]\nkind = \"fixed\"\nport = 8099\n"),
+    ] {
         let file = single(ServiceFile::web(name, 1)).with_ports(ports).with_env("NODE_ADDRESS", "${NODE_ADDRESS}").with_section(
             "rollout",
             "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"8s\"\nprogress_deadline = \"30s\"\n",
@@ -102,6 +118,9 @@ fn a_dynamic_port_and_a_fixed_port_are_swapped() {
         let bad = cluster.deploy(&file.with_env("BEHAVIOUR", "sick"), "3.0");
         assert_eq!(bad.code, 3, "{}", bad.stderr);
         let all = cluster.instances(name);
-        assert_eq!((&all[0]["wanted_version"], &all[0]["observed"]["state"]), (&"2.0".into(), &"ready".into()));
+        assert_eq!(
+            (&all[0]["wanted_version"], &all[0]["observed"]["state"]),
+            (&"2.0".into(), &"ready".into())
+        );
     }
 }

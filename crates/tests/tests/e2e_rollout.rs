@@ -15,7 +15,12 @@ fn targets(cluster: &Cluster, port: u16) -> Vec<SocketAddr> {
 }
 
 fn steady(cluster: &Cluster, port: u16) -> Load {
-    Load::start(&Plan { targets: targets(cluster, port), connections: 12, rate: Some(300.0), requests_per_connection: 10 })
+    Load::start(&Plan {
+        targets: targets(cluster, port),
+        connections: 12,
+        rate: Some(300.0),
+        requests_per_connection: 10,
+    })
 }
 
 fn outcome(cluster: &Cluster, service: &str) -> String {
@@ -58,10 +63,19 @@ fn a_bad_version_is_rolled_back_and_answers_nobody() {
     let counted = load.stop();
 
     assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
-    assert_eq!(counted.versions.keys().collect::<Vec<_>>(), ["1.0"], "the candidate answered: {:?}", counted.versions);
+    assert_eq!(
+        counted.versions.keys().collect::<Vec<_>>(),
+        ["1.0"],
+        "the candidate answered: {:?}",
+        counted.versions
+    );
     let status = cluster.json(&["rollout", "status", "web"]);
     assert_eq!(status["outcome"], "rolled-back");
-    assert!(status["reason"].as_str().is_some_and(|why| why.contains("500")), "the reason names the check: {status}; {}", sick.stdout);
+    assert!(
+        status["reason"].as_str().is_some_and(|why| why.contains("500")),
+        "the reason names the check: {status}; {}",
+        sick.stdout
+    );
 }
 
 #[test]
@@ -98,8 +112,13 @@ fn a_rollout_is_paused_resumed_promoted_and_undone() {
 
     let _ = cluster.baton(&["rollout", "undo", "web"]).expect(0);
     wait::until("1.0 everywhere", ROOM, || {
-        let versions: Vec<String> = cluster.instances("web").iter().map(|it| it["wanted_version"].to_string()).collect();
-        if versions.iter().all(|v| v == "\"1.0\"") && outcome(&cluster, "web") == "succeeded" { Ok(()) } else { Err(format!("{versions:?}")) }
+        let versions: Vec<String> =
+            cluster.instances("web").iter().map(|it| it["wanted_version"].to_string()).collect();
+        if versions.iter().all(|v| v == "\"1.0\"") && outcome(&cluster, "web") == "succeeded" {
+            Ok(())
+        } else {
+            Err(format!("{versions:?}"))
+        }
     });
     let history = cluster.json(&["rollout", "history", "web"]);
     assert!(history.as_array().is_some_and(|all| all.len() >= 3), "{history}");

@@ -8,8 +8,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 const ROOM: Duration = Duration::from_secs(60);
-const ROLLOUT: &str =
-    "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"10s\"\nprogress_deadline = \"30s\"\n";
+const ROLLOUT: &str = "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"10s\"\nprogress_deadline = \"30s\"\n";
 
 fn one_node() -> Cluster {
     Cluster::start_with(&ClusterOptions { nodes: 1, ..ClusterOptions::default() })
@@ -30,11 +29,17 @@ fn redis_on_a_fixed_port_is_swapped_and_healed() {
     let redis = need("redis-server");
     let cluster = one_node();
     let file = ServiceFile::web("redis", 1)
-        .with_program(&redis, r#"["redis-server", "--bind", "${NODE_ADDRESS}", "--port", "${PORT_REDIS}", "--save", ""]"#)
+        .with_program(
+            &redis,
+            r#"["redis-server", "--bind", "${NODE_ADDRESS}", "--port", "${PORT_REDIS}", "--save", ""]"#,
+        )
         .with_ports("[ports.redis]\nkind = \"fixed\"\nport = 6399\n")
         .with_top("min_available = 0")
         .with_section("placement", "replicas = 1\n")
-        .with_section("checks.readiness", "kind = \"tcp\"\nport = \"redis\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n")
+        .with_section(
+            "checks.readiness",
+            "kind = \"tcp\"\nport = \"redis\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n",
+        )
         .with_section("rollout", ROLLOUT);
     let _ = cluster.deploy(&file, "7.0").expect(0);
     let ask = || -> std::io::Result<String> {
@@ -73,11 +78,19 @@ fn nginx_takes_the_socket_and_is_swapped_under_load() {
         .with_env("NODE_ADDRESS", "${NODE_ADDRESS}")
         .with_section("placement", "replicas = 1\n")
         .with_section("stop", "signal = \"SIGQUIT\"\ntimeout = \"5s\"\ndrain = \"2s\"\n")
-        .with_section("checks.readiness", "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n")
+        .with_section(
+            "checks.readiness",
+            "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n",
+        )
         .with_section("rollout", ROLLOUT);
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let target = format!("{}:8088", cluster.address(0)).parse().expect("an address");
-    let load = Load::start(&Plan { targets: vec![target], connections: 8, rate: Some(400.0), requests_per_connection: 1 });
+    let load = Load::start(&Plan {
+        targets: vec![target],
+        connections: 8,
+        rate: Some(400.0),
+        requests_per_connection: 1,
+    });
     let _ = cluster.deploy(&file, "2.0").expect(0);
     let counted = load.stop();
     assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
@@ -91,18 +104,29 @@ fn pythons_own_web_server_runs_on_a_dynamic_port() {
     let site = cluster.folder().join("site");
     std::fs::create_dir_all(&site).expect("a folder");
     std::fs::write(site.join("index.html"), "version=python\n").expect("a file");
-    let exec = format!(r#"["{python}", "-m", "http.server", "--bind", "${{NODE_ADDRESS}}", "${{PORT_HTTP}}"]"#);
+    let exec =
+        format!(r#"["{python}", "-m", "http.server", "--bind", "${{NODE_ADDRESS}}", "${{PORT_HTTP}}"]"#);
     let file = ServiceFile::web("pages", 1)
         .with_program(&site, &exec)
         .with_ports("[ports.http]\nkind = \"dynamic\"\n")
         .with_section("placement", "replicas = 1\n")
-        .with_section("checks.readiness", "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n")
+        .with_section(
+            "checks.readiness",
+            "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n",
+        )
         .with_section("rollout", ROLLOUT);
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let port = cluster.instances("pages")[0]["observed"]["ports"]["http"].as_u64().expect("a port");
     let target = format!("{}:{port}", cluster.address(0)).parse().expect("an address");
-    let load = Load::start(&Plan { targets: vec![target], connections: 2, rate: Some(50.0), requests_per_connection: 1 });
-    wait::until("fifty requests", ROOM, || if load.sent() >= 50 { Ok(()) } else { Err(load.sent().to_string()) });
+    let load = Load::start(&Plan {
+        targets: vec![target],
+        connections: 2,
+        rate: Some(50.0),
+        requests_per_connection: 1,
+    });
+    wait::until("fifty requests", ROOM, || {
+        if load.sent() >= 50 { Ok(()) } else { Err(load.sent().to_string()) }
+    });
     let counted = load.stop();
     assert_eq!(counted.failed, 0, "{:#?}", counted.failures);
 }

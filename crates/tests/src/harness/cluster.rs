@@ -71,7 +71,8 @@ impl Ran {
     #[must_use]
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON ({error}):\n{}\n{}", self.stdout, self.stderr))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("not JSON ({error}):\n{}\n{}", self.stdout, self.stderr))
     }
 }
 
@@ -84,9 +85,12 @@ pub fn baton_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let me = std::env::current_exe().expect("a test knows its own path");
-        let folder = me.ancestors().find(|dir| dir.join("deps").is_dir()).expect("tests run from a target folder");
+        let folder =
+            me.ancestors().find(|dir| dir.join("deps").is_dir()).expect("tests run from a target folder");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--workspace", "--bin", "baton"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        cargo
+            .args(["build", "--quiet", "--workspace", "--bin", "baton"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
         if folder.file_name().is_some_and(|profile| profile == "release") {
             cargo.arg("--release");
         }
@@ -214,7 +218,8 @@ impl Cluster {
     #[must_use]
     pub fn role_pid(&self, role: &str) -> u64 {
         let status: Value = serde_json::from_str(
-            &std::fs::read_to_string(self.ready["roles_file"].as_str().expect("roles_file")).expect("roles file"),
+            &std::fs::read_to_string(self.ready["roles_file"].as_str().expect("roles_file"))
+                .expect("roles file"),
         )
         .expect("JSON");
         status[role].as_u64().unwrap_or_else(|| panic!("no pid of {role} in {status}"))

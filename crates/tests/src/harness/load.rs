@@ -72,7 +72,8 @@ impl Load {
         let total = Arc::new(Mutex::new(Counted::default()));
         let threads = (0..plan.connections)
             .map(|index| {
-                let (plan, stop, sent, total) = (plan.clone(), Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&total));
+                let (plan, stop, sent, total) =
+                    (plan.clone(), Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&total));
                 std::thread::spawn(move || {
                     let counted = client(&plan, index, &stop, &sent);
                     merge(&mut total.lock().expect("no client panics"), counted);
@@ -144,7 +145,10 @@ fn client(plan: &Plan, index: usize, stop: &AtomicBool, sent: &AtomicU64) -> Cou
                 counted.failed += 1;
                 if counted.failures.len() < FAILURES_KEPT {
                     let kind = if asked { "kept" } else { "fresh" };
-                    counted.failures.push(format!("{target} on a {kind} connection after {:?}: {error}", begun.elapsed()));
+                    counted.failures.push(format!(
+                        "{target} on a {kind} connection after {:?}: {error}",
+                        begun.elapsed()
+                    ));
                 }
             }
         }
@@ -191,12 +195,17 @@ struct Answer {
 }
 
 fn read_answer(reader: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {
-    let cut = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the connection ended before the answer");
+    let cut =
+        || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the connection ended before the answer");
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Err(cut());
     }
-    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| std::io::Error::other(format!("not HTTP: {line:?}")))?;
+    let status = line
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| std::io::Error::other(format!("not HTTP: {line:?}")))?;
     let (mut length, mut close) = (None, line.starts_with("HTTP/1.0"));
     loop {
         line.clear();
@@ -224,6 +233,7 @@ fn read_answer(reader: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {
         }
     }
     let text = String::from_utf8_lossy(&body);
-    let version = text.split_whitespace().find_map(|word| word.strip_prefix("version=")).unwrap_or("").to_owned();
+    let version =
+        text.split_whitespace().find_map(|word| word.strip_prefix("version=")).unwrap_or("").to_owned();
     Ok(Answer { status, close, version })
 }

@@ -2,8 +2,8 @@
 //! through the `baton` program only.
 
 mod cluster;
-mod service;
 pub mod load;
+mod service;
 pub mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Ran, baton_program};

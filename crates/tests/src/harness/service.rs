@@ -80,7 +80,12 @@ impl ServiceFile {
     /// The text of the file.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = format!("name = \"{}\"\nartifact = \"{}\"\nexec = {}\n", self.name, self.artifact.display(), self.exec);
+        let mut text = format!(
+            "name = \"{}\"\nartifact = \"{}\"\nexec = {}\n",
+            self.name,
+            self.artifact.display(),
+            self.exec
+        );
         for line in &self.top {
             let _ = writeln!(text, "{line}");
         }

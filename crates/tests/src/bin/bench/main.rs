@@ -1,0 +1,72 @@
+//! The figures of Baton, measured on this machine, beside its peers in the same run.
+//!
+//! `cargo run --release -p baton-tests --bin bench -- WHAT` where WHAT is `restart`, `swap`, `adopt`, `footprint` or
+//! `all`. Times on a shared machine mean little alone: read the ratios.
+
+mod adopt;
+mod footprint;
+mod restart;
+mod serve;
+mod swap;
+
+use anyhow::{Result, bail};
+use clap::{Parser, ValueEnum};
+
+/// Measures Baton beside its peers.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What to measure.
+    what: What,
+    /// Rounds, where there are rounds.
+    #[arg(long, default_value_t = 15)]
+    rounds: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Crash (SIGKILL) to served again, beside runit and supervisord where they are installed.
+    Restart,
+    /// Requests failed in a swap, at 1,000 a second and at as many as the machine gives.
+    Swap,
+    /// Agent killed: workloads lost, and time until all are adopted.
+    Adopt,
+    /// Memory and idle processor time of an agent with 10 instances, and of a shim.
+    Footprint,
+    /// All of them.
+    All,
+}
+
+fn main() -> Result<()> {
+    if serve::is_wanted() {
+        return serve::serve();
+    }
+    let arguments = Arguments::parse();
+    if cfg!(debug_assertions) {
+        bail!("figures of a debug build say nothing: run with --release");
+    }
+    let wanted = |what| arguments.what == what || arguments.what == What::All;
+    if wanted(What::Restart) {
+        restart::run(arguments.rounds)?;
+    }
+    if wanted(What::Swap) {
+        swap::run()?;
+    }
+    if wanted(What::Adopt) {
+        adopt::run(arguments.rounds.min(5))?;
+    }
+    if wanted(What::Footprint) {
+        footprint::run()?;
+    }
+    Ok(())
+}
+
+/// The middle value; the mean of the two in the middle of an even number.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}
