@@ -109,11 +109,7 @@ pub fn parse(source: &str) -> Result<ServiceFile, Vec<Problem>> {
     }
     let (document, syntax_errors) = DeTable::parse_recoverable(source);
     if !syntax_errors.is_empty() {
-        return Err(syntax_errors
-            .iter()
-            .take(PROBLEMS_MAX)
-            .map(|e| reader::syntax_problem(source, e))
-            .collect());
+        return Err(reader::syntax_problems(source, &syntax_errors));
     }
     if document.get_ref().is_empty() {
         return Err(vec![Problem {

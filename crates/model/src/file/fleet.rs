@@ -97,7 +97,7 @@ pub(super) fn rollout(reader: &mut Reader, top: &Section<'_, '_>, count: Count) 
 fn stages_fault(written: &DeValue<'_>) -> Fault {
     let example = written.as_integer().map_or_else(|| "2".to_owned(), ToString::to_string);
     Fault::new(
-        format!("is a list of stages, not {}", value::type_name(written)),
+        format!("must be a list of stages, not {}", value::type_name(written)),
         format!(
             "write `approve_before = [{example}]`: the stages, counted from 1, that wait for `baton rollout promote`"
         ),

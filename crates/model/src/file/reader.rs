@@ -57,6 +57,11 @@ pub(super) struct Reader {
     broken: BTreeSet<String>,
 }
 
+/// The path of the name itself of an entry whose name the person chose, as against its value.
+pub(super) fn name_of(path: &str) -> String {
+    format!("{path}#name")
+}
+
 /// The path of `field` within `section`, as messages name it.
 fn join(section: &str, field: &str) -> String {
     if section.is_empty() { field.to_owned() } else { format!("{section}.{field}") }
@@ -113,7 +118,7 @@ impl Reader {
         let Some(value) = parent.get(name) else { return Section { table: None, path } };
         self.spans.insert(path.clone(), value.span());
         let Some(table) = value.get_ref().as_table() else {
-            let what = format!("is a section, not {}", super::value::type_name(value.get_ref()));
+            let what = format!("must be a section, not {}", super::value::type_name(value.get_ref()));
             let example = match fields {
                 Fields::Only(fields) => format!(
                     "write `[{path}]` on a line of its own, and below it fields such as `{}`",
@@ -187,7 +192,8 @@ impl Reader {
         read: impl Fn(&DeValue<'_>) -> Result<T, Fault>,
     ) -> BTreeMap<String, T> {
         let mut entries = BTreeMap::new();
-        for (name, _) in section.names() {
+        for (name, span) in section.names() {
+            self.spans.insert(name_of(&join(&section.path, name)), span);
             if let Some(value) = self.field(section, name, &read) {
                 entries.insert(name.to_owned(), value);
             }
@@ -198,7 +204,7 @@ impl Reader {
     /// Tells that a field is missing that has no default.
     pub(super) fn missing(&mut self, section: &Section<'_, '_>, field: &str, help: &str) {
         let path = join(&section.path, field);
-        if section.has(field) || self.is_broken(&section.path) {
+        if section.has(field) || self.is_broken(&path) {
             return;
         }
         let span = self.span_of(&section.path);
@@ -243,7 +249,7 @@ impl Reader {
             if let Some(span) = self.spans.get(path) {
                 return span.clone();
             }
-            path = path.rsplit_once(['.', '[']).map_or("", |(parent, _)| parent);
+            path = path.rsplit_once(['.', '[', '#']).map_or("", |(parent, _)| parent);
             if path.is_empty() {
                 return self.spans.get("").cloned().unwrap_or(0..0);
             }
@@ -252,7 +258,7 @@ impl Reader {
 
     fn is_broken(&self, path: &str) -> bool {
         self.broken.contains(path)
-            || path.match_indices(['.', '[']).any(|(dot, _)| self.broken.contains(&path[..dot]))
+            || path.match_indices(['.', '[', '#']).any(|(dot, _)| self.broken.contains(&path[..dot]))
     }
 
     fn problem(&mut self, span: Range<usize>, message: String, help: String) {
@@ -296,20 +302,33 @@ fn unknown_help(name: &str, section: &str, known: &[&str]) -> String {
     }
 }
 
+/// What the TOML parser found, in the order of the file. It goes on after an error by guessing, so of each line
+/// only the first is told.
+pub(super) fn syntax_problems(source: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = errors.iter().map(|error| syntax_problem(source, error)).collect();
+    problems.sort_by_key(|problem| problem.span.start);
+    problems.dedup_by_key(|problem| problem.line_and_column(source).0);
+    problems.truncate(PROBLEMS_MAX);
+    problems
+}
+
 /// A TOML error as a problem, with help for the slips that people make most.
-pub(super) fn syntax_problem(source: &str, error: &toml::de::Error) -> Problem {
+fn syntax_problem(source: &str, error: &toml::de::Error) -> Problem {
     let span = error.span().unwrap_or(0..0);
     let span = span.start.min(source.len())..span.end.min(source.len());
-    let message = error.message().to_owned();
+    let message = error.message();
     let help = if message.starts_with("duplicate key") {
-        "keep one of the two".to_owned()
-    } else if message.contains("string values must be quoted") || message.contains("quote") {
-        "put the text between double quotes: `name = \"web\"`".to_owned()
+        "keep one of the two"
+    } else if message.contains("values must be quoted") && span.is_empty() {
+        "write a value after the `=`"
+    } else if message.contains("values must be quoted") {
+        "put the text between double quotes: `name = \"web\"`"
+    } else if message.contains("basic string") || message.contains("literal string") {
+        "end the text with the quote that it began with, on the same line"
     } else if message.contains("unclosed") || message.contains("array") {
-        "close what was opened: `[` with `]`, `{` with `}`, `\"` with `\"`".to_owned()
+        "close what was opened: `[` with `]`, `{` with `}`"
     } else {
         "write `field = value` lines below `[section]` lines, as TOML has it (https://toml.io/en/v1.0.0)"
-            .to_owned()
     };
-    Problem { span, message: format!("this is not TOML: {message}"), help }
+    Problem { span, message: format!("this is not TOML: {message}"), help: help.to_owned() }
 }

@@ -34,7 +34,7 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, Fault> {
 }
 
 fn not(wanted: &str, value: &DeValue<'_>, help: String) -> Fault {
-    Fault::new(format!("is {wanted}, not {}", type_name(value)), help)
+    Fault::new(format!("must be {wanted}, not {}", type_name(value)), help)
 }
 
 /// A path of this machine: text that is not empty and holds no NUL.
@@ -273,7 +273,7 @@ pub(super) fn word<T: Copy>(value: &DeValue<'_>, words: &[(&'static str, T)]) ->
         DeValue::String(text) => text,
         _ => {
             return Err(Fault::new(
-                format!("is a word, not {}", type_name(value)),
+                format!("must be a word, not {}", type_name(value)),
                 format!("write {}, in quotes", one_of(names())),
             ));
         }
@@ -313,7 +313,12 @@ pub(super) fn signal(value: &DeValue<'_>) -> Result<StopSignal, Fault> {
             format!("write the signal's whole name: \"{name}\""),
         ));
     }
-    word(value, &StopSignal::ALL.map(|signal| (signal.name(), signal)))
+    if let Some(signal) = StopSignal::ALL.into_iter().find(|signal| signal.name() == written) {
+        return Ok(signal);
+    }
+    // No nearest word here: signals of near names do far-away things.
+    let names = one_of(StopSignal::ALL.map(StopSignal::name));
+    Err(Fault::new("is not a signal that asks a workload to stop", format!("write {names}, in quotes")))
 }
 
 /// The beginning of a text, so that a message stays on a screen.

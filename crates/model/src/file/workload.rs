@@ -43,7 +43,7 @@ pub(super) fn exec(reader: &mut Reader, top: &Section<'_, '_>) -> Vec<String> {
 
 /// What to write where a command was not written as a list.
 fn command_fault(field: &str, written: &DeValue<'_>) -> Fault {
-    let what = format!("is a list of the program and its arguments, not {}", value::type_name(written));
+    let what = format!("must be a list of the program and its arguments, not {}", value::type_name(written));
     let words = written
         .as_str()
         .map(|line| line.split_whitespace().map(|word| format!("{word:?}")).collect::<Vec<_>>());

@@ -1,6 +1,7 @@
 //! What can be wrong with what is run and how it is kept.
 
 use super::Findings;
+use crate::file::reader::name_of;
 use crate::file::suggest::{closest, one_of};
 use crate::file::template::{TemplateError, expand};
 use crate::file::value::shorten;
@@ -172,10 +173,11 @@ fn env(spec: &ServiceSpec, findings: &mut Findings) {
     let port_variables: Vec<String> = spec.ports.keys().map(port_variable).collect();
     for (name, value) in &spec.env {
         let field = format!("env.{name}");
+        let name_field = name_of(&field);
         let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !starts_well || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
             findings.add(
-                &[&field],
+                &[&name_field],
                 format!("`{}` is not a name that an environment variable can have", shorten(name)),
                 "use letters, digits and `_`, starting with a letter or `_`",
             );
@@ -183,7 +185,7 @@ fn env(spec: &ServiceSpec, findings: &mut Findings) {
         let listens = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"].contains(&name.as_str());
         if listens || name.starts_with("BATON_") || port_variables.contains(name) {
             findings.add(
-                &[&field],
+                &[&name_field],
                 format!("`{name}` is set by Baton itself"),
                 if listens || port_variables.contains(name) {
                     "leave it out, and declare the port in `[ports.NAME]`"
