@@ -1,0 +1,87 @@
+//! The connection of a check: to the run it is about, even while another run has the port's new connections.
+
+use crate::runs::steer::Steering;
+use baton_model::id::PortName;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// The steering of one port, shared between the driver (which flips it) and the checks of the candidate.
+pub(crate) type SharedSteering = Arc<Mutex<Steering>>;
+
+/// How the ports of one run are reached.
+#[derive(Clone)]
+pub(crate) struct Dial {
+    pub(crate) address: IpAddr,
+    pub(crate) ports: BTreeMap<String, u16>,
+    /// Ports of a candidate that share their address with the run that serves.
+    pub(crate) steering: BTreeMap<String, SharedSteering>,
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dial")
+            .field("address", &self.address)
+            .field("ports", &self.ports)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dial {
+    /// Where the port is.
+    pub(crate) fn target(&self, port: &PortName) -> Result<SocketAddr, String> {
+        let number = self.ports.get(port.as_str()).ok_or_else(|| format!("this run has no port `{port}`"))?;
+        Ok(SocketAddr::new(self.address, *number))
+    }
+
+    /// Connects to the run's port. In a swap the socket is bound first and its source admitted, so that exactly this
+    /// connection goes to the candidate.
+    pub(crate) async fn connect(&self, port: &PortName) -> Result<TcpStream, String> {
+        let target = self.target(port)?;
+        let shown = |error: std::io::Error| format!("connect to {target}: {}", plain(&error));
+        let Some(steering) = self.steering.get(port.as_str()) else {
+            return TcpStream::connect(target).await.map_err(|error| shown(error));
+        };
+        let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+            .map_err(|error| shown(error))?;
+        socket.bind(SocketAddr::new(self.address, 0)).map_err(|error| shown(error))?;
+        let source = socket.local_addr().map_err(|error| shown(error))?;
+        let _admitted = Admitted::new(steering, source)?;
+        // The kernel picks the listening socket when the handshake ends; after that the admission has done its work.
+        socket.connect(target).await.map_err(|error| shown(error))
+    }
+}
+
+/// An admission that ends however the check ends.
+struct Admitted<'a> {
+    steering: &'a SharedSteering,
+    source: SocketAddr,
+}
+
+impl<'a> Admitted<'a> {
+    fn new(steering: &'a SharedSteering, source: SocketAddr) -> Result<Self, String> {
+        lock(steering).admit(source).map_err(|error| format!("the check cannot be steered: {error}"))?;
+        Ok(Self { steering, source })
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = lock(self.steering).dismiss(self.source) {
+            tracing::warn!(%error, source = %self.source, "a check's source could not be dismissed");
+        }
+    }
+}
+
+/// The steering itself; a panic of another holder does not change what the kernel does.
+pub(crate) fn lock(steering: &SharedSteering) -> std::sync::MutexGuard<'_, Steering> {
+    steering.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error in few words: "connection refused", not "Connection refused (os error 111)".
+pub(crate) fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
