@@ -3,15 +3,19 @@
 //!
 //! Commit, then send. A lost compare-and-set throws the outcome away and decides again.
 
-use crate::outcome::{Assignments, EventDraft};
-use crate::progress::ServiceProgress;
+use crate::audit::{Violation, audit};
+use crate::decide::decide;
+use crate::input::Input;
+use crate::outcome::{Assignments, EventDraft, Outcome};
+use crate::progress::{Progress, ServiceProgress};
 use baton_model::desired::Desired;
+use baton_model::event::Severity;
 use baton_model::id::{Generation, NodeName, Revision, ServiceName};
 use baton_model::observed::Observed;
 use baton_model::report::Report;
-use baton_model::time::UnixMs;
+use baton_model::time::{Millis, UnixMs};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A value and its revision in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,27 +86,167 @@ pub enum Action {
     Wait(Option<UnixMs>),
 }
 
-/// The machine. It remembers only where it is in the present run.
+/// Runs in a row that may end in a conflict before the cycle waits a moment: whoever else writes needs a turn too.
+pub const CONFLICTS_MAX: u32 = 8;
+/// The wait after a store that failed, or after [`CONFLICTS_MAX`] conflicts.
+pub const RETRY_AFTER: Millis = Millis::secs(1);
+/// The wait after an outcome that the audit refused: what is wrong will not pass by itself soon.
+pub const REFUSED_AFTER: Millis = Millis::secs(10);
+
+/// The machine. It remembers only where it is in the present run, and events whose change is already durable.
 #[derive(Clone, Debug, Default)]
 pub struct Cycle {
-    _pending: BTreeSet<()>,
+    now: UnixMs,
+    conflicts: u32,
+    writes: VecDeque<Write>,
+    stored: BTreeSet<ServiceName>,
+    plans: BTreeMap<NodeName, PlanRecord>,
+    events: Vec<EventDraft>,
+    /// Events of earlier runs that broke off after the progress they tell of was stored.
+    owed: Vec<EventDraft>,
+    report: Report,
+    wake_at: Option<UnixMs>,
 }
 
 impl Cycle {
-    /// Begins a run.
+    /// Begins a run. Whatever an earlier run had left is thrown away.
     pub fn begin(&mut self) -> Action {
+        self.writes.clear();
+        self.stored.clear();
         Action::Load
     }
+
     /// The snapshot was read: decides.
-    pub fn loaded(&mut self, _snapshot: Snapshot, _observed: &Observed, _now: UnixMs) -> Action {
-        Action::Wait(None)
+    pub fn loaded(&mut self, snapshot: Snapshot, observed: &Observed, now: UnixMs) -> Action {
+        let Snapshot { desired, progress: versioned, plans } = snapshot;
+        let mut revisions = BTreeMap::new();
+        let mut progress = Progress::new();
+        for (name, record) in versioned {
+            revisions.insert(name.clone(), record.revision);
+            progress.insert(name, record.value);
+        }
+        let input = Input { desired: &desired, observed, progress: &progress, now };
+        let outcome = decide(&input);
+        let violations = audit(&input, &outcome);
+        self.now = now;
+        if !violations.is_empty() {
+            return self.refuse(&violations, outcome);
+        }
+        self.writes = progress_writes(outcome.progress, &revisions);
+        self.plans = plan_writes(outcome.assignments, plans, observed, &mut self.writes);
+        self.events = outcome.events;
+        self.report = outcome.report;
+        self.wake_at = outcome.wake_at;
+        self.next()
     }
+
+    /// An outcome that breaks an invariant is never committed: nothing changes, and people are called.
+    fn refuse(&mut self, violations: &[Violation], outcome: Outcome) -> Action {
+        let list: Vec<String> = violations.iter().map(|v| format!("{}: {}", v.invariant, v.detail)).collect();
+        let message = format!("a decision was refused by the audit and nothing was done; please report this: {}", list.join("; "));
+        self.writes.clear();
+        self.plans.clear();
+        self.events = vec![EventDraft {
+            severity: Severity::Error,
+            kind: "audit-refused",
+            message,
+            service: None,
+            node: None,
+            instance: None,
+            fields: BTreeMap::new(),
+        }];
+        self.report = outcome.report;
+        self.wake_at = Some(self.now.plus(REFUSED_AFTER));
+        self.next()
+    }
+
+    fn next(&mut self) -> Action {
+        if let Some(write) = self.writes.front() {
+            return Action::Write(write.clone());
+        }
+        let mut events = std::mem::take(&mut self.owed);
+        events.append(&mut self.events);
+        Action::Send { plans: std::mem::take(&mut self.plans), events, report: std::mem::take(&mut self.report) }
+    }
+
     /// A write ended.
-    pub fn written(&mut self, _written: Written) -> Action {
-        Action::Wait(None)
+    pub fn written(&mut self, written: Written) -> Action {
+        let Some(write) = self.writes.pop_front() else { return Action::Wait(self.wake_at) };
+        match written {
+            Written::Stored(_) => {
+                if let Write::Progress(service, _, _) = write {
+                    self.stored.insert(service);
+                }
+                self.next()
+            }
+            Written::Conflict => {
+                self.abandon();
+                self.conflicts += 1;
+                if self.conflicts > CONFLICTS_MAX {
+                    self.conflicts = 0;
+                    return Action::Wait(Some(self.now.plus(RETRY_AFTER)));
+                }
+                Action::Load
+            }
+            Written::Failed => {
+                self.abandon();
+                Action::Wait(Some(self.now.plus(RETRY_AFTER)))
+            }
+        }
     }
+
+    /// Throws the outcome away, but keeps what must still be told: the next decision no longer sees those changes.
+    fn abandon(&mut self) {
+        let stored = std::mem::take(&mut self.stored);
+        let told = std::mem::take(&mut self.events).into_iter();
+        self.owed.extend(told.filter(|event| event.service.as_ref().is_some_and(|service| stored.contains(service))));
+        self.writes.clear();
+        self.plans.clear();
+    }
+
     /// The sends were handed over.
     pub fn sent(&mut self) -> Action {
-        Action::Wait(None)
+        self.conflicts = 0;
+        Action::Wait(self.wake_at)
     }
+}
+
+/// Progress is written first: plans are a pure function of it, so a crash in between heals on the next run.
+fn progress_writes(
+    progress: BTreeMap<ServiceName, Option<ServiceProgress>>,
+    revisions: &BTreeMap<ServiceName, Revision>,
+) -> VecDeque<Write> {
+    let revision = |name: &ServiceName| revisions.get(name).copied().unwrap_or_default();
+    progress.into_iter().map(|(name, memory)| Write::Progress(name.clone(), revision(&name), memory)).collect()
+}
+
+/// Queues the plans that changed and returns those that must be sent: the changed ones, and the ones a node is behind.
+/// A generation also passes what the node says it has: a store that was restored from a backup must not fall behind it.
+fn plan_writes(
+    mut assignments: BTreeMap<NodeName, Assignments>,
+    stored: BTreeMap<NodeName, Versioned<PlanRecord>>,
+    observed: &Observed,
+    writes: &mut VecDeque<Write>,
+) -> BTreeMap<NodeName, PlanRecord> {
+    let mut send = BTreeMap::new();
+    let has = |node: &NodeName| observed.nodes.get(node).map_or(Generation(0), |node| node.generation);
+    let mut change = |node: NodeName, revision, old: Generation, assignments| {
+        let record = PlanRecord { generation: old.max(has(&node)).next(), assignments };
+        writes.push_back(Write::Plan(node.clone(), revision, record.clone()));
+        record
+    };
+    for (node, Versioned { revision, value }) in stored {
+        let wanted = assignments.remove(&node).unwrap_or_default();
+        if wanted != value.assignments || has(&node) > value.generation {
+            let record = change(node.clone(), revision, value.generation, wanted);
+            send.insert(node, record);
+        } else if observed.nodes.get(&node).is_some_and(|seen| seen.generation < value.generation) {
+            send.insert(node, value);
+        }
+    }
+    for (node, wanted) in assignments {
+        let record = change(node.clone(), Revision(0), Generation(0), wanted);
+        send.insert(node, record);
+    }
+    send
 }

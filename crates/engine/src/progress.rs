@@ -21,8 +21,11 @@ pub struct ServiceProgress {
     pub slots: BTreeMap<u64, Slot>,
     /// The rollout under way, or the last one.
     pub rollout: Option<RolloutProgress>,
-    /// Rollouts that ended, oldest first, at most [`HISTORY_MAX`].
+    /// Rollouts that ended, oldest first, at most [`HISTORY_MAX`]; of their instances only the failed ones are kept.
     pub history: Vec<RolloutReport>,
+    /// The nodes of its slots that were silent at the decision before; what changes here is an event.
+    #[serde(default)]
+    pub silent: BTreeSet<NodeName>,
 }
 
 /// Ended rollouts kept per service; older ones remain in the event journal.
@@ -41,6 +44,9 @@ pub struct Slot {
     pub assigned_at: UnixMs,
     /// It is to stop: no longer in the node's plan; the slot is dropped once the node no longer reports it.
     pub retiring: bool,
+    /// The slot whose place it takes; that one retires once this one is ready.
+    #[serde(default)]
+    pub replaces: Option<u64>,
 }
 
 /// The memory of a rollout.
@@ -64,8 +70,14 @@ pub struct RolloutProgress {
     pub progressed_at: UnixMs,
     /// The `retry` number of the control that was last acted upon.
     pub retried: u32,
-    /// The stages, compiled once when the rollout began.
+    /// The stages, compiled once when the rollout began; a rollback drops those that were not begun and adds its own.
     pub stages: Vec<StageProgress>,
+    /// It goes back: the index of the first stage that brings instances to `from`.
+    #[serde(default)]
+    pub turned_at: Option<usize>,
+    /// It failed for this reason and is held until an operator acts.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// The memory of one stage.
@@ -77,6 +89,15 @@ pub struct StageProgress {
     pub cohort: BTreeSet<u64>,
     /// Slots that failed in it.
     pub failed: BTreeMap<u64, String>,
+    /// Slots that have been healthy in it at least once.
+    #[serde(default)]
+    pub healthy: BTreeSet<u64>,
+    /// It places the instances that are still missing, and they join its cohort.
+    #[serde(default)]
+    pub places: bool,
+    /// How often it lost its health again while it baked.
+    #[serde(default)]
+    pub relapses: u32,
     /// Wait for an operator before it begins.
     pub approval: bool,
     /// Wait this long, all healthy, after it is changed.

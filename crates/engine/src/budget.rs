@@ -1,0 +1,75 @@
+//! How much may break now: how many ready instances our own actions may still take. Counted once per service and
+//! spent in turn by every room, so that two rooms together cannot take what each alone might.
+//!
+//! - The **floor** is `min_available` of what is wanted, rounded up. While two releases meet, the lower of their two
+//!   floors holds, since neither promises more until it is the only one. A first release promises nothing yet.
+//! - An instance counts for the floor when it is **secure**: ready, on a node that is heard, and nothing we asked for
+//!   can take it out of service. What faults took is gone from this count too, and then we wait.
+//! - A change without a fixed port costs nothing here: the old process serves until the new one is ready, also when
+//!   the change fails. It is bounded by its batch. A change with a fixed port stops the old process first and costs one.
+//! - What is out of service already costs nothing to change: it may be what heals it.
+//! - Beside the floor, no more than `max_unavailable` are out at a time; at least one, or nothing could ever change.
+
+use crate::turn::Turn;
+use baton_model::spec::ServiceSpec;
+
+/// What one decision may take from one service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Instances wanted.
+    pub wanted: u32,
+    /// The least that our own actions keep ready.
+    pub floor: u32,
+    /// Instances that are ready.
+    pub ready: u32,
+    /// Ready instances that nothing we asked for takes out of service.
+    pub secure: u32,
+    left: u32,
+}
+
+impl Budget {
+    /// Counts it from what is remembered and seen.
+    pub(crate) fn count(turn: &Turn<'_>) -> Self {
+        let Some(spec) = turn.spec() else { return Self::default() };
+        let wanted = turn.wanted(spec);
+        let floor = match turn.rollout() {
+            None if turn.memory.stable.is_some() => floor(turn, spec),
+            None => 0,
+            Some(rollout) => {
+                let other = if rollout.back() { Some(rollout.to) } else { rollout.from };
+                let other = rollout.from.and(other).and_then(|number| turn.release(number));
+                other.map_or(0, |release| floor(turn, spec).min(floor(turn, &release.spec)))
+            }
+        };
+        let (mut ready, mut secure, mut reachable) = (0, 0, 0);
+        for (number, slot) in turn.live() {
+            ready += u32::from(turn.available(number, slot));
+            secure += u32::from(turn.secure(number, slot));
+            reachable += u32::from(turn.nodes.heard(&slot.node));
+        }
+        let out = reachable.saturating_sub(secure);
+        let most = spec.rollout.max_unavailable.floor_of(wanted).max(1);
+        let left = secure.saturating_sub(floor).min(most.saturating_sub(out));
+        Self { wanted, floor, ready, secure, left }
+    }
+
+    /// Takes one secure instance out of service; `false` when none may be taken now.
+    pub(crate) fn take(&mut self) -> bool {
+        let allowed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        allowed
+    }
+
+    /// Why nothing may be taken, for people.
+    pub(crate) fn refusal(&self) -> String {
+        format!(
+            "{} of {} wanted instances are ready and settled, and {} must stay ready: it waits for more of them; \
+             if none can come, lower `min_available` or add replicas",
+            self.secure, self.wanted, self.floor
+        )
+    }
+}
+
+fn floor(turn: &Turn<'_>, spec: &ServiceSpec) -> u32 {
+    spec.min_available.ceil_of(turn.wanted(spec))
+}

@@ -1,0 +1,80 @@
+//! Health of one instance with respect to the release its slot should run: on a node that is heard, ready, the right
+//! release, no change under way, and ready for `min_healthy` without a break.
+
+use crate::progress::Slot;
+use crate::turn::Turn;
+use baton_model::observed::{InstanceObserved, InstanceState, SwapPhase};
+use baton_model::time::{Millis, UnixMs};
+
+/// How an instance stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It runs the right release and has been ready for long enough.
+    Healthy,
+    /// The right release is ready, and will have been for long enough at this time.
+    Settling(UnixMs),
+    /// It is being brought up or changed; what it does now, for people.
+    Coming(String),
+    /// It says itself that it failed, and why.
+    Failed(String),
+    /// Its node is silent; its instances wait for it until this time.
+    Deferred(UnixMs),
+    /// Its node is lost.
+    Lost,
+}
+
+/// Asks about the instance in a slot.
+pub(crate) fn ask(turn: &Turn<'_>, number: u64, slot: &Slot, min_healthy: Millis) -> Health {
+    if !turn.nodes.heard(&slot.node) {
+        let lost_after = turn.lost_after();
+        return match turn.nodes.get(&slot.node) {
+            Some(view) if !turn.nodes.lost(&slot.node, lost_after) => {
+                Health::Deferred(view.last_heard.plus(lost_after))
+            }
+            Some(_) | None => Health::Lost,
+        };
+    }
+    match turn.seen.get(&number) {
+        None => Health::Coming("its node has not reported it yet".to_owned()),
+        Some(seen) => judge(seen, slot, min_healthy, turn.now),
+    }
+}
+
+fn judge(seen: &InstanceObserved, slot: &Slot, min_healthy: Millis, now: UnixMs) -> Health {
+    let ours = |swap: &&baton_model::observed::SwapObserved| swap.to == slot.release;
+    if let Some(swap) = seen.swap.as_ref().filter(ours) {
+        match swap.phase {
+            SwapPhase::Failed if swap.attempt == slot.attempt => return Health::Failed(swap.reason.clone()),
+            SwapPhase::DrainingOld if seen.release == slot.release => {}
+            SwapPhase::Failed
+            | SwapPhase::Staging
+            | SwapPhase::StoppingOld
+            | SwapPhase::Confirming
+            | SwapPhase::Reverting
+            | SwapPhase::DrainingOld => return Health::Coming(format!("swap: {}", phase_text(swap.phase, &swap.reason))),
+        }
+    }
+    if seen.release != slot.release {
+        return Health::Coming("its node has not begun the change yet".to_owned());
+    }
+    if seen.crash_loop {
+        return Health::Failed(with_reason("it is in a crash loop", &seen.reason));
+    }
+    match (seen.state, seen.ready_since) {
+        // Readiness may be older than the change: a swap does not break it. The slot's own time is the later bound.
+        (InstanceState::Ready, Some(since)) => {
+            let healthy_at = since.max(slot.assigned_at).plus(min_healthy);
+            if healthy_at <= now { Health::Healthy } else { Health::Settling(healthy_at) }
+        }
+        (InstanceState::Failed, _) => Health::Failed(with_reason("it cannot run", &seen.reason)),
+        (state, _) => Health::Coming(with_reason(&format!("it is {state}"), &seen.reason)),
+    }
+}
+
+fn phase_text(phase: SwapPhase, reason: &str) -> String {
+    with_reason(&phase.to_string(), reason)
+}
+
+fn with_reason(what: &str, reason: &str) -> String {
+    if reason.is_empty() { what.to_owned() } else { format!("{what}: {reason}") }
+}

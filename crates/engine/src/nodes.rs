@@ -1,0 +1,123 @@
+//! The nodes of one decision, indexed once: what is wanted of each, what is heard from it, and for how long it has
+//! been silent. Silence, not a closed session, is what marks a node as suspect.
+
+use crate::input::Input;
+use baton_model::desired::Node;
+use baton_model::id::{InstanceId, NodeName};
+use baton_model::observed::{InstanceObserved, NodeObserved};
+use baton_model::spec::Placement;
+use baton_model::time::{Millis, UnixMs};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A node that was not heard for this long is silent: three of its heartbeats are missing.
+pub const SILENT_AFTER: Millis = Millis::secs(3);
+
+/// One node as a decision sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeView<'a> {
+    /// `None` when the node was removed by an operator and still reports.
+    pub(crate) node: Option<&'a Node>,
+    /// `None` when it has not been heard since the coordinator started.
+    pub(crate) observed: Option<&'a NodeObserved>,
+    /// When it was last heard; when the coordinator began to listen, if never.
+    pub(crate) last_heard: UnixMs,
+    /// It has been silent for [`SILENT_AFTER`].
+    pub(crate) silent: bool,
+}
+
+impl NodeView<'_> {
+    /// It speaks to us now.
+    pub(crate) fn heard(&self) -> bool {
+        self.observed.is_some() && !self.silent
+    }
+
+    /// Its labels are those that `placement` asks for.
+    pub(crate) fn fits(&self, placement: &Placement) -> bool {
+        let Some(node) = self.node else { return false };
+        placement.require.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+    }
+
+    /// An operator wants it empty.
+    pub(crate) fn draining(&self) -> bool {
+        self.node.is_some_and(|node| node.draining)
+    }
+
+    /// Something new may be placed here.
+    pub(crate) fn eligible(&self, placement: &Placement) -> bool {
+        self.heard() && self.node.is_some_and(|n| !n.cordoned && !n.draining) && self.fits(placement)
+    }
+}
+
+/// All nodes, by name.
+#[derive(Debug)]
+pub(crate) struct Nodes<'a> {
+    views: BTreeMap<&'a NodeName, NodeView<'a>>,
+    /// Silent nodes whose instances stay where they are; see `heal::brake`.
+    pub(crate) held: BTreeSet<&'a NodeName>,
+    now: UnixMs,
+}
+
+impl<'a> Nodes<'a> {
+    /// Indexes what the input says of nodes.
+    pub(crate) fn index(input: &Input<'a>) -> Self {
+        let observed = input.observed;
+        let view = |node: Option<&'a Node>, heard: Option<&'a NodeObserved>| {
+            let last_heard = heard.map_or(observed.listening_since, |h| h.last_heard);
+            NodeView { node, observed: heard, last_heard, silent: input.now.since(last_heard) >= SILENT_AFTER }
+        };
+        let mut views: BTreeMap<&'a NodeName, NodeView<'a>> = BTreeMap::new();
+        for (name, node) in &input.desired.nodes {
+            views.insert(name, view(Some(node), observed.nodes.get(name)));
+        }
+        for (name, heard) in &observed.nodes {
+            views.entry(name).or_insert_with(|| view(None, Some(heard)));
+        }
+        Self { views, held: BTreeSet::new(), now: input.now }
+    }
+
+    /// The node of this name; `None` when it is neither wanted nor heard.
+    pub(crate) fn get(&self, name: &NodeName) -> Option<&NodeView<'a>> {
+        self.views.get(name)
+    }
+
+    /// All of them, in the order of their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a NodeName, &NodeView<'a>)> {
+        self.views.iter().map(|(name, view)| (*name, view))
+    }
+
+    /// The node speaks to us now.
+    pub(crate) fn heard(&self, name: &NodeName) -> bool {
+        self.get(name).is_some_and(NodeView::heard)
+    }
+
+    /// What an instance was last reported to be, heard or not.
+    pub(crate) fn instance(&self, node: &NodeName, id: &InstanceId) -> Option<&'a InstanceObserved> {
+        self.get(node)?.observed?.instances.get(id)
+    }
+
+    /// The node was removed, or has been silent for longer than its instances may wait for it.
+    pub(crate) fn lost(&self, name: &NodeName, lost_after: Millis) -> bool {
+        match self.get(name) {
+            None => true,
+            Some(view) => {
+                view.node.is_none() || (view.silent && self.now.since(view.last_heard) >= lost_after)
+            }
+        }
+    }
+
+    /// Instances that one per node makes: on the nodes that fit and can be reached, and on those that may take nothing
+    /// new but hold one already.
+    pub(crate) fn wanted_per_node(&self, placement: &Placement, holds: impl Fn(&NodeName) -> bool) -> u32 {
+        let wanted = self.views.iter().filter(|(name, view)| {
+            let cordoned = view.node.is_some_and(|node| node.cordoned);
+            let reachable = !self.lost(name, placement.lost_after);
+            view.fits(placement) && !view.draining() && reachable && (!cordoned || holds(name))
+        });
+        u32::try_from(wanted.count()).unwrap_or(u32::MAX)
+    }
+
+    /// When the next node that is heard now would become silent, if nothing came from it.
+    pub(crate) fn next_silence(&self) -> Option<UnixMs> {
+        self.views.values().filter(|v| !v.silent).map(|v| v.last_heard.plus(SILENT_AFTER)).min()
+    }
+}

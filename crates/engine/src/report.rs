@@ -1,0 +1,67 @@
+//! Why everything stands as it stands: the report of one service, from its turn.
+
+use crate::rollout;
+use crate::turn::{Turn, settled};
+use baton_model::observed::{InstanceState, SwapPhase};
+use baton_model::report::{Health, ServiceReport, Subject, Waiting};
+
+/// The report of a service after its rooms have spoken.
+pub(crate) fn of(turn: &Turn<'_>) -> ServiceReport {
+    let mut waiting = turn.waiting.clone();
+    waiting.extend(unready(turn));
+    ServiceReport {
+        health: health(turn),
+        stable: turn.memory.stable,
+        wanted: turn.budget.wanted,
+        ready: turn.budget.ready,
+        floor: turn.budget.floor,
+        rollout: turn.memory.rollout.as_ref().and_then(|rollout| rollout::describe(turn, rollout, true)),
+        waiting,
+    }
+}
+
+fn health(turn: &Turn<'_>) -> Health {
+    let budget = &turn.budget;
+    let changing = turn.memory.slots.iter().any(|(number, slot)| {
+        slot.retiring || turn.seen.get(number).is_none_or(|seen| !settled(seen, slot))
+    });
+    if turn.rollout().is_some() {
+        Health::Changing
+    } else if turn.memory.slots.is_empty() && budget.wanted == 0 {
+        Health::Unknown
+    } else if budget.ready == 0 && budget.wanted > 0 && !changing {
+        Health::Down
+    } else if budget.ready >= budget.wanted && !changing {
+        Health::Healthy
+    } else if changing && turn.memory.silent.is_empty() {
+        Health::Changing
+    } else if budget.ready == 0 {
+        Health::Down
+    } else {
+        Health::Degraded
+    }
+}
+
+/// Instances that are not ready and that no room has spoken of.
+fn unready(turn: &Turn<'_>) -> Vec<Waiting> {
+    let spoken: Vec<&Subject> = turn.waiting.iter().map(|waiting| &waiting.subject).collect();
+    let mut waiting = Vec::new();
+    for (number, slot) in turn.live() {
+        let Some(seen) = turn.seen.get(&number).filter(|_| turn.nodes.heard(&slot.node)) else { continue };
+        let failed_swap = seen.swap.as_ref().filter(|swap| swap.phase == SwapPhase::Failed && swap.to == slot.release);
+        let (gate, reason) = if let Some(swap) = failed_swap {
+            ("swap", format!("the change failed and the release before serves on: {}; try `baton rollout retry`", swap.reason))
+        } else if seen.crash_loop {
+            ("crash-loop", format!("it crashes again and again and is retried slowly; see `baton logs {}`", turn.name))
+        } else if seen.state != InstanceState::Ready {
+            ("start", format!("it is {}{}{}", seen.state, if seen.reason.is_empty() { "" } else { ": " }, seen.reason))
+        } else {
+            continue;
+        };
+        let subject = Subject::Instance(turn.id(number));
+        if !spoken.contains(&&subject) {
+            waiting.push(Waiting { subject, gate: gate.to_owned(), reason, until: None });
+        }
+    }
+    waiting
+}

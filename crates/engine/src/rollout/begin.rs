@@ -1,0 +1,91 @@
+//! How a rollout begins: from a request, or by turning round.
+
+use super::{compile, finish};
+use crate::progress::RolloutProgress;
+use crate::turn::Turn;
+use baton_model::event::Severity;
+use baton_model::report::Subject;
+use baton_model::rollout::{RolloutKind, RolloutOutcome};
+
+/// Takes up the operator's latest request, where it is newer than the rollout that is remembered. The new rollout
+/// starts from wherever the slots are; what it goes back to is the stable release.
+pub(super) fn take_request(turn: &mut Turn<'_>) {
+    let Some(request) = &turn.service.request else { return };
+    if turn.memory.rollout.as_ref().is_some_and(|rollout| rollout.id >= request.id) {
+        return;
+    }
+    let Some(release) = turn.release(request.to) else {
+        let reason = format!("release {} was asked for and is not kept any more: deploy it again", request.to);
+        turn.wait(Subject::Rollout, "release", reason, None);
+        return;
+    };
+    if turn.rollout().is_some() {
+        finish::end(turn, RolloutOutcome::Superseded, format!("rollout {} took its place", request.id));
+    }
+    let from = turn.memory.stable;
+    let rollout = RolloutProgress {
+        id: request.id,
+        from,
+        to: request.to,
+        outcome: RolloutOutcome::Running,
+        reason: String::new(),
+        started_at: turn.now,
+        ended_at: None,
+        progressed_at: turn.now,
+        retried: 0,
+        stages: compile::forward(turn, request.to, &release.spec),
+        turned_at: None,
+        failure: None,
+    };
+    let what = match request.kind {
+        RolloutKind::Deploy => "deploy",
+        RolloutKind::Undo => "undo",
+    };
+    let before = from.map_or_else(|| "nothing".to_owned(), |from| turn.version(from));
+    let message = format!(
+        "{}: {what} of {} (before: {before}) in {} stages, asked for by {}",
+        turn.name,
+        release.version,
+        rollout.stages.len(),
+        request.requested_by
+    );
+    turn.memory.rollout = Some(rollout);
+    turn.tell(Severity::Info, "rollout-started", message);
+}
+
+/// Turns a rollout round: the stages that were not begun are dropped, the one under way ends, and new ones bring every
+/// changed slot back.
+pub(super) fn turn_round(turn: &mut Turn<'_>, reason: &str) {
+    let now = turn.now;
+    let Some(from) = turn.rollout().filter(|rollout| !rollout.back()).and_then(|rollout| rollout.from) else { return };
+    let Some(release) = turn.release(from) else {
+        hold(turn, &format!("{reason}; the release before is not kept any more: deploy a good one"));
+        return;
+    };
+    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    rollout.stages.retain(|stage| stage.started_at.is_some());
+    for stage in &mut rollout.stages {
+        stage.ended_at.get_or_insert(now);
+    }
+    rollout.turned_at = Some(rollout.stages.len());
+    rollout.outcome = RolloutOutcome::RollingBack;
+    rollout.reason = reason.to_owned();
+    rollout.progressed_at = now;
+    rollout.failure = None;
+    let back = compile::backward(turn, from, &release.spec.rollout);
+    let message = format!("{}: going back to {}: {reason}", turn.name, release.version);
+    if let Some(rollout) = turn.memory.rollout.as_mut() {
+        rollout.stages.extend(back);
+    }
+    turn.tell(Severity::Warning, "rollback-started", message);
+}
+
+/// Holds a rollout that failed until an operator acts.
+pub(super) fn hold(turn: &mut Turn<'_>, reason: &str) {
+    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    rollout.outcome = RolloutOutcome::Paused;
+    rollout.failure = Some(reason.to_owned());
+    rollout.reason = reason.to_owned();
+    let message = format!("{}: rollout {} is held: {reason}", turn.name, rollout.id);
+    turn.tell(Severity::Error, "rollout-paused", message);
+}

@@ -1,0 +1,118 @@
+//! A policy compiles once into stages. Rolling: batches of slots, the unhealthy ones first, a zone at a time where
+//! asked, a longer bake after the first zone (or the first batch, without zones), approvals where asked, and at the
+//! end the instances that are still missing. A rollback: batches only, since it must not wait for anybody.
+
+use crate::progress::{Slot, StageProgress};
+use crate::turn::Turn;
+use baton_model::id::ReleaseNumber;
+use baton_model::rollout::{RolloutPolicy, Strategy};
+use baton_model::spec::ServiceSpec;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The label whose values are zones, where the placement spreads over no other.
+const ZONE_LABEL: &str = "zone";
+
+/// The stages that bring the service to a release.
+pub(crate) fn forward(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageProgress> {
+    let mut stages = match spec.rollout.strategy {
+        Strategy::Rolling => rolling(turn, to, spec),
+    };
+    let live = u32::try_from(turn.live().count()).unwrap_or(u32::MAX);
+    let wanted = turn.wanted(spec);
+    if wanted > live {
+        let title = if live == 0 { format!("first {wanted}") } else { format!("{} more", wanted - live) };
+        stages.push(StageProgress { places: true, ..stage(title, BTreeSet::new()) });
+    }
+    for number in &spec.rollout.approve_before {
+        let index = usize::try_from(*number).unwrap_or(usize::MAX).saturating_sub(1);
+        if let Some(stage) = stages.get_mut(index) {
+            stage.approval = true;
+        }
+    }
+    stages
+}
+
+/// The stages that bring the service back to a release, at the pace of that release's own policy.
+pub(crate) fn backward(turn: &Turn<'_>, to: ReleaseNumber, policy: &RolloutPolicy) -> Vec<StageProgress> {
+    let slots: Vec<u64> = ordered(turn, to);
+    let size = batch_size(policy, slots.len());
+    let batches = slots.chunks(size).len();
+    let numbered = slots.chunks(size).enumerate();
+    numbered.map(|(i, batch)| stage(format!("back, batch {} of {batches}", i + 1), batch.iter().copied().collect())).collect()
+}
+
+fn rolling(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageProgress> {
+    let slots = ordered(turn, to);
+    let size = batch_size(&spec.rollout, slots.len());
+    let mut stages = Vec::new();
+    if !spec.rollout.zone_at_a_time {
+        let batches = slots.chunks(size).len();
+        for (i, batch) in slots.chunks(size).enumerate() {
+            stages.push(stage(format!("batch {} of {batches}", i + 1), batch.iter().copied().collect()));
+        }
+        if let Some(first) = stages.first_mut() {
+            first.bake_ms = spec.rollout.first_zone_bake.0;
+        }
+        return stages;
+    }
+    for (index, (zone, slots)) in by_zone(turn, spec, &slots).into_iter().enumerate() {
+        let batches = slots.chunks(size).len();
+        for (i, batch) in slots.chunks(size).enumerate() {
+            stages.push(stage(format!("zone {zone}, batch {} of {batches}", i + 1), batch.iter().copied().collect()));
+        }
+        if let Some(last) = stages.last_mut().filter(|_| index == 0) {
+            last.bake_ms = spec.rollout.first_zone_bake.0;
+        }
+    }
+    stages
+}
+
+/// The slots that are not at `to` yet, those out of service first: they have nothing to lose.
+fn ordered(turn: &Turn<'_>, to: ReleaseNumber) -> Vec<u64> {
+    let changing = turn.live().filter(|(number, slot)| slot.release != to || !runs(turn, *number, slot, to));
+    let mut slots: Vec<(bool, u64)> = changing.map(|(number, slot)| (turn.secure(number, slot), number)).collect();
+    slots.sort_unstable();
+    slots.into_iter().map(|(_, number)| number).collect()
+}
+
+fn runs(turn: &Turn<'_>, number: u64, slot: &Slot, release: ReleaseNumber) -> bool {
+    turn.available(number, slot) && turn.seen.get(&number).is_some_and(|seen| seen.release == release)
+}
+
+/// Groups slots by the zone of their node, in the order of the zones' names; nodes without the label come last.
+fn by_zone(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<(String, Vec<u64>)> {
+    let label = spec.placement.spread.as_deref().unwrap_or(ZONE_LABEL);
+    let mut zones: BTreeMap<(bool, String), Vec<u64>> = BTreeMap::new();
+    for number in slots {
+        let node = turn.memory.slots.get(number).and_then(|slot| turn.nodes.get(&slot.node)).and_then(|view| view.node);
+        let zone = match (label, node) {
+            ("node", Some(node)) => Some(node.name.to_string()),
+            (label, Some(node)) => node.labels.get(label).cloned(),
+            (_, None) => None,
+        };
+        let key = zone.map_or_else(|| (true, "unknown".to_owned()), |zone| (false, zone));
+        zones.entry(key).or_default().push(*number);
+    }
+    zones.into_iter().map(|((_, zone), slots)| (zone, slots)).collect()
+}
+
+fn batch_size(policy: &RolloutPolicy, slots: usize) -> usize {
+    let whole = u32::try_from(slots).unwrap_or(u32::MAX);
+    usize::try_from(policy.batch.floor_of(whole)).unwrap_or(usize::MAX).max(1)
+}
+
+fn stage(title: String, cohort: BTreeSet<u64>) -> StageProgress {
+    StageProgress {
+        title,
+        cohort,
+        failed: BTreeMap::new(),
+        healthy: BTreeSet::new(),
+        places: false,
+        relapses: 0,
+        approval: false,
+        bake_ms: 0,
+        started_at: None,
+        healthy_at: None,
+        ended_at: None,
+    }
+}

@@ -1,0 +1,118 @@
+//! What an operator has set about the current rollout: retry, abort, pause and resume.
+
+use super::{begin, finish};
+use crate::gate::hold;
+use crate::progress::RolloutProgress;
+use crate::turn::Turn;
+use baton_model::event::Severity;
+use baton_model::report::Subject;
+use baton_model::rollout::{RolloutControl, RolloutOutcome};
+
+/// A first release that failed goes on when an operator says `retry`: there was nothing to go back to, so its
+/// instances stayed.
+pub(super) fn reopen(turn: &mut Turn<'_>) {
+    let control = &turn.service.control;
+    let Some(rollout) = &mut turn.memory.rollout else { return };
+    let failed = rollout.outcome == RolloutOutcome::Failed && !control.abort;
+    if failed && control.rollout == rollout.id && control.retry > rollout.retried {
+        rollout.outcome = RolloutOutcome::Running;
+        rollout.ended_at = None;
+    }
+}
+
+/// Acts on the control where it is about this rollout.
+pub(super) fn obey(turn: &mut Turn<'_>) {
+    let control = &turn.service.control;
+    let Some(rollout) = turn.rollout().filter(|rollout| rollout.id == control.rollout) else { return };
+    if control.retry > rollout.retried {
+        retry(turn, control);
+    }
+    let Some(rollout) = turn.rollout() else { return };
+    if control.abort && !rollout.back() {
+        abort(turn);
+    }
+    let Some(rollout) = turn.rollout() else { return };
+    if hold::paused(control, rollout) {
+        pause(turn);
+    } else {
+        resume(turn);
+    }
+}
+
+fn retry(turn: &mut Turn<'_>, control: &RolloutControl) {
+    let now = turn.now;
+    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    rollout.retried = control.retry;
+    rollout.failure = None;
+    rollout.reason = String::new();
+    rollout.progressed_at = now;
+    rollout.outcome = direction(rollout);
+    let stages = &mut rollout.stages[rollout.turned_at.unwrap_or(0)..];
+    let failed: Vec<u64> = stages.iter().flat_map(|stage| stage.failed.keys().copied()).collect();
+    for stage in stages {
+        if !stage.failed.is_empty() {
+            stage.failed.clear();
+            stage.healthy_at = None;
+            stage.ended_at = None;
+        }
+        stage.relapses = 0;
+    }
+    let message = format!("{}: rollout {} tries {} failed instances again", turn.name, rollout.id, failed.len());
+    for number in failed {
+        let Some(release) = turn.memory.slots.get(&number).map(|slot| slot.release) else { continue };
+        turn.assign(number, release);
+    }
+    turn.tell(Severity::Info, "rollout-retried", message);
+}
+
+fn abort(turn: &mut Turn<'_>) {
+    let Some(rollout) = turn.rollout() else { return };
+    if rollout.from.is_some() {
+        begin::turn_round(turn, "an operator aborted it");
+        return;
+    }
+    let live: Vec<u64> = turn.live().map(|(number, _)| number).collect();
+    for number in live {
+        turn.retire(number);
+    }
+    let reason = "an operator aborted it; there is no release before it, so its instances are removed";
+    finish::end(turn, RolloutOutcome::Failed, reason.to_owned());
+}
+
+fn pause(turn: &mut Turn<'_>) {
+    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    if rollout.failure.is_none() {
+        let reason = "an operator paused it: nothing new begins until `baton rollout resume`";
+        if rollout.outcome != RolloutOutcome::Paused || rollout.reason != reason {
+            rollout.outcome = RolloutOutcome::Paused;
+            rollout.reason = reason.to_owned();
+            let message = format!("{}: rollout {} is paused by an operator", turn.name, rollout.id);
+            turn.tell(Severity::Info, "rollout-paused", message);
+        }
+        turn.wait(Subject::Rollout, "paused", reason.to_owned(), None);
+    }
+}
+
+/// Goes on after a pause or an approval; a rollout that failed stays held until `retry` or `abort`.
+fn resume(turn: &mut Turn<'_>) {
+    let now = turn.now;
+    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    if rollout.outcome != RolloutOutcome::Paused || rollout.failure.is_some() || waits_for_approval(turn.service, rollout) {
+        return;
+    }
+    rollout.outcome = direction(rollout);
+    rollout.reason = String::new();
+    rollout.progressed_at = now;
+    let message = format!("{}: rollout {} goes on", turn.name, rollout.id);
+    turn.tell(Severity::Info, "rollout-resumed", message);
+}
+
+fn waits_for_approval(service: &baton_model::desired::Service, rollout: &RolloutProgress) -> bool {
+    let Some(index) = rollout.current() else { return false };
+    let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    hold::unapproved(&service.control, rollout, &rollout.stages[index], number)
+}
+
+fn direction(rollout: &RolloutProgress) -> RolloutOutcome {
+    if rollout.back() { RolloutOutcome::RollingBack } else { RolloutOutcome::Running }
+}

@@ -1,0 +1,317 @@
+//! The stage machine: it runs the stages of a rollout in order, forward and back.
+//!
+//! ```text
+//!   Pending ──approved──► Running ──all healthy──► Baking ──bake over──► Done
+//!                            ▲  │                     │
+//!                            │  └─more failed than tolerated, or a deadline──► Failed (the rollout turns round or holds)
+//!                            └──────────health lost───┘
+//! ```
+//! Going back, nothing is waited for but health, and an instance that fails does not stop the others.
+
+use super::{begin, finish};
+use crate::gate::health::{self, Health};
+use crate::gate::{bake, hold};
+use crate::progress::{RolloutProgress, StageProgress};
+use crate::turn::{Turn, Wish};
+use baton_model::event::Severity;
+use baton_model::id::ReleaseNumber;
+use baton_model::report::Subject;
+use baton_model::rollout::{OnFailure, RolloutOutcome, RolloutPolicy};
+use baton_model::time::{Millis, UnixMs};
+
+/// How often one stage may lose its health again while it bakes; a release that flaps more than this has failed.
+const RELAPSES_MAX: u32 = 3;
+
+/// What the cohort of a stage looks like now.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Not healthy, and neither failed nor lost.
+    open: u32,
+    /// Of these, those whose node is silent.
+    deferred: u32,
+    /// Not yet given the goal, for want of budget.
+    unassigned: u32,
+    /// Instances that the stage still has to place.
+    missing: u32,
+    /// Healthy for the first time.
+    newly_healthy: Vec<u64>,
+    /// Failed for the first time, and why.
+    newly_failed: Vec<(u64, String)>,
+}
+
+/// Takes the current stage one step further.
+pub(super) fn step(turn: &mut Turn<'_>) {
+    let Some(rollout) = turn.rollout() else { return };
+    let Some(goal) = rollout.goal() else { return };
+    if let Some(reason) = rollout.failure.clone() {
+        wait_held(turn, reason);
+        return;
+    }
+    let Some(index) = rollout.current() else {
+        finish::complete(turn);
+        return;
+    };
+    let held = hold::paused(&turn.service.control, rollout);
+    let started = rollout.stages[index].started_at.is_some();
+    if !started && (held || !start(turn, index)) {
+        return;
+    }
+    if !held {
+        assign(turn, index, goal);
+    }
+    let Some(policy) = turn.spec().map(|spec| spec.rollout.clone()) else { return };
+    let tally = tally(turn, index, &policy);
+    advance(turn, index, &policy, &tally, held);
+}
+
+fn wait_held(turn: &mut Turn<'_>, reason: String) {
+    let Some(rollout) = turn.rollout() else { return };
+    let advice = if rollout.back() { "`baton rollout retry`, or deploy another release" } else { "`baton rollout retry`, `abort`, or deploy another release" };
+    turn.wait(Subject::Rollout, "failed", format!("{reason}: {advice}"), None);
+}
+
+/// Begins a stage once its gate is open.
+fn start(turn: &mut Turn<'_>, index: usize) -> bool {
+    let now = turn.now;
+    let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    let control = &turn.service.control;
+    let Some(rollout) = turn.memory.rollout.as_mut() else { return false };
+    let stage = &rollout.stages[index];
+    let title = stage.title.clone();
+    if hold::unapproved(control, rollout, stage, number) {
+        let reason = format!("stage {number} ({title}) waits for an operator: `baton rollout promote`");
+        let first = rollout.outcome != RolloutOutcome::Paused;
+        rollout.outcome = RolloutOutcome::Paused;
+        rollout.reason.clone_from(&reason);
+        if first {
+            let message = format!("{}: {reason}", turn.name);
+            turn.tell(Severity::Info, "rollout-paused", message);
+        }
+        turn.wait(Subject::Stage(number), "approval", reason, None);
+        return false;
+    }
+    let stage = &mut rollout.stages[index];
+    stage.started_at = Some(now);
+    rollout.progressed_at = now;
+    let message = format!("{}: stage {number} begins: {title}", turn.name);
+    turn.tell(Severity::Info, "stage-started", message);
+    true
+}
+
+/// Gives the goal to as many of the cohort as the budget allows, and asks for places where the stage places.
+fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
+    let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[index]) else { return };
+    let places = stage.places;
+    let cohort: Vec<u64> = stage.cohort.iter().copied().collect();
+    for number in cohort {
+        let Some(slot) = turn.memory.slots.get(&number) else { continue };
+        if slot.retiring || slot.release == goal {
+            continue;
+        }
+        let serving = turn.seen.get(&number).map_or(slot.release, |seen| seen.release);
+        // A slot that already serves the goal only needs its plan to say so.
+        let free = serving == goal || turn.overlaps(serving, goal) || !turn.secure(number, slot);
+        if free || turn.budget.take() {
+            turn.assign(number, goal);
+        }
+    }
+    if places {
+        let live = u32::try_from(turn.live().count() - turn.replaced().len()).unwrap_or(u32::MAX);
+        for _ in live..turn.budget.wanted {
+            turn.wishes.push(Wish { stage: Some(index), ..Wish::further(goal) });
+        }
+    }
+}
+
+/// Asks after the health of each of the cohort, and says what is waited for.
+fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Tally {
+    let mut tally = Tally { missing: u32::try_from(turn.wishes.len()).unwrap_or(u32::MAX), ..Tally::default() };
+    let Some(rollout) = turn.rollout() else { return tally };
+    let goal = rollout.goal();
+    let stage = rollout.stages[index].clone();
+    let stage_number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    for number in &stage.cohort {
+        let Some(slot) = turn.memory.slots.get(number).filter(|slot| !slot.retiring).cloned() else { continue };
+        if Some(slot.release) != goal {
+            tally.open += 1;
+            tally.unassigned += 1;
+            continue;
+        }
+        let subject = Subject::Instance(turn.id(*number));
+        let deadline = slot.assigned_at.plus(policy.healthy_deadline);
+        match health::ask(turn, *number, &slot, policy.min_healthy) {
+            Health::Healthy => {
+                if !stage.healthy.contains(number) || stage.failed.contains_key(number) {
+                    tally.newly_healthy.push(*number);
+                }
+            }
+            Health::Lost => {}
+            Health::Failed(why) => fail_slot(&mut tally, &stage, *number, why),
+            Health::Settling(at) => {
+                tally.open += 1;
+                let reason = format!("it is ready, and counts as healthy after {} without a break", policy.min_healthy);
+                turn.wait(subject, "health", reason, Some(at));
+            }
+            Health::Deferred(until) => {
+                tally.open += 1;
+                tally.deferred += 1;
+                let reason = format!("node {} is silent; if it stays so, the instance is placed elsewhere", slot.node);
+                turn.wait(subject, "node-silent", reason, Some(until));
+            }
+            Health::Coming(what) => {
+                let overdue = turn.now >= deadline && !stage.healthy.contains(number);
+                if stage.failed.contains_key(number) {
+                    continue;
+                } else if overdue {
+                    let why = format!("not healthy within {}: {what}", policy.healthy_deadline);
+                    fail_slot(&mut tally, &stage, *number, why);
+                } else {
+                    tally.open += 1;
+                    turn.wait(subject, "health", what, Some(deadline));
+                }
+            }
+        }
+    }
+    if tally.unassigned > 0 {
+        let reason = turn.budget.refusal();
+        turn.wait(Subject::Stage(stage_number), "budget", reason, None);
+    }
+    tally
+}
+
+fn fail_slot(tally: &mut Tally, stage: &StageProgress, number: u64, why: String) {
+    if !stage.failed.contains_key(&number) {
+        tally.newly_failed.push((number, why));
+    }
+}
+
+/// Writes the tally down and decides: fail, wait, bake, or done.
+fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Tally, held: bool) {
+    let now = turn.now;
+    record(turn, index, tally);
+    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    let progress_deadline = rollout.progressed_at.plus(policy.progress_deadline);
+    let back = rollout.back();
+    let stage = &mut rollout.stages[index];
+    let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    if tally.open > 0 || tally.missing > 0 {
+        if stage.healthy_at.take().is_some() && tally.open > tally.deferred {
+            stage.relapses += 1;
+            rollout.progressed_at = now;
+        }
+    }
+    let stage = &rollout.stages[index];
+    if let Some(reason) = failure(rollout, stage, number, policy, tally, now).filter(|_| !held) {
+        if back {
+            give_up_waiting(turn, index, policy);
+        } else {
+            fail(turn, policy, &reason);
+        }
+        return;
+    }
+    if tally.open > 0 || tally.missing > 0 {
+        turn.wake(Some(progress_deadline));
+        return;
+    }
+    bake_or_end(turn, index, held);
+}
+
+fn record(turn: &mut Turn<'_>, index: usize, tally: &Tally) {
+    let now = turn.now;
+    for (number, why) in &tally.newly_failed {
+        let id = turn.id(*number);
+        let node = turn.memory.slots.get(number).map(|slot| slot.node.clone());
+        let mut event = turn.event(Severity::Warning, "instance-failed", format!("{id} failed in the rollout: {why}"));
+        event.instance = Some(id);
+        event.node = node;
+        turn.events.push(event);
+    }
+    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    if !tally.newly_healthy.is_empty() {
+        rollout.progressed_at = now;
+    }
+    let stage = &mut rollout.stages[index];
+    for number in &tally.newly_healthy {
+        stage.healthy.insert(*number);
+        stage.failed.remove(number);
+    }
+    stage.failed.extend(tally.newly_failed.iter().cloned());
+}
+
+/// Why the stage has failed, if it has. Silent nodes alone do not fail it: they are awaited, then replaced.
+fn failure(
+    rollout: &RolloutProgress,
+    stage: &StageProgress,
+    number: u32,
+    policy: &RolloutPolicy,
+    tally: &Tally,
+    now: UnixMs,
+) -> Option<String> {
+    let whole = u32::try_from(stage.cohort.len()).unwrap_or(u32::MAX);
+    let failed = u32::try_from(stage.failed.len()).unwrap_or(u32::MAX);
+    let tolerated = policy.failure_tolerance.floor_of(whole);
+    let title = &stage.title;
+    if failed > tolerated && !rollout.back() {
+        let (slot, why) = stage.failed.iter().next()?;
+        return Some(format!("stage {number} ({title}): {failed} of {whole} failed, {tolerated} tolerated; slot {slot}: {why}"));
+    }
+    if stage.relapses > RELAPSES_MAX {
+        return Some(format!("stage {number} ({title}) lost its health {} times while it baked", stage.relapses));
+    }
+    let waits = tally.open > tally.deferred || tally.missing > 0;
+    if waits && now >= rollout.progressed_at.plus(policy.progress_deadline) {
+        return Some(format!("stage {number} ({title}): no instance became healthy within {}", policy.progress_deadline));
+    }
+    None
+}
+
+fn fail(turn: &mut Turn<'_>, policy: &RolloutPolicy, reason: &str) {
+    let message = format!("{}: the rollout failed: {reason}", turn.name);
+    turn.tell(Severity::Error, "rollout-failed", message);
+    let first = turn.rollout().is_some_and(|rollout| rollout.from.is_none());
+    if first {
+        let reason = format!("{reason}; it is a first release, so there is nothing to go back to: `baton rollout retry` or deploy another");
+        finish::end(turn, RolloutOutcome::Failed, reason);
+        return;
+    }
+    match policy.on_failure {
+        OnFailure::RollBack => begin::turn_round(turn, reason),
+        OnFailure::Pause => begin::hold(turn, reason),
+    }
+}
+
+/// Going back, what cannot be restored in time is written down, and the other stages go on.
+fn give_up_waiting(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) {
+    let now = turn.now;
+    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    let stage = &mut rollout.stages[index];
+    for number in stage.cohort.difference(&stage.healthy) {
+        let why = format!("not restored within {}", policy.progress_deadline);
+        stage.failed.entry(*number).or_insert(why);
+    }
+    stage.ended_at = Some(now);
+    rollout.progressed_at = now;
+}
+
+fn bake_or_end(turn: &mut Turn<'_>, index: usize, held: bool) {
+    let now = turn.now;
+    let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    let Some(stage) = turn.stage_mut(index) else { return };
+    let healthy_at = *stage.healthy_at.get_or_insert(now);
+    let bake = Millis(stage.bake_ms);
+    let title = stage.title.clone();
+    if let Some(until) = bake::bakes_until(healthy_at, bake, now) {
+        let reason = format!("stage {number} ({title}) is healthy and bakes for {bake}");
+        turn.wait(Subject::Stage(number), "bake", reason, Some(until));
+        return;
+    }
+    if held {
+        return;
+    }
+    stage.ended_at = Some(now);
+    let message = format!("{}: stage {number} is done: {title}", turn.name);
+    turn.tell(Severity::Info, "stage-done", message);
+    if let Some(rollout) = turn.memory.rollout.as_mut() {
+        rollout.progressed_at = now;
+    }
+}

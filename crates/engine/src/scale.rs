@@ -1,0 +1,73 @@
+//! Scale: as many instances as wanted, outside a rollout (a rollout brings its own). What is missing is placed with
+//! the stable release; what is too much retires under the budget, what is out of service first, then the fullest zone,
+//! then the youngest slot.
+
+use crate::turn::{Turn, Wish};
+use baton_model::id::NodeName;
+use baton_model::report::Subject;
+use baton_model::spec::{Count, ServiceSpec};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Brings one service to its wanted number.
+pub(crate) fn run(turn: &mut Turn<'_>) {
+    if turn.rollout().is_some() {
+        return;
+    }
+    let (Some(stable), Some(spec)) = (turn.memory.stable, turn.spec()) else { return };
+    match spec.placement.count {
+        Count::PerNode => one_per_node(turn, Wish::further(stable), spec),
+        Count::Replicas(replicas) => {
+            let live = turn.live().count() - turn.replaced().len();
+            let wanted = usize::try_from(replicas).unwrap_or(usize::MAX);
+            for _ in live..wanted {
+                turn.wishes.push(Wish::further(stable));
+            }
+            retire_surplus(turn, live.saturating_sub(wanted), spec);
+        }
+    }
+}
+
+fn one_per_node(turn: &mut Turn<'_>, wish: Wish, spec: &ServiceSpec) {
+    let holders: BTreeSet<&NodeName> = turn.live().map(|(_, slot)| &slot.node).collect();
+    let empty = turn.nodes.iter().filter(|(name, view)| view.eligible(&spec.placement) && !holders.contains(name));
+    let wishes: Vec<Wish> = empty.map(|(name, _)| Wish { only: Some(name.clone()), ..wish.clone() }).collect();
+    turn.wishes.extend(wishes);
+    let mut first = BTreeSet::new();
+    let doubled = turn.live().filter(|(_, slot)| !first.insert(&slot.node)).count();
+    retire_surplus(turn, doubled, spec);
+}
+
+fn retire_surplus(turn: &mut Turn<'_>, surplus: usize, spec: &ServiceSpec) {
+    if surplus == 0 {
+        return;
+    }
+    for number in by_dispensability(turn, spec).into_iter().take(surplus) {
+        let Some(slot) = turn.memory.slots.get(&number).cloned() else { continue };
+        if turn.secure(number, &slot) && !turn.budget.take() {
+            let reason = turn.budget.refusal();
+            turn.wait(Subject::Instance(turn.id(number)), "budget", reason, None);
+            return;
+        }
+        turn.retire(number);
+    }
+}
+
+/// The slots that may retire, the most dispensable first.
+fn by_dispensability(turn: &Turn<'_>, spec: &ServiceSpec) -> Vec<u64> {
+    let replaced = turn.replaced();
+    let zone = |node: &NodeName| {
+        let label = spec.placement.spread.as_deref().filter(|label| *label != "node");
+        let labels = turn.nodes.get(node).and_then(|view| view.node).map(|node| &node.labels);
+        label.and_then(|label| labels?.get(label).cloned()).unwrap_or_else(|| node.to_string())
+    };
+    let mut fullness: BTreeMap<String, u32> = BTreeMap::new();
+    let mut slots = Vec::new();
+    // In the order of their age, each slot is as dispensable as its zone was full when it came.
+    for (number, slot) in turn.live().filter(|(number, _)| !replaced.contains(number)) {
+        let full = fullness.entry(zone(&slot.node)).or_default();
+        *full += 1;
+        slots.push((!turn.secure(number, slot), *full, number));
+    }
+    slots.sort_unstable();
+    slots.into_iter().rev().map(|(_, _, number)| number).collect()
+}
