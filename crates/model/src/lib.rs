@@ -16,4 +16,5 @@ pub mod receipt;
 pub mod report;
 pub mod rollout;
 pub mod spec;
+pub mod status;
 pub mod time;

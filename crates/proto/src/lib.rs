@@ -3,6 +3,7 @@
 //! Every model type that travels has `From<Model> for v1::Wire` and `TryFrom<v1::Wire> for Model`; what comes
 //! from the wire is parsed here once and never again.
 
+pub mod convert;
 pub mod identity;
 
 pub mod v1 {

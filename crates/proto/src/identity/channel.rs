@@ -36,8 +36,13 @@ pub async fn connect(address: &str, identity: &Identity) -> Result<Channel, Iden
     let (from, until) = identity.validity()?;
     let now = SystemTime::now();
     if now < from || now >= until {
-        let detail = if now < from { "it is not valid yet, so this host's clock or the coordinator's is wrong" } else { "its time is over" };
-        let who = identity.subject().map_or_else(|_| "this host".to_owned(), |(_, subject)| subject.to_string());
+        let detail = if now < from {
+            "it is not valid yet, so this host's clock or the coordinator's is wrong"
+        } else {
+            "its time is over"
+        };
+        let who =
+            identity.subject().map_or_else(|_| "this host".to_owned(), |(_, subject)| subject.to_string());
         return Err(IdentityError::Expired { who, detail: detail.to_owned() });
     }
     let who = identity.subject()?.1.to_string();
@@ -45,14 +50,19 @@ pub async fn connect(address: &str, identity: &Identity) -> Result<Channel, Iden
 }
 
 /// Connects without a certificate of our own, to join.
-pub(super) async fn connect_to_join(address: &str, authority: CertificateDer<'static>) -> Result<Channel, IdentityError> {
+pub(super) async fn connect_to_join(
+    address: &str,
+    authority: CertificateDer<'static>,
+) -> Result<Channel, IdentityError> {
     open(address, tls::client(authority, None)?, "this host".to_owned()).await
 }
 
 async fn open(address: &str, config: Arc<ClientConfig>, who: String) -> Result<Channel, IdentityError> {
     let unreachable = |detail: String| IdentityError::Unreachable { address: address.to_owned(), detail };
     let endpoint = Endpoint::try_from(format!("https://{address}"))
-        .map_err(|_| unreachable("this is not an address; write HOST:PORT, as in `10.0.0.1:7443`".to_owned()))?
+        .map_err(|_| {
+            unreachable("this is not an address; write HOST:PORT, as in `10.0.0.1:7443`".to_owned())
+        })?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -61,7 +71,8 @@ async fn open(address: &str, config: Arc<ClientConfig>, who: String) -> Result<C
     let failure: Arc<Mutex<Option<IdentityError>>> = Arc::default();
     let (target, who, reason): (Arc<str>, Arc<str>, _) = (address.into(), who.into(), Arc::clone(&failure));
     let connector = tower::service_fn(move |_: Uri| {
-        let (target, who, config, reason) = (Arc::clone(&target), Arc::clone(&who), Arc::clone(&config), Arc::clone(&reason));
+        let (target, who, config, reason) =
+            (Arc::clone(&target), Arc::clone(&who), Arc::clone(&config), Arc::clone(&reason));
         async move {
             let greeted = handshake(&target, config, &who).await.map_err(|error| {
                 let told = io::Error::other(error.to_string());
@@ -76,7 +87,9 @@ async fn open(address: &str, config: Arc<ClientConfig>, who: String) -> Result<C
     match (connected, reason) {
         (Ok(Ok(channel)), _) => Ok(channel),
         (Ok(Err(_)) | Err(_), Some(reason)) => Err(reason),
-        (Ok(Err(error)), None) => Err(unreachable(error.source().map_or_else(|| error.to_string(), ToString::to_string))),
+        (Ok(Err(error)), None) => {
+            Err(unreachable(error.source().map_or_else(|| error.to_string(), ToString::to_string)))
+        }
         (Err(_), None) => Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
     }
 }
@@ -87,7 +100,10 @@ async fn open(address: &str, config: Arc<ClientConfig>, who: String) -> Result<C
 /// section 2); a refusal comes as an alert in place of the first data. An HTTP/2 server speaks first (its
 /// SETTINGS; RFC 9113, section 3.4), so its first byte means that we are accepted.
 async fn handshake(address: &str, config: Arc<ClientConfig>, who: &str) -> Result<Greeted, IdentityError> {
-    let unreachable = |error: io::Error| IdentityError::Unreachable { address: address.to_owned(), detail: error.to_string() };
+    let unreachable = |error: io::Error| IdentityError::Unreachable {
+        address: address.to_owned(),
+        detail: error.to_string(),
+    };
     let stream = TcpStream::connect(address).await.map_err(unreachable)?;
     let _ = stream.set_nodelay(true);
     let mut stream = TlsConnector::from(config)
@@ -95,12 +111,18 @@ async fn handshake(address: &str, config: Arc<ClientConfig>, who: &str) -> Resul
         .await
         .map_err(|error| explain(&error, address, who))?;
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-        return Err(IdentityError::NotACoordinator { address: address.to_owned(), detail: "it does not speak HTTP/2".to_owned() });
+        return Err(IdentityError::NotACoordinator {
+            address: address.to_owned(),
+            detail: "it does not speak HTTP/2".to_owned(),
+        });
     }
     let mut first = [0; 1];
     match stream.read(&mut first).await {
         Ok(1) => Ok(Greeted { first: Some(first[0]), stream }),
-        Ok(_) => Err(IdentityError::NotACoordinator { address: address.to_owned(), detail: "it closed the connection".to_owned() }),
+        Ok(_) => Err(IdentityError::NotACoordinator {
+            address: address.to_owned(),
+            detail: "it closed the connection".to_owned(),
+        }),
         Err(error) => Err(explain(&error, address, who)),
     }
 }
@@ -124,9 +146,9 @@ pub(super) fn explain(error: &io::Error, address: &str, who: &str) -> IdentityEr
             | AlertDescription::CertificateRevoked
             | AlertDescription::AccessDenied,
         ) => IdentityError::NotAccepted { address, detail: tls.to_string() },
-        Tls::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
-            IdentityError::WrongName { address, detail: tls.to_string() }
-        }
+        Tls::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => IdentityError::WrongName { address, detail: tls.to_string() },
         Tls::InvalidCertificate(
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
@@ -146,7 +168,11 @@ struct Greeted {
 }
 
 impl AsyncRead for Greeted {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if buffer.remaining() > 0
             && let Some(first) = self.first.take()
         {
@@ -158,7 +184,11 @@ impl AsyncRead for Greeted {
 }
 
 impl AsyncWrite for Greeted {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

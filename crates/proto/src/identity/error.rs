@@ -31,10 +31,14 @@ pub enum IdentityError {
         detail: String,
     },
     /// The token's text is not one.
-    #[error("this is not a token: {0}; copy the whole line that `baton node token` printed (it begins with `baton1.`)")]
+    #[error(
+        "this is not a token: {0}; copy the whole line that `baton node token` printed (it begins with `baton1.`)"
+    )]
     Token(String),
     /// Nothing answered at the address.
-    #[error("cannot reach a coordinator at {address}: {detail}; check the address and that `baton coordinator run` listens there")]
+    #[error(
+        "cannot reach a coordinator at {address}: {detail}; check the address and that `baton coordinator run` listens there"
+    )]
     Unreachable {
         /// `HOST:PORT`.
         address: String,
@@ -50,7 +54,9 @@ pub enum IdentityError {
         detail: String,
     },
     /// The coordinator's certificate comes from another authority than ours.
-    #[error("the coordinator at {address} belongs to another authority: {detail}; if the address is right, someone may be in between, or the coordinator was made anew: get a new token from it and join again")]
+    #[error(
+        "the coordinator at {address} belongs to another authority: {detail}; if the address is right, someone may be in between, or the coordinator was made anew: get a new token from it and join again"
+    )]
     WrongAuthority {
         /// `HOST:PORT`.
         address: String,
@@ -58,7 +64,9 @@ pub enum IdentityError {
         detail: String,
     },
     /// The coordinator's certificate is of our authority but does not name a coordinator.
-    #[error("the certificate at {address} is of our authority but is not a coordinator's: {detail}; check the address")]
+    #[error(
+        "the certificate at {address} is of our authority but is not a coordinator's: {detail}; check the address"
+    )]
     WrongName {
         /// `HOST:PORT`.
         address: String,
@@ -66,13 +74,17 @@ pub enum IdentityError {
         detail: String,
     },
     /// The coordinator's own certificate has ended.
-    #[error("the certificate of the coordinator at {address} has expired or is not valid yet; check both hosts' clocks and restart the coordinator, which renews it")]
+    #[error(
+        "the certificate of the coordinator at {address} has expired or is not valid yet; check both hosts' clocks and restart the coordinator, which renews it"
+    )]
     CoordinatorExpired {
         /// `HOST:PORT`.
         address: String,
     },
     /// Our certificate has ended.
-    #[error("the certificate of {who} has expired: {detail}; check this host's clock, then join again: `baton node token` on the coordinator, and here `baton agent join --force` with that token (operators: `baton context join --force`)")]
+    #[error(
+        "the certificate of {who} has expired: {detail}; check this host's clock, then join again: `baton node token` on the coordinator, and here `baton agent join --force` with that token (operators: `baton context join --force`)"
+    )]
     Expired {
         /// Whose certificate.
         who: String,
@@ -80,7 +92,9 @@ pub enum IdentityError {
         detail: String,
     },
     /// The coordinator does not accept our certificate for another reason.
-    #[error("the coordinator at {address} does not accept our certificate ({detail}); it may have been made anew or this node removed: get a new token and join again with `--force`")]
+    #[error(
+        "the coordinator at {address} does not accept our certificate ({detail}); it may have been made anew or this node removed: get a new token and join again with `--force`"
+    )]
     NotAccepted {
         /// `HOST:PORT`.
         address: String,

@@ -44,22 +44,27 @@ impl Identity {
         let failed = |source| IdentityError::File { action: "read", path: path.clone(), source };
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(IdentityError::NotJoined { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(IdentityError::NotJoined { path });
+            }
             Err(error) => return Err(failed(error)),
         };
         let metadata = file.metadata().map_err(failed)?;
         let mode = metadata.permissions().mode() & 0o777;
         let named = || path.display().to_string();
         if mode & 0o077 != 0 {
-            let detail = format!("its private key may be read by other users (mode {mode:03o}); run `chmod 600` on it, and join again if someone may have read it");
+            let detail = format!(
+                "its private key may be read by other users (mode {mode:03o}); run `chmod 600` on it, and join again if someone may have read it"
+            );
             return Err(IdentityError::unusable(named(), detail));
         }
         if metadata.len() > FILE_BYTES_MAX {
             return Err(IdentityError::unusable(named(), "it is far too large to be an identity"));
         }
         let text = io::read_to_string(file).map_err(failed)?;
-        let identity = Self::from_pem(&text)
-            .map_err(|detail| IdentityError::unusable(named(), format!("{detail}; restore it, or join again with `--force`")))?;
+        let identity = Self::from_pem(&text).map_err(|detail| {
+            IdentityError::unusable(named(), format!("{detail}; restore it, or join again with `--force`"))
+        })?;
         Ok(identity)
     }
 
@@ -69,7 +74,8 @@ impl Identity {
     /// # Errors
     /// Names the file that could not be written.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
-        let failed = |action, path: &Path, source| IdentityError::File { action, path: path.to_owned(), source };
+        let failed =
+            |action, path: &Path, source| IdentityError::File { action, path: path.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(|error| failed("create", dir, error))?;
         let path = dir.join(FILE_NAME);
         write_private(&path, self.to_pem().as_bytes()).map_err(|error| failed("write", &path, error))
@@ -80,8 +86,12 @@ impl Identity {
     /// # Errors
     /// When the certificate carries no name of ours.
     pub fn subject(&self) -> Result<(String, Subject), IdentityError> {
-        Subject::of_certificate(&self.leaf()?)
-            .ok_or_else(|| IdentityError::unusable("our certificate", "it carries no SPIFFE id of a node, an operator or a coordinator"))
+        Subject::of_certificate(&self.leaf()?).ok_or_else(|| {
+            IdentityError::unusable(
+                "our certificate",
+                "it carries no SPIFFE id of a node, an operator or a coordinator",
+            )
+        })
     }
 
     /// When the certificate ends.
@@ -100,7 +110,10 @@ impl Identity {
         let leaf = self.leaf()?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&leaf)
             .map_err(|error| IdentityError::unusable("our certificate", error))?;
-        Ok((system_time(parsed.validity().not_before.timestamp()), system_time(parsed.validity().not_after.timestamp())))
+        Ok((
+            system_time(parsed.validity().not_before.timestamp()),
+            system_time(parsed.validity().not_after.timestamp()),
+        ))
     }
 
     pub(crate) fn leaf(&self) -> Result<CertificateDer<'static>, IdentityError> {
@@ -109,12 +122,14 @@ impl Identity {
     }
 
     pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes()).collect();
+        let certificates: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes()).collect();
         certificates.map_err(|error| IdentityError::unusable("our certificate", error))
     }
 
     pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
-        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|error| IdentityError::unusable("our private key", error))
+        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
+            .map_err(|error| IdentityError::unusable("our private key", error))
     }
 
     pub(crate) fn authority(&self) -> Result<CertificateDer<'static>, IdentityError> {
@@ -139,7 +154,11 @@ impl Identity {
             match block.lines().next() {
                 Some("-----BEGIN PRIVATE KEY-----") => key_pem = Some(block),
                 Some("-----BEGIN CERTIFICATE-----") => certificates.push(block),
-                Some(_) | None => return Err("it holds a section that is neither a certificate nor a PKCS #8 key".to_owned()),
+                Some(_) | None => {
+                    return Err(
+                        "it holds a section that is neither a certificate nor a PKCS #8 key".to_owned()
+                    );
+                }
             }
         }
         let key_pem = key_pem.ok_or("it holds no private key")?;

@@ -62,10 +62,16 @@ pub async fn renew(channel: Channel, identity: &Identity) -> Result<Identity, Id
     let mut request = tonic::Request::new(v1::RenewRequest { csr_pem });
     request.set_timeout(CALL_TIMEOUT);
     let answer = EnrollmentClient::new(channel).renew(request).await.map_err(refused)?.into_inner();
-    let renewed =
-        Identity { certificate_pem: answer.certificate_pem, key_pem, authority_pem: identity.authority_pem.clone() };
+    let renewed = Identity {
+        certificate_pem: answer.certificate_pem,
+        key_pem,
+        authority_pem: identity.authority_pem.clone(),
+    };
     if renewed.subject()? != identity.subject()? {
-        return Err(IdentityError::unusable("the coordinator's answer", "its certificate is for another name than ours"));
+        return Err(IdentityError::unusable(
+            "the coordinator's answer",
+            "its certificate is for another name than ours",
+        ));
     }
     super::tls::client(renewed.authority()?, Some(&renewed))?;
     Ok(renewed)
@@ -87,10 +93,16 @@ pub fn request_certificate() -> Result<(String, String), IdentityError> {
 }
 
 /// Checks the answer before anything is kept: our authority, our name, our key.
-fn accept(answer: v1::JoinResponse, key_pem: String, subject: &Subject, token: &Token) -> Result<Identity, IdentityError> {
+fn accept(
+    answer: v1::JoinResponse,
+    key_pem: String,
+    subject: &Subject,
+    token: &Token,
+) -> Result<Identity, IdentityError> {
     use sha2::{Digest as _, Sha256};
     let wrong = |detail: &str| IdentityError::unusable("the coordinator's answer", detail);
-    let identity = Identity { certificate_pem: answer.certificate_pem, key_pem, authority_pem: answer.authority_pem };
+    let identity =
+        Identity { certificate_pem: answer.certificate_pem, key_pem, authority_pem: answer.authority_pem };
     if Sha256::digest(identity.authority()?).as_slice() != token.authority.0 {
         return Err(wrong("its authority is not the one that the token names"));
     }
@@ -102,6 +114,9 @@ fn accept(answer: v1::JoinResponse, key_pem: String, subject: &Subject, token: &
 }
 
 fn refused(status: Status) -> IdentityError {
-    let retryable = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::ResourceExhausted);
+    let retryable = matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::ResourceExhausted
+    );
     IdentityError::Refused { message: status.message().to_owned(), retryable }
 }

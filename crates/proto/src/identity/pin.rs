@@ -19,10 +19,14 @@ use tokio_rustls::TlsConnector;
 ///
 /// # Errors
 /// [`IdentityError::WrongAuthority`] when it is another authority; nothing was sent to it then but the handshake.
-pub(super) async fn find_authority(address: &str, fingerprint: Digest) -> Result<CertificateDer<'static>, IdentityError> {
+pub(super) async fn find_authority(
+    address: &str,
+    fingerprint: Digest,
+) -> Result<CertificateDer<'static>, IdentityError> {
     let unreachable = |detail: String| IdentityError::Unreachable { address: address.to_owned(), detail };
     let verifier = Arc::new(PinVerifier { fingerprint, provider: tls::provider(), found: Mutex::new(None) });
-    let connector = TlsConnector::from(tls::client_with(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>));
+    let connector =
+        TlsConnector::from(tls::client_with(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>));
     let meeting = async {
         let stream = TcpStream::connect(address).await.map_err(|error| unreachable(error.to_string()))?;
         let met = connector.connect(tls::server_name(), stream).await;
@@ -32,7 +36,10 @@ pub(super) async fn find_authority(address: &str, fingerprint: Digest) -> Result
         .await
         .map_err(|_| unreachable(format!("no TLS handshake within {} s", CONNECT_TIMEOUT.as_secs())))??;
     let found = verifier.found.lock().unwrap_or_else(PoisonError::into_inner).take();
-    found.ok_or_else(|| IdentityError::WrongAuthority { address: address.to_owned(), detail: "it showed no authority".to_owned() })
+    found.ok_or_else(|| IdentityError::WrongAuthority {
+        address: address.to_owned(),
+        detail: "it showed no authority".to_owned(),
+    })
 }
 
 /// Trusts the one authority whose fingerprint the token names, and keeps its certificate.
@@ -53,7 +60,8 @@ impl ServerCertVerifier for PinVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let pinned = others.iter().find(|other| Sha256::digest(other).as_slice() == self.fingerprint.0);
-        let authority = pinned.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?.clone().into_owned();
+        let authority =
+            pinned.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?.clone().into_owned();
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone())?;
         let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
@@ -79,7 +87,12 @@ impl ServerCertVerifier for PinVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -105,7 +105,12 @@ async fn accept_all(listener: TcpListener, tls: ServerTls, ready: mpsc::Sender<i
     }
 }
 
-async fn handshake(stream: TcpStream, acceptor: TlsAcceptor, ready: mpsc::Sender<io::Result<TlsIo>>, permit: OwnedSemaphorePermit) {
+async fn handshake(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    ready: mpsc::Sender<io::Result<TlsIo>>,
+    permit: OwnedSemaphorePermit,
+) {
     // Heartbeats and small replies must not wait for Nagle; an old kernel that refuses is no reason to refuse too.
     let _ = stream.set_nodelay(true);
     if let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {

@@ -30,7 +30,10 @@ fn roots(authority: CertificateDer<'static>) -> Result<Arc<RootCertStore>, Ident
 }
 
 /// A client that trusts only `authority`, with our certificate where we have one already.
-pub(super) fn client(authority: CertificateDer<'static>, ours: Option<&Identity>) -> Result<Arc<ClientConfig>, IdentityError> {
+pub(super) fn client(
+    authority: CertificateDer<'static>,
+    ours: Option<&Identity>,
+) -> Result<Arc<ClientConfig>, IdentityError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("ring has TLS 1.3")
