@@ -44,6 +44,10 @@ use serde::{Deserialize, Serialize};
 use state::{Current, FailedSwap, Leaving, Phase, Run, Swap};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// One pass may make the next thing due (a start, then the swap beside it). Four are the longest chain there is
+/// and one to see the rest; what a longer one would leave undone is done by the next step.
+const SETTLE_PASSES_MAX: u32 = 5;
+
 /// One instance on one node. Persisted whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
@@ -143,10 +147,16 @@ impl Instance {
 
     /// Does whatever the plan, the parts and the time call for. Nothing where nothing is due.
     fn settle(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
-        self.stop_overdue_drains(now, effects);
-        self.judge_swap(now, effects);
-        self.follow_target(now, effects);
-        self.try_due(now, effects);
+        for _ in 0..SETTLE_PASSES_MAX {
+            let said = effects.len();
+            self.stop_overdue_drains(now, effects);
+            self.judge_swap(now, effects);
+            self.follow_target(now, effects);
+            self.try_due(now, effects);
+            if effects.len() == said {
+                return;
+            }
+        }
     }
 
     /// Brings the parts in line with the plan.
@@ -176,9 +186,11 @@ impl Instance {
             }
             Current::Failed { plan, .. }
                 if plan.release == target.release && plan.attempt >= target.attempt => {}
+            // It can serve at once: it is started first, and the other release comes by a swap.
+            Current::Staged { retry, .. } if retry.at.is_none() => {}
             Current::Fetching { .. } | Current::Staged { .. } | Current::Failed { .. } if given_up => {}
             Current::Fetching { .. } | Current::Staged { .. } | Current::Failed { .. } => {
-                self.install(target, effects)
+                self.install(target, effects);
             }
             Current::Parked { .. } => {}
             Current::Running(run) if run.plan.release == target.release => {
@@ -195,21 +207,23 @@ impl Instance {
 
     /// Tries again what waited for a time or for a run to be gone.
     fn try_due(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
-        let parked_for_swap = self.swap.as_ref().is_some_and(|swap| match swap.phase {
-            Phase::StoppingOld => true,
+        // A candidate holds the fixed port, or is about to serve.
+        let held_by_swap = self.swap.as_ref().is_some_and(|swap| match swap.phase {
+            Phase::StoppingOld | Phase::Steering { .. } => true,
             Phase::Confirming { .. } => swap.stop_first,
-            Phase::Staging { .. } | Phase::Steering { .. } => false,
+            Phase::Staging { .. } => false,
         });
         match &mut self.current {
             Current::Fetching { plan, retry } if retry.is_due(now) => {
                 retry.at = None;
                 effects.push(Effect::Stage(plan.clone()));
             }
+            Current::Staged { .. } | Current::Parked { .. } if held_by_swap => {}
             Current::Staged { retry, .. } if retry.at.is_none() || retry.is_due(now) => {
-                self.start_current(effects)
+                self.start_current(effects);
             }
-            Current::Parked { .. } if !parked_for_swap => self.unpark(effects),
-            Current::Fetching { .. } | Current::Staged { .. } | Current::Parked { .. } => {}
+            Current::Parked { .. } => self.unpark(effects),
+            Current::Fetching { .. } | Current::Staged { .. } => {}
             Current::Absent | Current::Running(_) | Current::Failed { .. } => {}
         }
         match self.swap.as_mut().map(|swap| (&swap.plan, &mut swap.phase)) {

@@ -23,12 +23,13 @@ impl Instance {
         if let Some(highest) = alive.keys().next_back() {
             self.last_run = self.last_run.max(*highest);
         }
+        // What ends is said before what begins, so that no two are asked to serve.
+        self.resume_leaving(alive, now, effects);
+        self.stop_strangers(alive, effects);
         let was_running = self.current.run().is_some_and(|run| run.started);
         self.resume_current(alive, now, effects);
         let current_lost = was_running && self.current.run().is_none();
         self.resume_swap(alive, current_lost, now, effects);
-        self.resume_leaving(alive, now, effects);
-        self.stop_strangers(alive, effects);
     }
 
     fn resume_current(&mut self, alive: &Alive, now: BootMs, effects: &mut Vec<Effect>) {
@@ -71,9 +72,11 @@ impl Instance {
                 *deadline = (*deadline).min(longest);
                 match (alive.get(&run.number), run.started) {
                     (Some(found), _) => resume_candidate(run, found, now, effects),
-                    (None, false) => {
+                    (None, false) if beside.is_some() || swap.stop_first => {
                         effects.push(Effect::Start { run: run.number, plan: run.plan.clone(), beside });
                     }
+                    // There is nothing to start it beside any more: the release before comes up first.
+                    (None, false) => self.candidate_not_found(true, effects),
                     (None, true) => self.candidate_not_found(current_lost, effects),
                 }
             }

@@ -24,13 +24,18 @@ impl Instance {
             Some(Swap { plan, stop_first, phase: Phase::Staging { retry: Retry::default(), deadline } });
     }
 
-    /// Staging → Confirming beside the old release; or → StoppingOld where both need a fixed port.
+    /// Staging → Confirming beside the old release; or → StoppingOld where both need a fixed port; or → (none) where
+    /// the old release has lost its run meanwhile: there is nothing to start beside, so it takes the place.
     pub(super) fn candidate_fetched(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
         let Some(swap) = &mut self.swap else { return };
         match swap.phase {
             Phase::Staging { .. } if swap.stop_first => {
                 swap.phase = Phase::StoppingOld;
                 self.park(effects);
+            }
+            Phase::Staging { .. } if self.current.run().is_none() => {
+                self.current = Current::Staged { plan: swap.plan.clone(), retry: Retry::default() };
+                self.swap = None;
             }
             Phase::Staging { .. } => self.start_candidate(now, effects),
             Phase::StoppingOld | Phase::Confirming { .. } | Phase::Steering { .. } => {}

@@ -1,0 +1,212 @@
+//! Stories of one instance as scripts: each line is what happens, then what must be done and what is reported.
+
+mod properties;
+mod stories;
+
+use super::{AdoptedRun, Effect, Event, Instance};
+use baton_model::artifact::{Artifact, ArtifactFormat};
+use baton_model::id::{Digest, PortName, ReleaseNumber, RunNumber, ServiceName, Version};
+use baton_model::observed::Exit;
+use baton_model::plan::InstancePlan;
+use baton_model::rollout::{OnFailure, RolloutPolicy, Strategy};
+use baton_model::spec::{
+    Amount, Check, Checks, Count, LogPolicy, Placement, Port, PortKind, Probe, RestartMode, RestartPolicy,
+    ServiceSpec, StopPolicy, StopSignal,
+};
+use baton_model::time::{BootMs, Millis};
+use std::collections::BTreeMap;
+
+/// What kind of service a story is about.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    fixed: bool,
+    checks: bool,
+    restart: RestartMode,
+}
+
+const SOCKET: Kind = Kind { fixed: false, checks: true, restart: RestartMode::Always };
+const FIXED: Kind = Kind { fixed: true, ..SOCKET };
+const UNCHECKED: Kind = Kind { checks: false, ..SOCKET };
+const NEVER: Kind = Kind { restart: RestartMode::Never, ..SOCKET };
+const ON_FAILURE: Kind = Kind { restart: RestartMode::OnFailure, ..SOCKET };
+
+fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
+    let port = if kind.fixed { PortKind::Fixed { port: 80 } } else { PortKind::Socket { port: 80 } };
+    let web = || PortName::new("web").expect("a valid name");
+    let check = Check {
+        probe: Probe::Tcp { port: web() },
+        interval: Millis::secs(1),
+        timeout: Millis::secs(1),
+        rise: 1,
+        fall: 3,
+    };
+    let spec = ServiceSpec {
+        name: ServiceName::new("web").expect("a valid name"),
+        exec: vec!["server".to_owned()],
+        env: BTreeMap::new(),
+        ports: BTreeMap::from([(web(), Port { kind: port })]),
+        checks: Checks { startup: None, readiness: kind.checks.then_some(check), liveness: None },
+        stop: StopPolicy { signal: StopSignal::Sigterm, timeout: Millis::secs(10), drain: Millis::secs(30) },
+        restart: RestartPolicy {
+            mode: kind.restart,
+            base: Millis(100),
+            max: Millis::secs(30),
+            reset_after: Millis::secs(60),
+            crash_loop_after: 3,
+        },
+        placement: Placement {
+            count: Count::Replicas(1),
+            require: BTreeMap::new(),
+            spread: None,
+            lost_after: Millis::secs(60),
+        },
+        min_available: Amount::Number(0),
+        rollout: RolloutPolicy {
+            strategy: Strategy::Rolling,
+            batch: Amount::Number(1),
+            max_unavailable: Amount::Number(1),
+            zone_at_a_time: false,
+            first_zone_bake: Millis::ZERO,
+            min_healthy: Millis::ZERO,
+            healthy_deadline: Millis::secs(60),
+            progress_deadline: Millis::secs(120),
+            failure_tolerance: Amount::Number(0),
+            on_failure: OnFailure::RollBack,
+            approve_before: Vec::new(),
+        },
+        logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+    };
+    let digest = Digest([u8::try_from(release % 256).expect("below 256"); 32]);
+    InstancePlan {
+        release: ReleaseNumber(release),
+        version: Version::new(format!("{release}.0")).expect("a valid version"),
+        attempt,
+        artifact: Artifact { digest, size_bytes: 1, format: ArtifactFormat::Tar, unpacked_bytes: 1 },
+        spec,
+    }
+}
+
+fn instance() -> Instance {
+    Instance::new("web.1".parse().expect("a valid instance"))
+}
+
+fn found(release: u64, pid: Option<u32>) -> AdoptedRun {
+    AdoptedRun {
+        release: ReleaseNumber(release),
+        pid,
+        ports: BTreeMap::new(),
+        restarts: 0,
+        last_exit: None,
+        crash_loop: false,
+    }
+}
+
+/// An event from its line. `plan 2`, `plan 2 1` (attempt), `plan none`, `resumed 1=1 2=2` (run=release), `staged 2`,
+/// `stage-failed 2` (`stage-failed! 2`: trying again will not help), `started 1`, `start-failed 1`, `crashed 1`,
+/// `crash-loop 1`, `ended 1 0` (run, code; it stays down), `ready 1`, `unready 1`, `not-live 1`, `steered 2`,
+/// `drained 1`, `stopped 1`, `lost 1`, `timer`.
+fn event(kind: Kind, line: &str) -> Event {
+    let mut words = line.split_whitespace();
+    let verb = words.next().expect("a verb");
+    let rest: Vec<&str> = words.collect();
+    let number = |at: usize| rest[at].parse::<u64>().expect("a number");
+    let run = || RunNumber(number(0));
+    let ended = |code, restart_in, crash_loop| Event::Exited {
+        run: run(),
+        exit: Exit::Code(code),
+        restarts: 1,
+        restart_in,
+        crash_loop,
+    };
+    match verb {
+        "plan" if rest[0] == "none" => Event::Plan(None),
+        "plan" => {
+            let attempt = rest.get(1).map_or(0, |text| text.parse().expect("a number"));
+            Event::Plan(Some(Box::new(plan(kind, number(0), attempt))))
+        }
+        "resumed" => Event::Resumed(
+            rest.iter()
+                .map(|pair| {
+                    let (run, release) = pair.split_once('=').expect("run=release");
+                    let run: u64 = run.parse().expect("a number");
+                    let pid = u32::try_from(100 + run).expect("a pid");
+                    (RunNumber(run), found(release.parse().expect("a number"), Some(pid)))
+                })
+                .collect(),
+        ),
+        "staged" => Event::Staged(ReleaseNumber(number(0))),
+        "stage-failed" | "stage-failed!" => Event::StageFailed {
+            release: ReleaseNumber(number(0)),
+            reason: "no bytes".to_owned(),
+            retry: verb == "stage-failed",
+        },
+        "started" => {
+            let pid = u32::try_from(100 + number(0)).expect("a pid");
+            Event::Started { run: run(), pid, ports: BTreeMap::new() }
+        }
+        "start-failed" => Event::StartFailed { run: run(), reason: "address in use".to_owned() },
+        "crashed" => ended(1, Some(Millis(100)), false),
+        "crash-loop" => ended(1, Some(Millis::secs(5)), true),
+        "ended" => ended(i32::try_from(number(1)).expect("a code"), None, false),
+        "ready" => Event::Health { run: run(), ready: true, detail: "ok".to_owned() },
+        "unready" => Event::Health { run: run(), ready: false, detail: "503".to_owned() },
+        "not-live" => Event::NotLive { run: run(), detail: "hangs".to_owned() },
+        "steered" => Event::Steered(run()),
+        "drained" => Event::Drained { run: run(), cut: 0 },
+        "stopped" => Event::Stopped { run: run(), killed: false },
+        "lost" => Event::ShimLost(run()),
+        "timer" => Event::Timer,
+        other => panic!("no such line: {other}"),
+    }
+}
+
+/// Effects in a line; notes are for people and left out.
+fn effects_line(effects: &[Effect]) -> String {
+    let words = effects.iter().filter_map(|effect| match effect {
+        Effect::Stage(plan) => Some(format!("stage {}", plan.release)),
+        Effect::Start { run, plan, beside: None } => Some(format!("start {run}={}", plan.release)),
+        Effect::Start { run, plan, beside: Some(beside) } => {
+            Some(format!("start {run}={} beside {beside}", plan.release))
+        }
+        Effect::Check { run, .. } => Some(format!("check {run}")),
+        Effect::Steer { run, from: None } => Some(format!("steer {run}")),
+        Effect::Steer { run, from: Some(from) } => Some(format!("steer {run} from {from}")),
+        Effect::Drain { run, within } => Some(format!("drain {run} {within}")),
+        Effect::Stop { run, .. } => Some(format!("stop {run}")),
+        Effect::Restart { run, .. } => Some(format!("restart {run}")),
+        Effect::Forget(run) => Some(format!("forget {run}")),
+        Effect::Note { .. } => None,
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// What is reported, in a line.
+fn observed_line(instance: &Instance, now: BootMs) -> String {
+    match instance.observe(now) {
+        None => "nothing".to_owned(),
+        Some((seen, _)) => {
+            let swap = seen.swap.map_or_else(String::new, |swap| format!(", {} {}", swap.phase, swap.to));
+            format!("{} {}{swap}", seen.state, seen.release)
+        }
+    }
+}
+
+/// Runs a story: lines of `[+seconds] event -> effects | observed`. The machine is written and read back between
+/// any two lines, as it is on a node.
+fn check(kind: Kind, story: &str) {
+    let mut instance = instance();
+    let mut now = BootMs(1000);
+    for line in story.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (before, expected) = line.split_once("->").expect("a line has `->`");
+        let mut before = before.trim();
+        if let Some((wait, rest)) = before.strip_prefix('+').and_then(|text| text.split_once(' ')) {
+            now = now.plus(Millis::secs(wait.parse().expect("seconds")));
+            before = rest;
+        }
+        let effects = instance.step(event(kind, before), now);
+        let got = format!("{} | {}", effects_line(&effects), observed_line(&instance, now));
+        assert_eq!(got.trim(), expected.trim(), "\nafter `{before}` in this story:\n{story}");
+        let stored = serde_json::to_string(&instance).expect("an instance can be written");
+        instance = serde_json::from_str(&stored).expect("an instance can be read back");
+    }
+}
