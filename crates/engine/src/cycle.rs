@@ -10,7 +10,7 @@ use crate::outcome::{Assignments, EventDraft, Outcome};
 use crate::progress::{Progress, ServiceProgress};
 use baton_model::desired::Desired;
 use baton_model::event::Severity;
-use baton_model::id::{Generation, NodeName, Revision, ServiceName};
+use baton_model::id::{Generation, InstanceId, NodeName, Revision, ServiceName};
 use baton_model::observed::Observed;
 use baton_model::report::Report;
 use baton_model::time::{Millis, UnixMs};
@@ -44,6 +44,25 @@ pub struct PlanRecord {
     pub generation: Generation,
     /// Its instances.
     pub assignments: Assignments,
+    /// The generation that gave each instance its present assignment.
+    #[serde(default)]
+    pub changed: BTreeMap<InstanceId, Generation>,
+}
+
+impl PlanRecord {
+    /// The instances whose present assignment is newer than a plan of this generation.
+    fn newer_than(&self, generation: Generation) -> impl Iterator<Item = &InstanceId> {
+        self.changed.iter().filter(move |(_, changed)| **changed > generation).map(|(id, _)| id)
+    }
+
+    /// The record that follows this one.
+    fn followed_by(&self, generation: Generation, assignments: Assignments) -> Self {
+        let changed = assignments.iter().map(|(id, assignment)| {
+            let kept = self.changed.get(id).filter(|_| self.assignments.get(id) == Some(assignment));
+            (id.clone(), kept.copied().unwrap_or(generation))
+        });
+        Self { generation, changed: changed.collect(), assignments }
+    }
 }
 
 /// One write with its precondition: the revision the record was read at (0: it did not exist).
@@ -125,7 +144,8 @@ impl Cycle {
             revisions.insert(name.clone(), record.revision);
             progress.insert(name, record.value);
         }
-        let input = Input { desired: &desired, observed, progress: &progress, now };
+        let unconfirmed = unconfirmed(&plans, observed);
+        let input = Input { desired: &desired, observed, progress: &progress, unconfirmed: &unconfirmed, now };
         let outcome = decide(&input);
         let violations = audit(&input, &outcome);
         self.now = now;
@@ -211,6 +231,15 @@ impl Cycle {
     }
 }
 
+/// What the nodes that are behind their stored plans have not confirmed.
+fn unconfirmed(plans: &BTreeMap<NodeName, Versioned<PlanRecord>>, observed: &Observed) -> BTreeSet<InstanceId> {
+    let behind = plans.iter().filter_map(|(name, plan)| {
+        let has = observed.nodes.get(name).map_or(Generation(0), |node| node.generation);
+        (has < plan.value.generation).then(|| plan.value.newer_than(has))
+    });
+    behind.flatten().cloned().collect()
+}
+
 /// Progress is written first: plans are a pure function of it, so a crash in between heals on the next run.
 fn progress_writes(
     progress: BTreeMap<ServiceName, Option<ServiceProgress>>,
@@ -230,22 +259,22 @@ fn plan_writes(
 ) -> BTreeMap<NodeName, PlanRecord> {
     let mut send = BTreeMap::new();
     let has = |node: &NodeName| observed.nodes.get(node).map_or(Generation(0), |node| node.generation);
-    let mut change = |node: NodeName, revision, old: Generation, assignments| {
-        let record = PlanRecord { generation: old.max(has(&node)).next(), assignments };
+    let mut change = |node: NodeName, revision, old: &PlanRecord, assignments| {
+        let record = old.followed_by(old.generation.max(has(&node)).next(), assignments);
         writes.push_back(Write::Plan(node.clone(), revision, record.clone()));
         record
     };
     for (node, Versioned { revision, value }) in stored {
         let wanted = assignments.remove(&node).unwrap_or_default();
         if wanted != value.assignments || has(&node) > value.generation {
-            let record = change(node.clone(), revision, value.generation, wanted);
+            let record = change(node.clone(), revision, &value, wanted);
             send.insert(node, record);
         } else if observed.nodes.get(&node).is_some_and(|seen| seen.generation < value.generation) {
             send.insert(node, value);
         }
     }
     for (node, wanted) in assignments {
-        let record = change(node.clone(), Revision(0), Generation(0), wanted);
+        let record = change(node.clone(), Revision(0), &PlanRecord::default(), wanted);
         send.insert(node, record);
     }
     send

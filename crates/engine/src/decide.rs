@@ -40,7 +40,7 @@ fn decide_service<'a>(input: &Input<'a>, name: &'a ServiceName, nodes: &'a Nodes
     let stored = input.progress.get(name);
     let gone = Service { name: name.clone(), releases: BTreeMap::new(), request: None, control: Default::default(), removed: true };
     let service = input.desired.services.get(name).unwrap_or(&gone);
-    let mut turn = Turn::open(name, service, nodes, input.now, stored.map(working_copy).unwrap_or_default());
+    let mut turn = Turn::open(input, service, nodes, stored.map(working_copy).unwrap_or_default());
     let mut rounds = 0;
     loop {
         let before = turn.memory.clone();

@@ -1,7 +1,7 @@
 //! Why everything stands as it stands: the report of one service, from its turn.
 
 use crate::rollout;
-use crate::turn::{Turn, settled};
+use crate::turn::Turn;
 use baton_model::observed::{InstanceState, SwapPhase};
 use baton_model::report::{Health, ServiceReport, Subject, Waiting};
 
@@ -23,7 +23,7 @@ pub(crate) fn of(turn: &Turn<'_>) -> ServiceReport {
 fn health(turn: &Turn<'_>) -> Health {
     let budget = &turn.budget;
     let changing = turn.memory.slots.iter().any(|(number, slot)| {
-        slot.retiring || turn.seen.get(number).is_none_or(|seen| !settled(seen, slot))
+        slot.retiring || !turn.settled(*number, slot)
     });
     if turn.rollout().is_some() {
         Health::Changing

@@ -2,6 +2,7 @@
 //! of the service's instances, and what the rooms say: wishes for places, reasons to wait, events, the time to wake.
 
 use crate::budget::Budget;
+use crate::input::Input;
 use crate::nodes::Nodes;
 use crate::outcome::EventDraft;
 use crate::progress::{RolloutProgress, ServiceProgress, Slot, StageProgress};
@@ -49,6 +50,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) ended: Vec<RolloutReport>,
     /// What is seen of each slot on its node.
     pub(crate) seen: BTreeMap<u64, &'a InstanceObserved>,
+    /// Slots whose node has not confirmed what they should run: what is seen of them may be older.
+    unconfirmed: BTreeSet<u64>,
     pub(crate) budget: Budget,
     pub(crate) wishes: Vec<Wish>,
     pub(crate) waiting: Vec<Waiting>,
@@ -58,15 +61,19 @@ pub(crate) struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     /// Opens the turn of a service.
-    pub(crate) fn open(name: &'a ServiceName, service: &'a Service, nodes: &'a Nodes<'a>, now: UnixMs, memory: ServiceProgress) -> Self {
+    pub(crate) fn open(input: &Input<'a>, service: &'a Service, nodes: &'a Nodes<'a>, memory: ServiceProgress) -> Self {
+        let name = &service.name;
+        let first = InstanceId { service: name.clone(), slot: 0 };
+        let last = InstanceId { service: name.clone(), slot: u64::MAX };
         let mut turn = Self {
             name,
             service,
             nodes,
-            now,
+            now: input.now,
             memory,
             ended: Vec::new(),
             seen: BTreeMap::new(),
+            unconfirmed: input.unconfirmed.range(first..=last).map(|id| id.slot).collect(),
             budget: Budget::default(),
             wishes: Vec::new(),
             waiting: Vec::new(),
@@ -159,7 +166,18 @@ impl<'a> Turn<'a> {
     /// or one in which the old process serves until the new one is ready.
     pub(crate) fn secure(&self, number: u64, slot: &Slot) -> bool {
         let Some(seen) = self.seen.get(&number) else { return false };
-        self.available(number, slot) && (settled(seen, slot) || self.overlaps(seen.release, slot.release))
+        self.available(number, slot) && (self.settled(number, slot) || self.overlaps(seen.release, slot.release))
+    }
+
+    /// Its node knows what it should run, and no change is under way: it runs that, or the change has failed and nothing
+    /// more is tried.
+    pub(crate) fn settled(&self, number: u64, slot: &Slot) -> bool {
+        self.confirmed(number) && self.seen.get(&number).is_some_and(|seen| settled(seen, slot))
+    }
+
+    /// What is seen of a slot is not older than what it was last given.
+    pub(crate) fn confirmed(&self, number: u64) -> bool {
+        !self.unconfirmed.contains(&number)
     }
 
     /// A change between these releases keeps the old process serving until the new one is ready. A fixed port makes
@@ -178,6 +196,7 @@ impl<'a> Turn<'a> {
             slot.release = release;
             slot.attempt += 1;
             slot.assigned_at = now;
+            self.unconfirmed.insert(number);
         }
     }
 
@@ -303,8 +322,7 @@ impl RolloutProgress {
     }
 }
 
-/// No change is under way in the slot: it runs what it should, or the change has failed and nothing more is tried.
-pub(crate) fn settled(seen: &InstanceObserved, slot: &Slot) -> bool {
+fn settled(seen: &InstanceObserved, slot: &Slot) -> bool {
     match &seen.swap {
         None => seen.release == slot.release,
         Some(swap) => match swap.phase {

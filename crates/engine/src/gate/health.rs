@@ -35,6 +35,7 @@ pub(crate) fn ask(turn: &Turn<'_>, number: u64, slot: &Slot, min_healthy: Millis
         };
     }
     match turn.seen.get(&number) {
+        Some(_) if !turn.confirmed(number) => Health::Coming("its node has not confirmed its plan yet".to_owned()),
         None => Health::Coming("its node has not reported it yet".to_owned()),
         Some(seen) => judge(seen, slot, min_healthy, turn.now),
     }
@@ -61,9 +62,9 @@ fn judge(seen: &InstanceObserved, slot: &Slot, min_healthy: Millis, now: UnixMs)
         return Health::Failed(with_reason("it is in a crash loop", &seen.reason));
     }
     match (seen.state, seen.ready_since) {
-        // Readiness may be older than the change: a swap does not break it. The slot's own time is the later bound.
+        // Readiness is that of a run, and a swap makes a new one, so it is never older than the release.
         (InstanceState::Ready, Some(since)) => {
-            let healthy_at = since.max(slot.assigned_at).plus(min_healthy);
+            let healthy_at = since.plus(min_healthy);
             if healthy_at <= now { Health::Healthy } else { Health::Settling(healthy_at) }
         }
         (InstanceState::Failed, _) => Health::Failed(with_reason("it cannot run", &seen.reason)),
