@@ -9,6 +9,8 @@ pub mod audit;
 pub mod budget;
 pub mod cycle;
 mod decide;
+#[cfg(any(test, feature = "fleet"))]
+pub mod fleet;
 mod gate;
 mod heal;
 pub mod input;
@@ -21,6 +23,8 @@ mod report;
 mod retire;
 mod rollout;
 mod scale;
+#[cfg(test)]
+mod stories;
 mod turn;
 
 pub use audit::audit;

@@ -6,6 +6,10 @@ use crate::turn::Turn;
 use baton_model::observed::{InstanceObserved, InstanceState, SwapPhase};
 use baton_model::time::{Millis, UnixMs};
 
+/// An instance that cannot run is retried by its agent: a port may still be in use, a download may have broken off.
+/// Only after this long does a rollout take it for a failure.
+pub(crate) const CANNOT_RUN_GRACE: Millis = Millis::secs(10);
+
 /// How an instance stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
@@ -67,7 +71,9 @@ fn judge(seen: &InstanceObserved, slot: &Slot, min_healthy: Millis, now: UnixMs)
             let healthy_at = since.plus(min_healthy);
             if healthy_at <= now { Health::Healthy } else { Health::Settling(healthy_at) }
         }
-        (InstanceState::Failed, _) => Health::Failed(with_reason("it cannot run", &seen.reason)),
+        (InstanceState::Failed, _) if now >= slot.assigned_at.plus(CANNOT_RUN_GRACE) => {
+            Health::Failed(with_reason("it cannot run", &seen.reason))
+        }
         (state, _) => Health::Coming(with_reason(&format!("it is {state}"), &seen.reason)),
     }
 }

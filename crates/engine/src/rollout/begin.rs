@@ -9,15 +9,16 @@ use baton_model::rollout::{RolloutKind, RolloutOutcome};
 
 /// Takes up the operator's latest request, where it is newer than the rollout that is remembered. The new rollout
 /// starts from wherever the slots are; what it goes back to is the stable release.
-pub(super) fn take_request(turn: &mut Turn<'_>) {
-    let Some(request) = &turn.service.request else { return };
+/// `true` when it did: the budget is then counted anew before the first stage begins.
+pub(super) fn take_request(turn: &mut Turn<'_>) -> bool {
+    let Some(request) = &turn.service.request else { return false };
     if turn.memory.rollout.as_ref().is_some_and(|rollout| rollout.id >= request.id) {
-        return;
+        return false;
     }
     let Some(release) = turn.release(request.to) else {
         let reason = format!("release {} was asked for and is not kept any more: deploy it again", request.to);
         turn.wait(Subject::Rollout, "release", reason, None);
-        return;
+        return false;
     };
     if turn.rollout().is_some() {
         finish::end(turn, RolloutOutcome::Superseded, format!("rollout {} took its place", request.id));
@@ -51,6 +52,7 @@ pub(super) fn take_request(turn: &mut Turn<'_>) {
     );
     turn.memory.rollout = Some(rollout);
     turn.tell(Severity::Info, "rollout-started", message);
+    true
 }
 
 /// Turns a rollout round: the stages that were not begun are dropped, the one under way ends, and new ones bring every

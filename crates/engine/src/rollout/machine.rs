@@ -53,7 +53,10 @@ pub(super) fn step(turn: &mut Turn<'_>) {
     };
     let held = hold::paused(&turn.service.control, rollout);
     let started = rollout.stages[index].started_at.is_some();
-    if !started && (held || !start(turn, index)) {
+    if !started {
+        if !held {
+            start(turn, index);
+        }
         return;
     }
     if !held {
@@ -70,12 +73,12 @@ fn wait_held(turn: &mut Turn<'_>, reason: String) {
     turn.wait(Subject::Rollout, "failed", format!("{reason}: {advice}"), None);
 }
 
-/// Begins a stage once its gate is open.
-fn start(turn: &mut Turn<'_>, index: usize) -> bool {
+/// Begins a stage once its gate is open; the next round works on it.
+fn start(turn: &mut Turn<'_>, index: usize) {
     let now = turn.now;
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
     let control = &turn.service.control;
-    let Some(rollout) = turn.memory.rollout.as_mut() else { return false };
+    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
     let stage = &rollout.stages[index];
     let title = stage.title.clone();
     if hold::unapproved(control, rollout, stage, number) {
@@ -88,14 +91,13 @@ fn start(turn: &mut Turn<'_>, index: usize) -> bool {
             turn.tell(Severity::Info, "rollout-paused", message);
         }
         turn.wait(Subject::Stage(number), "approval", reason, None);
-        return false;
+        return;
     }
     let stage = &mut rollout.stages[index];
     stage.started_at = Some(now);
     rollout.progressed_at = now;
     let message = format!("{}: stage {number} begins: {title}", turn.name);
     turn.tell(Severity::Info, "stage-started", message);
-    true
 }
 
 /// Gives the goal to as many of the cohort as the budget allows, and asks for places where the stage places.
@@ -167,6 +169,7 @@ fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Tally {
                     fail_slot(&mut tally, &stage, *number, why);
                 } else {
                     tally.open += 1;
+                    turn.wake(Some(slot.assigned_at.plus(health::CANNOT_RUN_GRACE)));
                     turn.wait(subject, "health", what, Some(deadline));
                 }
             }

@@ -27,7 +27,9 @@ pub(crate) use finish::describe;
 
 /// Brings the rollout of one service as far as it may go now.
 pub(crate) fn run(turn: &mut Turn<'_>) {
-    begin::take_request(turn);
+    if begin::take_request(turn) {
+        return;
+    }
     if turn.rollout().is_none() {
         control::reopen(turn);
     }
