@@ -3,13 +3,17 @@
 //! `main` is arguments, telemetry, one command, and its exit code. The shim comes first, before anything
 //! that allocates threads or a runtime, since it must stay as small as it can.
 
+mod api;
 mod args;
 mod commands;
 mod contexts;
+mod diagnostics;
 mod exit;
 mod fault;
 mod global;
 mod live;
+mod pack;
+mod release;
 mod show;
 
 use args::Cli;

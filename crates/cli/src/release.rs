@@ -1,0 +1,108 @@
+//! A release in the making: a service file that was read and found right, and its artifact.
+
+use crate::diagnostics;
+use crate::fault::Fault;
+use crate::global::Global;
+use crate::pack::{self, Packed};
+use anyhow::Result;
+use baton_model::file::{self, Problem, SOURCE_MAX, ServiceFile};
+use baton_model::id::Version;
+use baton_proto::v1;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+/// A service file on this machine.
+#[derive(Debug)]
+pub(crate) struct Source {
+    path: PathBuf,
+    text: String,
+    /// What it says.
+    pub(crate) file: ServiceFile,
+}
+
+impl Source {
+    /// Reads and checks the service file at `path`; every problem is told before this returns.
+    ///
+    /// # Errors
+    /// When it cannot be read or has problems; nothing was changed then.
+    pub(crate) fn load(global: &Global, path: &Path) -> Result<Self> {
+        let text = read(path)?;
+        match file::parse(&text) {
+            Ok(file) => Ok(Self { path: path.to_owned(), text, file }),
+            Err(problems) => Err(invalid(global, path, &text, &problems)),
+        }
+    }
+
+    /// Packs the artifact that the file names; problems of it are told with the line that names it.
+    ///
+    /// # Errors
+    /// When the artifact cannot be sent.
+    pub(crate) fn pack(&self, global: &Global) -> Result<Packed> {
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let artifact = folder.join(&self.file.artifact.path);
+        let program = self.file.spec.exec.first().map_or("", String::as_str);
+        pack::pack(&artifact, program).map_err(|error| {
+            let problem =
+                Problem { span: self.file.artifact.span.clone(), message: error.what, help: error.help };
+            invalid(global, &self.path, &self.text, &[problem])
+        })
+    }
+
+    /// The file's path as it was given.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// What is asked of the coordinator for this release.
+pub(crate) fn request(source: &Source, packed: &Packed, version: &Version) -> v1::DeployRequest {
+    v1::DeployRequest {
+        spec: Some(source.file.spec.clone().into()),
+        version: version.to_string(),
+        artifact: Some(packed.artifact.clone().into()),
+    }
+}
+
+/// Says the warnings of a packed artifact on stderr.
+pub(crate) fn say_warnings(packed: &Packed) {
+    for warning in &packed.warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    let unreadable = |error: std::io::Error| {
+        Fault::usage(
+            format!("{} cannot be read: {error}", path.display()),
+            "name a service file, as in `baton validate web.toml`",
+        )
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    // One byte more than is allowed, so that the parser sees that there is more, whatever the file's length.
+    file.take(SOURCE_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        let what = format!("{} is not text in UTF-8: its line {line} has other bytes", path.display());
+        Fault::usage(what, "save it as UTF-8, or name a service file").into()
+    })
+}
+
+fn invalid(global: &Global, path: &Path, text: &str, problems: &[Problem]) -> anyhow::Error {
+    if let Err(error) = diagnostics::tell(global, path, text, problems) {
+        return error;
+    }
+    let count = match problems.len() {
+        1 => "a problem".to_owned(),
+        count => format!("{count} problems"),
+    };
+    Fault::usage(
+        format!("{} has {count}", path.display()),
+        "correct what is shown above; nothing was changed",
+    )
+    .into()
+}
