@@ -83,7 +83,7 @@ pub enum IdentityError {
     },
     /// Our certificate has ended.
     #[error(
-        "the certificate of {who} has expired: {detail}; check this host's clock, then join again: `baton node token` on the coordinator, and here `baton agent join --force` with that token (operators: `baton context join --force`)"
+        "the certificate of {who} has expired: {detail}; check this host's clock, then join again: make a token for exactly its name (`baton node token --name NAME`) and use it here with `baton agent join --force`; an operator uses `baton context add`"
     )]
     Expired {
         /// Whose certificate.

@@ -116,6 +116,16 @@ impl Identity {
         ))
     }
 
+    /// When the certificate should be renewed: after two thirds of its life, so that a third is left for trying.
+    ///
+    /// # Errors
+    /// When the certificate cannot be parsed.
+    pub fn renew_at(&self) -> Result<SystemTime, IdentityError> {
+        let (from, until) = self.validity()?;
+        let life = until.duration_since(from).unwrap_or(Duration::ZERO);
+        Ok(from + life * 2 / 3)
+    }
+
     pub(crate) fn leaf(&self) -> Result<CertificateDer<'static>, IdentityError> {
         CertificateDer::from_pem_slice(self.certificate_pem.as_bytes())
             .map_err(|error| IdentityError::unusable("our certificate", error))
@@ -201,7 +211,10 @@ fn pem_blocks(text: &str) -> Result<Vec<String>, String> {
 }
 
 /// Replaces `path` by a file that only its owner can read, durably: write beside it, sync, rename, sync the folder.
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// Those of the system; what was at `path` is then as it was.
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut beside: PathBuf = path.to_owned();
     beside.as_mut_os_string().push(format!(".{}.new", std::process::id()));
     // A leftover of a process that had our id and crashed would make `create_new` fail for ever.

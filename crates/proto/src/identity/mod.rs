@@ -20,7 +20,7 @@ mod token;
 
 pub use channel::{CONNECT_TIMEOUT, connect};
 pub use error::IdentityError;
-pub use files::{FILE_NAME, Identity};
+pub use files::{FILE_NAME, Identity, write_private};
 pub use join::{JoinAs, join, renew, request_certificate};
 pub use name::{Peer, Subject, peer};
 pub use server::{Incoming, ServerTls, TlsIo, incoming, server_tls};

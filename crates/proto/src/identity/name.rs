@@ -111,7 +111,7 @@ pub fn peer<T>(request: &tonic::Request<T>) -> Result<Peer, tonic::Status> {
     let certificates = request.extensions().get::<Info>().and_then(TlsConnectInfo::peer_certs);
     let Some(leaf) = certificates.as_deref().and_then(|chain| chain.first()) else {
         return Err(tonic::Status::unauthenticated(
-            "this call needs a client certificate: join first (`baton agent join` for a node, `baton context join` for an operator)",
+            "this call needs a client certificate: join first (`baton agent join` for a node, `baton context add` for an operator)",
         ));
     };
     match Subject::of_certificate(leaf) {
