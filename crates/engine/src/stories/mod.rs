@@ -1,5 +1,7 @@
 //! Whole stories, driven: a fleet, what operators and faults do to it, and how it ends.
 
+mod control;
+mod faults;
 mod rolling;
 
 use crate::fleet::{Fleet, fleet, spec};

@@ -1,0 +1,99 @@
+//! What a rollout may not do in one decision: pass a gate that is shut, or change more than its stage.
+
+use super::{Change, Violation, reassigned, violation};
+use crate::gate::bake;
+use crate::gate::health::{self, Health};
+use crate::gate::hold;
+use crate::progress::{RolloutProgress, StageProgress};
+use baton_model::time::Millis;
+
+/// Invariant 4: no stage begins or ends past a gate that did not pass.
+pub(super) fn gate_holds(change: &Change<'_>, violations: &mut Vec<Violation>) {
+    let Some(rollout) = change.after.rollout().or(change.after.memory.rollout.as_ref()) else { return };
+    let before = change.before.memory.rollout.as_ref().filter(|before| before.id == rollout.id);
+    let turned_now = rollout.back() && !before.is_some_and(RolloutProgress::back);
+    for (index, stage) in rollout.stages.iter().enumerate() {
+        let old = before.and_then(|before| before.stages.get(index)).filter(|old| old.title == stage.title);
+        let started_now = stage.started_at.is_some() && old.is_none_or(|old| old.started_at.is_none());
+        let ended_now = stage.ended_at.is_some() && old.is_none_or(|old| old.ended_at.is_none());
+        let mut say = |what: &str| {
+            let detail = format!("{}: rollout {}, {}: {what}", change.after.name, rollout.id, stage.title);
+            violations.push(violation("gate-holds", detail));
+        };
+        if started_now && rollout.stages[..index].iter().any(|earlier| earlier.ended_at.is_none()) {
+            say("begins before the stage before it ended");
+        }
+        if started_now {
+            check_start(change, rollout, stage, index, &mut say);
+        }
+        // Turning round ends the forward stages as they stand; that is no gate passed.
+        let cut_short = turned_now && rollout.turned_at.is_some_and(|turn| index < turn);
+        if ended_now && !cut_short {
+            check_end(change, rollout, stage, &mut say);
+        }
+    }
+}
+
+fn check_start(change: &Change<'_>, rollout: &RolloutProgress, stage: &StageProgress, index: usize, say: &mut impl FnMut(&str)) {
+    let control = &change.after.service.control;
+    let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    let unstarted = StageProgress { started_at: None, ..stage.clone() };
+    if hold::unapproved(control, rollout, &unstarted, number) {
+        say("begins without approval");
+    }
+    if hold::paused(control, rollout) {
+        say("begins in a pause");
+    }
+}
+
+fn check_end(change: &Change<'_>, rollout: &RolloutProgress, stage: &StageProgress, say: &mut impl FnMut(&str)) {
+    let (after, now) = (&change.after, change.after.now);
+    let goal = rollout.goal().and_then(|goal| after.release(goal));
+    let Some(policy) = goal.map(|release| &release.spec.rollout) else { return };
+    let failed = u32::try_from(stage.failed.len()).unwrap_or(u32::MAX);
+    let whole = u32::try_from(stage.cohort.len()).unwrap_or(u32::MAX);
+    if !rollout.back() {
+        if failed > policy.failure_tolerance.floor_of(whole) {
+            say("ends with more failures than tolerated");
+        }
+        let baked = stage.healthy_at.is_some_and(|at| bake::bakes_until(at, Millis(stage.bake_ms), now).is_none());
+        if !baked {
+            say("ends before it has baked");
+        }
+    }
+    for number in stage.cohort.iter().filter(|number| !stage.failed.contains_key(number)) {
+        let Some(slot) = after.memory.slots.get(number).filter(|slot| !slot.retiring) else { continue };
+        let health = health::ask(after, *number, slot, policy.min_healthy);
+        let told_now = slot.assigned_at == now && change.before.memory.slots.get(number) != Some(slot);
+        if health != Health::Lost && (health != Health::Healthy || told_now) {
+            say(&format!("ends although slot {number} is not healthy: {health:?}"));
+        }
+    }
+}
+
+/// Invariant 6: one decision changes the release of slots of one stage only, and a stage is no larger than the batch.
+/// What ends may also tell slots on nodes that cannot be reached; they follow when they are back.
+pub(super) fn blast_radius(change: &Change<'_>, violations: &mut Vec<Violation>) {
+    let after = &change.after;
+    let Some(rollout) = &after.memory.rollout else { return };
+    let reachable: Vec<u64> = reassigned(change)
+        .into_iter()
+        .filter(|(_, slot)| after.nodes.heard(&slot.node))
+        .map(|(number, _)| number)
+        .collect();
+    let one = rollout.stages.iter().any(|stage| reachable.iter().all(|number| stage.cohort.contains(number)));
+    if !reachable.is_empty() && !one {
+        let detail = format!("{}: slots {reachable:?} change and are not of one stage", after.name);
+        violations.push(violation("blast-radius", detail));
+    }
+    let goal = rollout.goal().and_then(|goal| after.release(goal));
+    let Some(policy) = goal.map(|release| &release.spec.rollout) else { return };
+    let whole = u32::try_from(rollout.stages.iter().map(|stage| stage.cohort.len()).sum::<usize>()).unwrap_or(u32::MAX);
+    let batch = policy.batch.floor_of(whole).max(1);
+    let current = rollout.current().map(|index| &rollout.stages[index]);
+    let too_many = |stage: &StageProgress| stage.cohort.len() > usize::try_from(batch).unwrap_or(usize::MAX);
+    if let Some(stage) = current.filter(|stage| !stage.places && too_many(stage)) {
+        let detail = format!("{}: {} changes {} slots, the batch is {batch}", after.name, stage.title, stage.cohort.len());
+        violations.push(violation("blast-radius", detail));
+    }
+}
