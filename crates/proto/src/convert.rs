@@ -20,3 +20,6 @@ pub mod spec;
 pub mod status;
 
 pub use field::WireError;
+
+#[cfg(test)]
+mod tests;

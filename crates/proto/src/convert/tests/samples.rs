@@ -1,0 +1,399 @@
+//! Values that between them hold every variant and every field both set and unset.
+
+use crate::v1;
+use baton_model::artifact::{Artifact, ArtifactFormat};
+use baton_model::desired::{Node, Release};
+use baton_model::event::{Event, Severity};
+use baton_model::id::{
+    Digest, EventSeq, Generation, InstanceId, NodeName, ReleaseNumber, RolloutId, RunNumber, ServiceName, Version,
+};
+use baton_model::metrics::{InstanceMetrics, NodeMetrics};
+use baton_model::observed::{Exit, InstanceObserved, InstanceState, NodeFacts, SwapObserved, SwapPhase};
+use baton_model::plan::{InstancePlan, NodePlan};
+use baton_model::report::{
+    Health, RolloutReport, ServiceReport, StageReport, StageState, Step, Subject, Waiting,
+};
+use baton_model::rollout::{OnFailure, RolloutOutcome, RolloutPolicy, Strategy};
+use baton_model::spec::{
+    Amount, Check, Checks, Count, LogPolicy, Placement, Port, PortKind, Probe, RestartMode, RestartPolicy,
+    ServiceSpec, StopPolicy, StopSignal,
+};
+use baton_model::status::{DeployPlan, NodeStatus, PlacedInstance, PlannedInstance, ServiceStatus};
+use baton_model::time::{Millis, UnixMs};
+use prost::Message;
+use std::collections::BTreeMap;
+
+const NOW: UnixMs = UnixMs(1_700_000_000_000);
+
+fn id(text: &str) -> InstanceId {
+    text.parse().unwrap()
+}
+fn service(text: &str) -> ServiceName {
+    text.parse().unwrap()
+}
+fn node(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+fn version(text: &str) -> Version {
+    text.parse().unwrap()
+}
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// One spec for each way to choose among variants; the longest list of them decides how many.
+pub(super) fn specs() -> Vec<ServiceSpec> {
+    StopSignal::ALL.into_iter().enumerate().map(|(n, signal)| spec("web", n, signal)).collect()
+}
+
+fn spec(name: &str, n: usize, signal: StopSignal) -> ServiceSpec {
+    let port = || "http".parse().unwrap();
+    let probes = [
+        Probe::Exec { command: vec!["bin/check".to_owned(), "-x".to_owned()] },
+        Probe::Http { port: port(), path: "/up?x=ä".to_owned(), status: None },
+        Probe::Http { port: port(), path: "/".to_owned(), status: Some(204) },
+        Probe::Tcp { port: port() },
+        Probe::Grpc { port: port(), service: String::new() },
+    ];
+    let check = |at: usize| {
+        let probe = probes.get(at % 6)?.clone();
+        Some(Check { probe, interval: Millis(2000), timeout: Millis(1 + at as u64), rise: 2, fall: 3 })
+    };
+    let modes = [RestartMode::Always, RestartMode::OnFailure, RestartMode::Never];
+    ServiceSpec {
+        name: service(name),
+        exec: vec!["bin/serve".to_owned(), "--port=${PORT_HTTP}".to_owned(), String::new()],
+        env: map(&[("A", "1"), ("B", "")]),
+        ports: BTreeMap::from([
+            (port(), Port { kind: PortKind::Socket { port: 8080 } }),
+            ("admin".parse().unwrap(), Port { kind: PortKind::Dynamic }),
+            ("old".parse().unwrap(), Port { kind: PortKind::Fixed { port: u16::MAX } }),
+        ]),
+        checks: Checks { startup: check(n), readiness: check(n + 1), liveness: check(n + 2) },
+        stop: StopPolicy { signal, timeout: Millis(30_000), drain: Millis(0) },
+        restart: RestartPolicy {
+            mode: modes[n % 3],
+            base: Millis(100),
+            max: Millis(30_000),
+            reset_after: Millis(60_000),
+            crash_loop_after: 5,
+        },
+        placement: Placement {
+            count: if n % 2 == 0 { Count::Replicas(3) } else { Count::PerNode },
+            require: map(&[("disk", "ssd")]),
+            spread: (n % 2 == 0).then(|| "zone".to_owned()),
+            lost_after: Millis(30_000),
+        },
+        min_available: if n % 2 == 0 { Amount::Number(0) } else { Amount::Percent(100) },
+        rollout: RolloutPolicy {
+            strategy: Strategy::Rolling,
+            batch: Amount::Percent(25),
+            max_unavailable: Amount::Number(1),
+            zone_at_a_time: n % 2 == 0,
+            first_zone_bake: Millis(n as u64),
+            min_healthy: Millis(10_000),
+            healthy_deadline: Millis(300_000),
+            progress_deadline: Millis(600_000),
+            failure_tolerance: Amount::Number(0),
+            on_failure: if n % 2 == 0 { OnFailure::RollBack } else { OnFailure::Pause },
+            approve_before: (0..n as u32).collect(),
+        },
+        logs: LogPolicy { max_bytes: u64::MAX, keep: 1 },
+    }
+}
+
+pub(super) fn releases() -> Vec<Release> {
+    let formats = [
+        ArtifactFormat::File { name: "server".to_owned() },
+        ArtifactFormat::Tar,
+        ArtifactFormat::TarGzip,
+        ArtifactFormat::TarZstd,
+    ];
+    let numbered = formats.into_iter().zip(1..);
+    numbered
+        .map(|(format, number)| Release {
+            number: ReleaseNumber(number),
+            version: version(&format!("1.{number}")),
+            artifact: Artifact { digest: Digest([number as u8; 32]), size_bytes: number, format, unpacked_bytes: 0 },
+            spec: spec("web", number as usize, StopSignal::Sigterm),
+            created_at: NOW,
+            created_by: "ann".to_owned(),
+        })
+        .collect()
+}
+
+/// None, one, and six instances of two services in two releases each.
+pub(super) fn plans() -> Vec<NodePlan> {
+    let instance = |name: &str, number: usize, attempt| {
+        let release = &releases()[number];
+        InstancePlan {
+            release: release.number,
+            version: release.version.clone(),
+            attempt,
+            artifact: release.artifact.clone(),
+            spec: spec(name, number, StopSignal::Sigint),
+        }
+    };
+    let many: BTreeMap<_, _> = [("web.1", 0), ("web.2", 1), ("web.10", 0), ("db.1", 0), ("db.2", 0), ("db.3", 3)]
+        .into_iter()
+        .map(|(text, number)| (id(text), instance(id(text).service.as_str(), number, number as u32)))
+        .collect();
+    let plan = |instances| NodePlan { node: node("n1"), generation: Generation(9), instances };
+    vec![plan(BTreeMap::new()), plan(many.clone().into_iter().take(1).collect()), plan(many)]
+}
+
+pub(super) fn nodes() -> Vec<Node> {
+    let one = Node {
+        name: node("n1"),
+        address: "10.0.0.1".to_owned(),
+        labels: map(&[("zone", "a")]),
+        cordoned: false,
+        draining: true,
+        joined_at: NOW,
+    };
+    vec![Node { address: "::1".to_owned(), cordoned: true, draining: false, labels: BTreeMap::new(), ..one.clone() }, one]
+}
+
+fn sample() -> InstanceMetrics {
+    InstanceMetrics { cpu: 1.5, memory_bytes: 1 << 40, processes: 3 }
+}
+
+pub(super) fn metrics() -> Vec<NodeMetrics> {
+    let one = NodeMetrics {
+        cpu: 0.25,
+        load1: 12.5,
+        memory_used_bytes: 1,
+        memory_total_bytes: 2,
+        disk_free_bytes: 3,
+        disk_total_bytes: 4,
+        network_rx_bytes_per_s: 0.0,
+        network_tx_bytes_per_s: 1e9,
+        agent_memory_bytes: 5,
+        instances: BTreeMap::from([(id("web.1"), sample())]),
+    };
+    vec![NodeMetrics::default(), one]
+}
+
+pub(super) fn events() -> Vec<Event> {
+    let one = |severity| Event {
+        seq: EventSeq(1),
+        at: NOW,
+        severity,
+        kind: "instance-exited".to_owned(),
+        message: "web.1 ended".to_owned(),
+        service: Some(service("web")),
+        node: Some(node("n1")),
+        instance: Some(id("web.1")),
+        fields: map(&[("code", "1")]),
+    };
+    let bare = Event { service: None, node: None, instance: None, fields: BTreeMap::new(), ..one(Severity::Info) };
+    vec![bare, one(Severity::Info), one(Severity::Warning), one(Severity::Error)]
+}
+
+pub(super) fn rollouts() -> Vec<RolloutReport> {
+    let outcomes = [
+        RolloutOutcome::Running,
+        RolloutOutcome::Paused,
+        RolloutOutcome::RollingBack,
+        RolloutOutcome::Succeeded,
+        RolloutOutcome::RolledBack,
+        RolloutOutcome::Superseded,
+        RolloutOutcome::Failed,
+    ];
+    let numbered = outcomes.into_iter().zip(1..);
+    numbered
+        .map(|(outcome, number)| RolloutReport {
+            id: RolloutId(number),
+            from: (number > 1).then_some(ReleaseNumber(number)),
+            to: ReleaseNumber(2),
+            from_version: (number > 1).then(|| version("1.0")),
+            to_version: version("2.0"),
+            outcome,
+            reason: String::new(),
+            started_at: NOW,
+            ended_at: outcome.is_final().then_some(NOW),
+            stages: stages(),
+        })
+        .collect()
+}
+
+fn stages() -> Vec<StageReport> {
+    let states = [StageState::Pending, StageState::Running, StageState::Baking, StageState::Done, StageState::Failed];
+    let steps = [Step::Pending, Step::Changing, Step::Done, Step::Failed, Step::Deferred];
+    let instances: BTreeMap<_, _> = steps.into_iter().zip(1..).map(|(step, n)| (id(&format!("web.{n}")), step)).collect();
+    let numbered = states.into_iter().zip(1..);
+    numbered
+        .map(|(state, number)| StageReport {
+            number,
+            title: format!("batch {number}"),
+            state,
+            instances: instances.clone(),
+            started_at: (number > 1).then_some(NOW),
+            ended_at: (number > 3).then_some(NOW),
+        })
+        .collect()
+}
+
+pub(super) fn waitings() -> Vec<Waiting> {
+    let subjects = [
+        Subject::Service,
+        Subject::Rollout,
+        Subject::Stage(2),
+        Subject::Instance(id("web.1")),
+        Subject::Node(node("n1")),
+    ];
+    subjects
+        .into_iter()
+        .map(|subject| Waiting {
+            until: matches!(subject, Subject::Service).then_some(NOW),
+            subject,
+            gate: "bake".to_owned(),
+            reason: "3 s more".to_owned(),
+        })
+        .collect()
+}
+
+pub(super) fn reports() -> Vec<ServiceReport> {
+    let healths = [Health::Unknown, Health::Healthy, Health::Changing, Health::Degraded, Health::Down];
+    let mut reports = vec![ServiceReport::default()];
+    reports.extend(healths.into_iter().map(|health| ServiceReport {
+        health,
+        stable: Some(ReleaseNumber(1)),
+        wanted: 3,
+        ready: 2,
+        floor: 1,
+        rollout: rollouts().pop(),
+        waiting: waitings(),
+    }));
+    reports
+}
+
+/// One instance for each state; between them every phase of a swap and every kind of exit.
+pub(super) fn instances() -> Vec<(InstanceId, InstanceObserved)> {
+    let states = [
+        InstanceState::Absent,
+        InstanceState::Fetching,
+        InstanceState::Staged,
+        InstanceState::Starting,
+        InstanceState::Ready,
+        InstanceState::Draining,
+        InstanceState::Stopped,
+        InstanceState::Failed,
+    ];
+    let phases = [
+        SwapPhase::Staging,
+        SwapPhase::StoppingOld,
+        SwapPhase::Confirming,
+        SwapPhase::DrainingOld,
+        SwapPhase::Reverting,
+        SwapPhase::Failed,
+    ];
+    let exits = [Exit::Code(-1), Exit::Signal(9), Exit::Exec(2)];
+    let numbered = states.into_iter().enumerate();
+    numbered
+        .map(|(n, state)| {
+            let swap = phases.get(n).map(|phase| SwapObserved {
+                to: ReleaseNumber(2),
+                attempt: 1,
+                phase: *phase,
+                reason: "because".to_owned(),
+            });
+            let instance = InstanceObserved {
+                release: ReleaseNumber(1),
+                state,
+                ready_since: (state == InstanceState::Ready).then_some(UnixMs(NOW.0 - 5000)),
+                run: RunNumber(n as u64),
+                pid: (n > 2).then_some(4242),
+                ports: BTreeMap::from([("http".to_owned(), 1), ("admin".to_owned(), u16::MAX)]),
+                restarts: 7,
+                crash_loop: n % 2 == 0,
+                last_exit: exits.get(n).copied(),
+                reason: String::new(),
+                swap,
+            };
+            (id(&format!("web.{}", n + 1)), instance)
+        })
+        .collect()
+}
+
+fn placed() -> Vec<PlacedInstance> {
+    let numbered = instances().into_iter().enumerate();
+    numbered
+        .map(|(n, (id, observed))| PlacedInstance {
+            id,
+            node: node("n1"),
+            wanted_release: ReleaseNumber(2),
+            wanted_version: version("2.0"),
+            node_silent: n % 2 == 0,
+            observed: (n > 0).then_some(observed),
+            metrics: (n > 1).then(sample),
+        })
+        .collect()
+}
+
+pub(super) fn services() -> Vec<ServiceStatus> {
+    let one = ServiceStatus {
+        name: service("web"),
+        report: reports().pop().unwrap(),
+        instances: placed(),
+        releases: releases(),
+        now: NOW,
+        removed: true,
+    };
+    vec![
+        ServiceStatus { instances: vec![], releases: vec![], removed: false, report: ServiceReport::default(), ..one.clone() },
+        one,
+    ]
+}
+
+pub(super) fn node_statuses() -> Vec<NodeStatus> {
+    let facts = NodeFacts {
+        agent_version: "0.1.0".to_owned(),
+        boot_id: "b".to_owned(),
+        kernel: "6.1".to_owned(),
+        arch: "x86_64".to_owned(),
+        containment: "cgroup2".to_owned(),
+        cpus: 2,
+        memory_bytes: 1,
+    };
+    let one = NodeStatus {
+        node: nodes().pop().unwrap(),
+        connected: true,
+        silent_for: None,
+        facts,
+        plan_generation: Generation(3),
+        acked_generation: Generation(2),
+        instances: placed(),
+        metrics: metrics().pop(),
+        now: NOW,
+    };
+    vec![NodeStatus { connected: false, silent_for: Some(Millis(0)), metrics: None, instances: vec![], ..one.clone() }, one]
+}
+
+pub(super) fn deploy_plans() -> Vec<DeployPlan> {
+    let one = DeployPlan {
+        first: true,
+        unchanged: true,
+        changes: vec!["exec".to_owned()],
+        stages: stages(),
+        new_instances: vec![PlannedInstance { instance: id("web.1"), node: node("n1") }],
+        waiting: waitings(),
+    };
+    vec![DeployPlan::default(), one]
+}
+
+/// Good messages of every kind, as bytes.
+pub(super) fn encoded() -> Vec<Vec<u8>> {
+    let observed = instances().into_iter().map(|(id, one)| super::instance_to_wire(&id, one, NOW)).collect();
+    vec![
+        v1::ServiceSpec::from(specs().pop().unwrap()).encode_to_vec(),
+        v1::NodePlan::from(plans().pop().unwrap()).encode_to_vec(),
+        v1::Node::from(nodes().pop().unwrap()).encode_to_vec(),
+        v1::NodeMetrics::from(metrics().pop().unwrap()).encode_to_vec(),
+        v1::Event::from(events().pop().unwrap()).encode_to_vec(),
+        v1::ServiceStatus::from(services().pop().unwrap()).encode_to_vec(),
+        v1::NodeStatus::from(node_statuses().pop().unwrap()).encode_to_vec(),
+        v1::DeployPlan::from(deploy_plans().pop().unwrap()).encode_to_vec(),
+        v1::Observed { generation: 1, instances: observed }.encode_to_vec(),
+    ]
+}
