@@ -1,8 +1,9 @@
 //! The command line.
 
-use crate::commands::{completions, context, deploy, plan, rollout, validate, version};
+use crate::commands::{completions, context, deploy, events, explain, logs, node, plan, rollout, service, top, validate, version};
 use crate::exit::Exit;
 use crate::global::Global;
+use crate::sample;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
@@ -68,12 +69,27 @@ pub(crate) enum Command {
     Deploy(deploy::Args),
     /// Look at rollouts and steer them.
     Rollout(rollout::Args),
+    /// List, show and remove services.
+    Service(service::Args),
+    /// List, show, label, cordon, drain, remove and invite nodes.
+    Node(node::Args),
+    /// Print what a service writes to stdout and stderr.
+    Logs(logs::Args),
+    /// Print what happened in the cluster.
+    Events(events::Args),
+    /// Show load and memory of nodes and instances, refreshing on a terminal.
+    Top(top::Args),
+    /// Say why a service waits: what is waited for, why, and until when.
+    Explain(explain::Args),
     /// Choose which coordinator commands talk to.
     Context(context::Args),
     /// Print shell completions.
     Completions(completions::Args),
     /// Print the version of this program.
     Version(version::Args),
+    /// Serve HTTP as a sample workload.
+    #[command(hide = true)]
+    SampleWeb(sample::Args),
 }
 
 impl Command {
@@ -87,9 +103,16 @@ impl Command {
             Self::Plan(args) => plan::run(args, global).await,
             Self::Deploy(args) => deploy::run(args, global).await,
             Self::Rollout(args) => rollout::run(args, global).await,
+            Self::Service(args) => service::run(args, global).await,
+            Self::Node(args) => node::run(args, global).await,
+            Self::Logs(args) => logs::run(args, global).await,
+            Self::Events(args) => events::run(args, global).await,
+            Self::Top(args) => top::run(args, global).await,
+            Self::Explain(args) => explain::run(args, global).await,
             Self::Context(args) => context::run(args, global).await,
             Self::Completions(args) => completions::run(args, global),
             Self::Version(args) => version::run(args, global),
+            Self::SampleWeb(args) => sample::run(args).await,
         }
     }
 }

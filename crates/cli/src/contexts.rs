@@ -5,12 +5,10 @@
 
 use crate::fault::Fault;
 use anyhow::Result;
+use baton_proto::identity::{Identity, JoinAs, Token};
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
 use std::path::{Path, PathBuf};
 use tonic::transport::Channel;
-
-/// Longest wait for a coordinator to take a connection.
-const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The contexts of this operator.
 #[derive(Clone, Debug)]
@@ -27,6 +25,19 @@ pub(crate) struct Context {
     pub(crate) coordinator: String,
     /// Where its certificate is.
     pub(crate) dir: PathBuf,
+}
+
+/// How a context is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct JoinContext<'a> {
+    /// HOST:PORT.
+    pub(crate) coordinator: &'a str,
+    /// A one-time token for an operator.
+    pub(crate) token: &'a Token,
+    /// The name that the coordinator knows this operator by.
+    pub(crate) operator: &'a str,
+    /// Replace a context of the same name.
+    pub(crate) replace: bool,
 }
 
 impl Contexts {
@@ -116,13 +127,21 @@ impl Contexts {
         write(&self.dir.join("current"), name)
     }
 
-    /// Records where the coordinator of `name` is; its identity is saved into [`Self::folder`] beside it.
+    /// Makes the context `name`: joins the coordinator as the operator `operator` with a one-time token.
     ///
     /// # Errors
-    /// When the name cannot be a folder name or the config folder cannot be written.
-    pub(crate) fn put(&self, name: &str, coordinator: &str) -> Result<()> {
+    /// When the context exists and is not to be replaced, the coordinator refuses, or a file cannot be written.
+    pub(crate) async fn join(&self, name: &str, join: &JoinContext<'_>) -> Result<()> {
         check_name(name)?;
-        write(&self.folder(name).join("coordinator"), coordinator)
+        let folder = self.folder(name);
+        if folder.join("coordinator").exists() && !join.replace {
+            let what = format!("there is a context `{name}` already");
+            return Err(Fault::usage(what, "choose another name, or add --force to replace it").into());
+        }
+        let joiner = JoinAs { name: join.operator.to_owned(), ..JoinAs::default() };
+        let identity = baton_proto::identity::join(join.coordinator, join.token, joiner).await?;
+        identity.save(&folder)?;
+        write(&folder.join("coordinator"), join.coordinator)
     }
 
     /// Forgets `name` and its certificate.
@@ -146,31 +165,24 @@ impl Context {
     /// # Errors
     /// When the certificate cannot be read or the coordinator does not answer in time.
     pub(crate) async fn connect(&self) -> Result<OperatorServiceClient<Channel>> {
-        use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
-        let file = |name: &str| {
-            let path = self.dir.join(name);
-            std::fs::read_to_string(&path).map_err(|error| unusable(&path, &error))
-        };
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(file("authority.pem")?))
-            .identity(Identity::from_pem(file("certificate.pem")?, file("key.pem")?))
-            .domain_name("baton-coordinator");
-        let endpoint = Endpoint::from_shared(format!("https://{}", self.coordinator))?.connect_timeout(CONNECT_TIMEOUT);
-        let channel = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.tls_config(tls)?.connect()).await.map_err(|_| self.silent())?;
-        Ok(OperatorServiceClient::new(channel.map_err(|_| self.silent())?))
+        let identity = self.identity()?;
+        let channel = baton_proto::identity::connect(&self.coordinator, &identity).await?;
+        Ok(OperatorServiceClient::new(channel))
     }
 
-    fn silent(&self) -> Fault {
-        Fault::new(
-            format!("the coordinator at {} does not answer", self.coordinator),
-            "start it, or correct the address with `baton context add`",
-        )
+    /// The operator's certificate in this context.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn identity(&self) -> Result<Identity> {
+        Ok(Identity::load(&self.dir)?)
     }
 }
 
 fn check_name(name: &str) -> Result<()> {
-    baton_model::id::NodeName::new(name)
-        .map_err(|_| Fault::usage(format!("`{name}` is not a context name"), "use lower-case letters, digits and dashes"))?;
+    baton_model::id::NodeName::new(name).map_err(|_| {
+        Fault::usage(format!("`{name}` is not a context name"), "use lower-case letters, digits and dashes")
+    })?;
     Ok(())
 }
 
@@ -193,5 +205,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> Fault {
-    Fault::new(format!("{}: {error}", path.display()), "make it readable and writable for this user, or set BATON_CONFIG_DIR")
+    Fault::new(
+        format!("{}: {error}", path.display()),
+        "make it readable and writable for this user, or set BATON_CONFIG_DIR",
+    )
 }

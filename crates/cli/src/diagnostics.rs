@@ -55,7 +55,7 @@ pub(crate) fn tell(global: &Global, file: &Path, source: &str, problems: &[Probl
     if global.json {
         return global.print_json(&Verdict::new(file, source, problems, &[]));
     }
-    let drawing = draw(file, source, problems, global.stderr_color, usize::from(global.width()));
+    let drawing = draw(file, source, problems, global.stderr_color, usize::from(global.size().0));
     // Talk: when stderr is gone there is nobody to hear it, and the exit code still tells.
     let _ = std::io::stderr().lock().write_all(drawing.as_bytes());
     Ok(())

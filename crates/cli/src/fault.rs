@@ -1,6 +1,7 @@
 //! Errors as an operator reads them: one line that says what went wrong, one that says what to do.
 
 use crate::exit::Exit;
+use baton_proto::identity::IdentityError;
 use std::fmt;
 
 /// What went wrong and what to do about it.
@@ -38,7 +39,9 @@ impl Fault {
                 "look with `baton service show` or `baton rollout status`, then try again"
             }
             Code::ResourceExhausted => "send less, or make room on the coordinator's disk",
-            Code::Unimplemented => "the coordinator is of another version: compare `baton version` on both hosts",
+            Code::Unimplemented => {
+                "the coordinator is of another version: compare `baton version` on both hosts"
+            }
             Code::Ok | Code::Unknown | Code::OutOfRange | Code::Internal | Code::DataLoss => {
                 "look at the coordinator's log; this is not a fault of your command"
             }
@@ -67,17 +70,36 @@ impl std::error::Error for Fault {}
 /// Prints `error` on stderr in at most two lines and gives the exit code for it.
 pub(crate) fn report(error: &anyhow::Error, color: bool) -> Exit {
     let (red, dim, plain) = if color { ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
-    let fault = match error.downcast_ref::<tonic::Status>() {
-        Some(status) => Some(Fault::refused(status)),
-        None => error.downcast_ref::<Fault>().cloned(),
-    };
-    let Some(fault) = fault else {
+    let Some(fault) = explain(error) else {
         eprintln!("{red}error:{plain} {}", one_line(&format!("{error:#}")));
         return Exit::Error;
     };
     eprintln!("{red}error:{plain} {}", one_line(&fault.what));
     eprintln!("{dim}   do:{plain} {}", one_line(&fault.advice));
     fault.exit
+}
+
+/// The fault behind an error, whichever crate it came from.
+fn explain(error: &anyhow::Error) -> Option<Fault> {
+    if let Some(fault) = error.downcast_ref::<Fault>() {
+        return Some(fault.clone());
+    }
+    if let Some(status) = error.downcast_ref::<tonic::Status>() {
+        return Some(Fault::refused(status));
+    }
+    // Errors about identities say what to do after their first semicolon.
+    let text = error.downcast_ref::<IdentityError>()?.to_string();
+    let (what, advice) = text.split_once("; ")?;
+    Some(Fault::new(what, advice))
+}
+
+/// Whether nobody answers there now, so that trying again may help.
+pub(crate) fn is_unreachable(error: &anyhow::Error) -> bool {
+    match (error.downcast_ref::<IdentityError>(), error.downcast_ref::<tonic::Status>()) {
+        (Some(error), _) => error.retryable(),
+        (None, Some(status)) => status.code() == tonic::Code::Unavailable,
+        (None, None) => false,
+    }
 }
 
 fn one_line(text: &str) -> String {

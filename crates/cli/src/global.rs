@@ -1,5 +1,6 @@
 //! What every command is given: which coordinator, how to print, and what the terminal can do.
 
+use crate::api::Api;
 use crate::args::GlobalOptions;
 use crate::contexts::Contexts;
 use anyhow::Result;
@@ -7,8 +8,8 @@ use baton_proto::v1::operator_service_client::OperatorServiceClient;
 use std::io::{IsTerminal as _, Write as _};
 use tonic::transport::Channel;
 
-/// Width assumed where there is no terminal to ask.
-pub(crate) const DEFAULT_WIDTH: u16 = 80;
+/// Columns and rows assumed where there is no terminal to ask.
+pub(crate) const DEFAULT_SIZE: (u16, u16) = (80, 24);
 
 /// The options and facts common to all commands.
 #[derive(Clone, Debug)]
@@ -40,12 +41,20 @@ impl Global {
         }
     }
 
-    /// Columns of the terminal now; it may have been resized.
-    pub(crate) fn width(&self) -> u16 {
+    /// Columns and rows of the terminal now; it may have been resized.
+    pub(crate) fn size(&self) -> (u16, u16) {
         if !self.terminal {
-            return DEFAULT_WIDTH;
+            return DEFAULT_SIZE;
         }
-        crossterm::terminal::size().map_or(DEFAULT_WIDTH, |(columns, _)| columns.max(20))
+        crossterm::terminal::size().map_or(DEFAULT_SIZE, |(columns, rows)| (columns.max(20), rows.max(6)))
+    }
+
+    /// The operator API of the coordinator of the chosen context, connected.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub(crate) async fn api(&self) -> Result<Api> {
+        Ok(Api::new(self.client().await?))
     }
 
     /// A client of the coordinator of the chosen context, connected, with the context's certificate.
@@ -62,7 +71,8 @@ impl Global {
     /// # Errors
     /// When stdout is gone.
     pub(crate) fn print_json(&self, value: &impl serde::Serialize) -> Result<()> {
-        let text = if self.terminal { serde_json::to_string_pretty(value)? } else { serde_json::to_string(value)? };
+        let text =
+            if self.terminal { serde_json::to_string_pretty(value)? } else { serde_json::to_string(value)? };
         let mut out = std::io::stdout().lock();
         writeln!(out, "{text}")?;
         out.flush()?;

@@ -6,6 +6,7 @@
 mod api;
 mod args;
 mod commands;
+mod confirm;
 mod contexts;
 mod diagnostics;
 mod exit;
@@ -14,7 +15,9 @@ mod global;
 mod live;
 mod pack;
 mod release;
+mod sample;
 mod show;
+mod table;
 
 use args::Cli;
 use clap::Parser as _;

@@ -7,6 +7,9 @@
 mod archive;
 mod folder;
 mod program;
+mod upload;
+
+pub(crate) use upload::{ProgressLine, upload};
 
 use anyhow::Context as _;
 use baton_model::artifact::{Artifact, ArtifactFormat};

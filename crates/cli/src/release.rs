@@ -106,3 +106,58 @@ fn invalid(global: &Global, path: &Path, text: &str, problems: &[Problem]) -> an
     )
     .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::GlobalOptions;
+
+    fn global() -> Global {
+        Global::new(&GlobalOptions { no_color: true, ..GlobalOptions::default() })
+    }
+
+    #[test]
+    fn every_example_is_right_as_it_is_printed() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        let mut seen = 0;
+        for folder in std::fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path()) {
+            for path in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.extension().is_some_and(|ending| ending == "toml") {
+                    let source = Source::load(&global(), &path).expect("a right file");
+                    let packed = source.pack(&global()).expect("a right artifact");
+                    assert_eq!(packed.warnings, Vec::<String>::new(), "{}", path.display());
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen >= 3, "only {seen} examples were found");
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_refused_with_its_line() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("web.toml");
+        std::fs::write(&path, b"name = \"web\"\nartifact = \"\xff\"\n").unwrap();
+        let error = Source::load(&global(), &path).unwrap_err().to_string();
+        assert!(error.contains("is not text in UTF-8: its line 2"), "{error}");
+        let error = Source::load(&global(), dir.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_never_ends_is_refused() {
+        let error = Source::load(&global(), Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(error.contains("has a problem"), "{error}");
+    }
+
+    #[test]
+    fn the_artifact_counts_from_the_service_files_folder() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("web.toml");
+        std::fs::write(&path, "name = \"web\"\nartifact = \"web\"\nexec = [\"web\"]\n").unwrap();
+        let source = Source::load(&global(), &path).unwrap();
+        assert!(source.pack(&global()).unwrap_err().to_string().contains("has a problem"));
+        std::fs::write(dir.path().join("web"), "#!/bin/sh\n").unwrap();
+        assert_eq!(source.pack(&global()).unwrap().path(), dir.path().join("web"));
+    }
+}

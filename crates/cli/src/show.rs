@@ -1,5 +1,6 @@
 //! How figures are written for people: lengths of time, sizes, shares, and tables.
 
+use baton_model::time::UnixMs;
 use std::time::Duration;
 
 /// A length of time in at most two units: `850ms`, `4.2s`, `2m05s`, `3h12m`, `5d4h`.
@@ -31,13 +32,48 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// A part of a whole: `1.2 GiB of 3.8 GiB`.
+pub(crate) fn of(part: u64, whole: u64) -> String {
+    format!("{} of {}", bytes(part), bytes(whole))
+}
+
+/// A share in percent: 1.0 is `100%`.
+pub(crate) fn share(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent < 9.95 { format!("{percent:.1}%") } else { format!("{percent:.0}%") }
+}
+
+/// The time of day of this host's zone, to the second.
+pub(crate) fn clock(at: UnixMs) -> String {
+    zoned(at).map_or_else(|| "-".to_owned(), |time| time.strftime("%H:%M:%S").to_string())
+}
+
+/// Date and time of day of this host's zone.
+pub(crate) fn date(at: UnixMs) -> String {
+    zoned(at).map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+fn zoned(at: UnixMs) -> Option<jiff::Zoned> {
+    let time = jiff::Timestamp::from_millisecond(i64::try_from(at.0).ok()?).ok()?;
+    // Tests and hosts without a zone database read UTC.
+    let zone = if cfg!(test) { jiff::tz::TimeZone::UTC } else { jiff::tz::TimeZone::system() };
+    Some(time.to_zoned(zone))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn lengths_take_two_units_at_most() {
-        let cases = [(0, "0ms"), (850, "850ms"), (4_250, "4.2s"), (125_000, "2m05s"), (11_520_000, "3h12m"), (446_400_000, "5d4h")];
+        let cases = [
+            (0, "0ms"),
+            (850, "850ms"),
+            (4_250, "4.2s"),
+            (125_000, "2m05s"),
+            (11_520_000, "3h12m"),
+            (446_400_000, "5d4h"),
+        ];
         for (ms, text) in cases {
             assert_eq!(length(Duration::from_millis(ms)), text);
         }
@@ -45,7 +81,13 @@ mod tests {
 
     #[test]
     fn sizes_take_one_decimal() {
-        let cases = [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (12 << 20, "12.0 MiB"), (u64::MAX, "16384.0 PiB")];
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (12 << 20, "12.0 MiB"),
+            (u64::MAX, "16384.0 PiB"),
+        ];
         for (size, text) in cases {
             assert_eq!(bytes(size), text);
         }

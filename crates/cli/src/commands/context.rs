@@ -1,10 +1,12 @@
 //! `baton context`: which coordinator commands talk to, and as whom.
 
-use crate::contexts::{Context, Contexts};
+use crate::contexts::{Context, Contexts, JoinContext};
 use crate::exit::Exit;
-use crate::fault::Fault;
 use crate::global::Global;
+use crate::show;
 use anyhow::Result;
+use baton_model::time::UnixMs;
+use baton_proto::identity::Token;
 use serde_json::json;
 use std::io::Write as _;
 
@@ -22,8 +24,14 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List the contexts; the current one is marked.
-    #[command(visible_alias = "list", after_help = "Examples:\n  baton context ls\n  baton context ls --json")]
+    #[command(
+        visible_alias = "list",
+        after_help = "Examples:\n  baton context ls\n  baton context ls --json"
+    )]
     Ls,
+    /// Join a coordinator as an operator with a one-time token, and make it the current context.
+    #[command(visible_alias = "join", after_help = "Examples:\n  baton context add prod --coordinator 10.0.0.5:7443 --token TOKEN\n  baton context add prod --coordinator 10.0.0.5:7443 --token TOKEN --as alice --force")]
+    Add(AddArgs),
     /// Make a context the current one.
     #[command(name = "use", after_help = "Examples:\n  baton context use prod")]
     Choose {
@@ -44,6 +52,24 @@ enum Action {
     },
 }
 
+#[derive(Debug, clap::Args)]
+struct AddArgs {
+    /// What to call it here.
+    name: String,
+    /// Where the coordinator listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    coordinator: String,
+    /// From `baton coordinator init`, or `baton node token --operator`.
+    #[arg(long, env = "BATON_TOKEN", hide_env_values = true)]
+    token: String,
+    /// The operator's name in the cluster.
+    #[arg(long = "as", value_name = "NAME", env = "USER", default_value = "operator")]
+    operator: String,
+    /// Replace a context of the same name.
+    #[arg(long)]
+    force: bool,
+}
+
 /// Does what was asked.
 ///
 /// # Errors
@@ -52,6 +78,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     let contexts = Contexts::open()?;
     match args.action {
         Action::Ls => list(&contexts, global)?,
+        Action::Add(args) => add(&contexts, &args).await?,
         Action::Choose { name } => {
             contexts.choose(&name)?;
             eprintln!("commands now talk to `{name}`");
@@ -63,6 +90,15 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+async fn add(contexts: &Contexts, args: &AddArgs) -> Result<()> {
+    let token: Token = args.token.parse()?;
+    let join = JoinContext { coordinator: &args.coordinator, token: &token, operator: &args.operator, replace: args.force };
+    contexts.join(&args.name, &join).await?;
+    contexts.choose(&args.name)?;
+    eprintln!("joined {} as {}; commands now talk to `{}`", args.coordinator, args.operator, args.name);
+    Ok(())
 }
 
 fn list(contexts: &Contexts, global: &Global) -> Result<()> {
@@ -88,16 +124,25 @@ fn list(contexts: &Contexts, global: &Global) -> Result<()> {
 }
 
 fn show(context: &Context, global: &Global) -> Result<()> {
-    let facts = json!({ "name": context.name, "coordinator": context.coordinator, "dir": context.dir });
+    let identity = context.identity()?;
+    let (cluster, subject) = identity.subject()?;
+    let until = identity.not_after()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let until = UnixMs(u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
     if global.json {
-        return global.print_json(&facts);
+        return global.print_json(&json!({
+            "name": context.name,
+            "coordinator": context.coordinator,
+            "cluster": cluster,
+            "subject": subject.to_string(),
+            "certificate_until": until,
+            "dir": context.dir,
+        }));
     }
     let mut out = std::io::stdout().lock();
-    writeln!(out, "name         {}", context.name)?;
+    writeln!(out, "context      {}", context.name)?;
     writeln!(out, "coordinator  {}", context.coordinator)?;
-    writeln!(out, "certificate  {}", context.dir.display())?;
-    if !context.dir.is_dir() {
-        return Err(Fault::new("its folder is gone", "add the context again").into());
-    }
+    writeln!(out, "cluster      {cluster}")?;
+    writeln!(out, "you are      {subject}")?;
+    writeln!(out, "certificate  good until {}, in {}", show::date(until), context.dir.display())?;
     Ok(())
 }

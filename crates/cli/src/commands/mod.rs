@@ -3,7 +3,13 @@
 pub(crate) mod completions;
 pub(crate) mod context;
 pub(crate) mod deploy;
+pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod logs;
+pub(crate) mod node;
 pub(crate) mod plan;
 pub(crate) mod rollout;
+pub(crate) mod service;
+pub(crate) mod top;
 pub(crate) mod validate;
 pub(crate) mod version;

@@ -2,7 +2,9 @@
 
 use crate::exit::Exit;
 use crate::global::Global;
-use crate::live::{self, Follow};
+use crate::live::{self, Follow, Style};
+use crate::show;
+use crate::table::{self, Table, plain, styled};
 use anyhow::Result;
 use baton_model::id::{RolloutId, ServiceName, Version};
 use baton_model::time::Millis;
@@ -22,8 +24,22 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
+    /// Show the current or last rollout: its stages, its instances, what it waits for.
+    #[command(after_help = "Examples:\n  baton rollout status web\n  baton rollout status web --json | jq -r .outcome")]
+    Status {
+        /// The service.
+        service: ServiceName,
+    },
+    /// List the rollouts that were, newest first.
+    #[command(after_help = "Examples:\n  baton rollout history web\n  baton rollout history web --json")]
+    History {
+        /// The service.
+        service: ServiceName,
+    },
     /// Follow the current rollout until it ends or pauses; the exit code says how.
-    #[command(after_help = "Examples:\n  baton rollout watch web\n  baton rollout watch web --timeout 10m --json")]
+    #[command(
+        after_help = "Examples:\n  baton rollout watch web\n  baton rollout watch web --timeout 10m --json"
+    )]
     Watch(WatchArgs),
     /// Start nothing new; what is under way is finished.
     #[command(after_help = "Examples:\n  baton rollout pause web")]
@@ -80,8 +96,11 @@ struct WatchArgs {
 pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     use v1::RolloutAction;
     match args.action {
+        Action::Status { service } => status(global, &service).await,
+        Action::History { service } => history(global, &service).await,
         Action::Watch(args) => {
-            let follow = Follow { service: args.service, rollout: None, timeout: args.timeout.map(Millis::duration) };
+            let follow =
+                Follow { service: args.service, rollout: None, timeout: args.timeout.map(Millis::duration) };
             live::follow(global, follow).await
         }
         Action::Pause(which) => control(global, which, RolloutAction::Pause).await,
@@ -93,24 +112,72 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     }
 }
 
+async fn status(global: &Global, service: &ServiceName) -> Result<Exit> {
+    let status = global.api().await?.service(service).await?;
+    if global.json {
+        // The rollout itself, or null where there was none.
+        global.print_json(&status.report.rollout)?;
+    } else {
+        let scene = live::Scene { status: &status, events: &[], note: None, now: status.now };
+        table::print(&live::frame(&scene, u16::MAX), global)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn history(global: &Global, service: &ServiceName) -> Result<Exit> {
+    let rollouts = global.api().await?.history(service).await?;
+    if global.json {
+        global.print_json(&rollouts)?;
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&["ROLLOUT", "BEGAN", "FROM → TO", "OUTCOME", "TOOK", "REASON"]);
+    for rollout in &rollouts {
+        let (style, word) = live::outcome(rollout.outcome);
+        let took = rollout.ended_at.map(|end| show::length(end.since(rollout.started_at).duration()));
+        table.row(vec![
+            plain(rollout.id),
+            plain(show::date(rollout.started_at)),
+            plain(live::passage(rollout)),
+            styled(style, word),
+            plain(took.unwrap_or_else(|| "-".to_owned())),
+            styled(Style::Dim, &rollout.reason),
+        ]);
+    }
+    table.print(global)?;
+    Ok(Exit::Done)
+}
+
+/// Steers the rollout, and says how it stands then.
 async fn control(global: &Global, which: Which, action: v1::RolloutAction) -> Result<Exit> {
-    let mut client = global.client().await?;
     let request =
         v1::ControlRolloutRequest { service: which.service.to_string(), rollout: which.rollout, action: action.into() };
-    client.control_rollout(request).await?;
+    let status = global.api().await?.control(request).await?;
+    if global.json {
+        global.print_json(&status)?;
+        return Ok(Exit::Done);
+    }
+    let done = match action {
+        v1::RolloutAction::Pause => "starts nothing new",
+        v1::RolloutAction::Resume => "goes on",
+        v1::RolloutAction::Promote => "has its approval",
+        v1::RolloutAction::Abort => "goes back to the release before",
+        v1::RolloutAction::Retry => "tries failed instances again",
+        v1::RolloutAction::Unspecified => "is as it was",
+    };
+    let service = &which.service;
+    eprintln!("the rollout of {service} {done}; `baton rollout watch {service}` follows it");
     Ok(Exit::Done)
 }
 
 async fn undo(global: &Global, service: ServiceName, to: Option<Version>, watch: bool) -> Result<Exit> {
-    let mut client = global.client().await?;
     let request = v1::UndoRequest { service: service.to_string(), version: to.map(String::from) };
-    let rollout = client.undo(request).await?.into_inner();
+    let rollout = global.api().await?.undo(request).await?;
     if rollout.unchanged {
-        eprintln!("{service} is already at that release");
+        eprintln!("{service} is at that release already");
         return Ok(Exit::Done);
     }
     if !watch {
-        eprintln!("rollout {} of {service} is under way; follow it with `baton rollout watch {service}`", rollout.rollout);
+        eprintln!("rollout {} of {service} is under way; `baton rollout watch {service}` follows it", rollout.rollout);
         return Ok(Exit::Done);
     }
     live::follow(global, Follow { service, rollout: Some(RolloutId(rollout.rollout)), timeout: None }).await

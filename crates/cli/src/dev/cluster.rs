@@ -1,0 +1,274 @@
+//! A local cluster: a coordinator and some nodes as separate processes of this binary, on loopback addresses.
+//!
+//! ```text
+//! DIR/cluster.json   which addresses, which nodes
+//! DIR/coordinator/   the coordinator's state        DIR/nodes/NAME/  an agent's state
+//! DIR/config/        contexts for `baton` (BATON_CONFIG_DIR)         DIR/logs/NAME.log
+//! ```
+
+use super::address::{AddressBlock, NODES_MAX};
+use super::family::Family;
+use super::found::{self, ClusterFile};
+use super::role::{Role, RoleNotice, RoleSpec, last_words};
+use crate::contexts::{Context, Contexts, JoinContext};
+use crate::fault::Fault;
+use anyhow::Result;
+use baton_proto::v1;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// The context that is made for the cluster.
+pub(crate) const CONTEXT: &str = "dev";
+/// From the start of the first process to every node being connected.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Pause between two questions whether it is.
+const READY_POLL: Duration = Duration::from_millis(50);
+/// How long workloads are given to end by themselves.
+const WORKLOAD_GRACE: Duration = Duration::from_secs(3);
+/// How often orphans given to us are reaped.
+const REAP_EVERY: Duration = Duration::from_millis(500);
+/// Notices kept for a reader that is busy; more are dropped.
+const NOTICES_MAX: usize = 256;
+
+/// What cluster to make.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterOptions {
+    /// How many nodes.
+    pub(crate) nodes: u8,
+    /// Keep the state here; `None` makes a folder that is thrown away in the end.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct ClusterNode {
+    /// Its name: `node-1`, ...
+    pub(crate) name: String,
+    /// Where its services are reached.
+    pub(crate) address: IpAddr,
+    /// Its label `zone`.
+    pub(crate) zone: String,
+}
+
+/// A running cluster. It must be ended with [`Cluster::stop`]: dropping it kills the roles, but not the workloads.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// Where its state is.
+    pub(crate) dir: PathBuf,
+    /// Where the coordinator listens.
+    pub(crate) coordinator: SocketAddr,
+    /// Its nodes, in order.
+    pub(crate) nodes: Vec<ClusterNode>,
+    /// The coordinator first, then the agents in the order of the nodes.
+    pub(crate) roles: Vec<Role>,
+    /// What the roles do unasked; taken by whoever shows it.
+    pub(crate) notices: mpsc::Receiver<RoleNotice>,
+    sender: mpsc::Sender<RoleNotice>,
+    family: std::sync::Arc<Family>,
+    reaper: Option<tokio::task::JoinHandle<()>>,
+    /// Removes the folder when the cluster is dropped, where it is thrown away.
+    thrown_away: Option<tempfile::TempDir>,
+    _block: AddressBlock,
+}
+
+impl Cluster {
+    /// Makes the cluster, or starts again the one kept in `options.dir`, and waits until every node is connected.
+    ///
+    /// # Errors
+    /// When something could not be made or started; whatever was started is stopped again.
+    pub(crate) async fn start(options: &ClusterOptions) -> Result<Self> {
+        let mut cluster = Self::lay_out(options)?;
+        match cluster.bring_up().await {
+            Ok(()) => Ok(cluster),
+            Err(error) => {
+                cluster.stop().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Claims addresses and folders; starts nothing.
+    fn lay_out(options: &ClusterOptions) -> Result<Self> {
+        if options.nodes == 0 || options.nodes > NODES_MAX {
+            return Err(Fault::usage(format!("{} nodes cannot be made", options.nodes), format!("use 1 to {NODES_MAX}")).into());
+        }
+        let (dir, thrown_away) = match &options.dir {
+            Some(dir) => (found::kept(dir)?, None),
+            None => {
+                let temporary = found::temporary()?;
+                (temporary.path().to_owned(), Some(temporary))
+            }
+        };
+        let file = ClusterFile::load(&dir)?;
+        let block = match &file {
+            Some(file) => AddressBlock::retake(file.block)?,
+            None => AddressBlock::take()?,
+        };
+        let nodes = (0..options.nodes)
+            .map(|index| ClusterNode {
+                name: format!("node-{}", index + 1),
+                address: block.node(index),
+                zone: char::from(b'a' + index % 3).to_string(),
+            })
+            .collect();
+        let file = ClusterFile { block: block.number() };
+        file.save(&dir)?;
+        let (sender, notices) = mpsc::channel(NOTICES_MAX);
+        Ok(Self {
+            coordinator: block.coordinator(),
+            nodes,
+            roles: Vec::new(),
+            notices,
+            sender,
+            family: std::sync::Arc::new(Family::found()?),
+            reaper: None,
+            dir,
+            thrown_away,
+            _block: block,
+        })
+    }
+
+    async fn bring_up(&mut self) -> Result<()> {
+        let token = found::found_coordinator(&self.dir.join("coordinator"), self.coordinator)?;
+        self.start_role("coordinator", &[&"coordinator", &"run", &"--dir", &self.dir.join("coordinator")])?;
+        let deadline = Instant::now() + READY_LIMIT;
+        let context = self.context(token, deadline).await?;
+        let mut client = context.connect().await?;
+        for node in self.nodes.clone() {
+            found::join_node(&mut client, &self.node_dir(&node), &node, self.coordinator).await?;
+            self.start_role(&node.name, &[&"agent", &"run", &"--dir", &self.node_dir(&node)])?;
+        }
+        self.reaper = Some(self.reap());
+        self.wait_connected(&context, deadline).await
+    }
+
+    /// Starts a role with these arguments, tied to us where the cluster is thrown away.
+    fn start_role(&mut self, name: &str, args: &[&dyn AsRef<std::ffi::OsStr>]) -> Result<()> {
+        let mut args: Vec<OsString> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
+        if self.thrown_away.is_some() {
+            args.extend(["--with-parent".into(), std::process::id().to_string().into()]);
+        }
+        let spec = RoleSpec { name: name.to_owned(), args, log: self.log(name) };
+        self.roles.push(Role::start(spec, self.sender.clone())?);
+        Ok(())
+    }
+
+    /// The cluster's own context: joins with `token` where it is new.
+    async fn context(&self, token: Option<baton_proto::identity::Token>, deadline: Instant) -> Result<Context> {
+        let contexts = Contexts::at(self.config_dir());
+        if let Some(token) = token {
+            loop {
+                let coordinator = self.coordinator.to_string();
+                let join = JoinContext { coordinator: &coordinator, token: &token, operator: CONTEXT, replace: true };
+                match contexts.join(CONTEXT, &join).await {
+                    Ok(()) => break,
+                    Err(error) if Instant::now() < deadline && crate::fault::is_unreachable(&error) => {}
+                    Err(error) => return Err(self.with_last_words(error, "coordinator")),
+                }
+                tokio::time::sleep(READY_POLL).await;
+            }
+            contexts.choose(CONTEXT)?;
+        }
+        let context = contexts.get(Some(CONTEXT))?;
+        loop {
+            match context.connect().await {
+                Ok(_) => return Ok(context),
+                Err(_) if Instant::now() < deadline => {}
+                Err(error) => return Err(self.with_last_words(error, "coordinator")),
+            }
+            tokio::time::sleep(READY_POLL).await;
+        }
+    }
+
+    async fn wait_connected(&self, context: &Context, deadline: Instant) -> Result<()> {
+        let mut client = context.connect().await?;
+        loop {
+            let nodes = client.list_nodes(v1::ListNodesRequest {}).await?.into_inner().nodes;
+            let name = |status: &v1::NodeStatus| status.node.as_ref().map(|node| node.name.clone()).unwrap_or_default();
+            let connected: BTreeSet<String> = nodes.iter().filter(|node| node.connected).map(name).collect();
+            let Some(missing) = self.nodes.iter().find(|node| !connected.contains(&node.name)) else { return Ok(()) };
+            if Instant::now() >= deadline {
+                let error = anyhow::anyhow!("{} did not connect within {} s", missing.name, READY_LIMIT.as_secs());
+                return Err(self.with_last_words(error, &missing.name));
+            }
+            tokio::time::sleep(READY_POLL).await;
+        }
+    }
+
+    /// Adds what the role itself said last.
+    fn with_last_words(&self, error: anyhow::Error, role: &str) -> anyhow::Error {
+        let words = last_words(&self.log(role));
+        if words.is_empty() { error } else { error.context(format!("{role} said: {words}")) }
+    }
+
+    fn reap(&self) -> tokio::task::JoinHandle<()> {
+        let family = self.family.clone();
+        let roles: Vec<_> = self.roles.iter().map(Role::watch).collect();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(REAP_EVERY).await;
+                // A role that ended this moment is not in the list; its supervisor then finds it already
+                // reaped, which it takes for an end like any other.
+                let pids = roles.iter().filter_map(|pid| *pid.borrow()).collect();
+                family.reap(&pids);
+            }
+        })
+    }
+
+    /// Where `baton` finds this cluster: the value for `BATON_CONFIG_DIR`.
+    pub(crate) fn config_dir(&self) -> PathBuf {
+        self.dir.join("config")
+    }
+
+    /// The log of a role.
+    pub(crate) fn log(&self, role: &str) -> PathBuf {
+        self.dir.join("logs").join(format!("{role}.log"))
+    }
+
+    /// The state of a node's agent.
+    pub(crate) fn node_dir(&self, node: &ClusterNode) -> PathBuf {
+        self.dir.join("nodes").join(&node.name)
+    }
+
+    /// The agent of a node, by the node's index.
+    pub(crate) fn agent(&self, index: usize) -> &Role {
+        &self.roles[index + 1]
+    }
+
+    /// Keeps the folder though it was to be thrown away, and says where it is.
+    pub(crate) fn keep(&mut self) -> &Path {
+        if let Some(temporary) = &mut self.thrown_away {
+            temporary.disable_cleanup(true);
+        }
+        &self.dir
+    }
+
+    /// Ends every role, every shim and every workload of this cluster, and proves that none is left.
+    ///
+    /// # Errors
+    /// Names the processes that could not be ended.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        if let Some(reaper) = self.reaper.take() {
+            reaper.abort();
+        }
+        // Agents before the coordinator, so that none sees it go; all agents at once.
+        let coordinator = if self.roles.is_empty() { None } else { Some(self.roles.remove(0)) };
+        let agents: Vec<_> = self.roles.drain(..).map(|role| tokio::spawn(role.stop())).collect();
+        for agent in agents {
+            // Stopping a role cannot fail.
+            let _ = agent.await;
+        }
+        if let Some(coordinator) = coordinator {
+            coordinator.stop().await;
+        }
+        let left = self.family.end(WORKLOAD_GRACE).await;
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Fault::new(format!("these processes could not be ended: {left:?}"), "they hang in the kernel; look at `ps -o pid,stat,wchan,cmd`").into())
+    }
+}

@@ -1,0 +1,125 @@
+//! The same story as plain lines, for pipes and logs of CI: one line per change, with the time since the start.
+
+use super::frame::{self, passage};
+use crate::show;
+use baton_model::id::InstanceId;
+use baton_model::report::{RolloutReport, StageReport, StageState, Waiting};
+use baton_model::status::{PlacedInstance, ServiceStatus};
+use baton_model::time::UnixMs;
+use std::collections::BTreeMap;
+
+/// What was told so far, so that only changes are told.
+#[derive(Debug, Default)]
+pub(crate) struct Teller {
+    rollout: String,
+    stages: BTreeMap<u32, String>,
+    instances: BTreeMap<InstanceId, String>,
+    waiting: Vec<String>,
+}
+
+impl Teller {
+    /// The lines that are new in `status`.
+    pub(crate) fn tell(&mut self, status: &ServiceStatus) -> Vec<String> {
+        let mut news = Vec::new();
+        if let Some(rollout) = &status.report.rollout {
+            let text = rollout_text(rollout);
+            if self.rollout != text {
+                news.push(format!("{} {text}", status.name));
+                self.rollout = text;
+            }
+            for stage in &rollout.stages {
+                let text = stage_text(stage);
+                if stage.state != StageState::Pending && self.stages.get(&stage.number) != Some(&text) {
+                    news.push(text.clone());
+                    self.stages.insert(stage.number, text);
+                }
+            }
+        }
+        for instance in &status.instances {
+            let text = instance_text(status, instance);
+            if self.instances.get(&instance.id) != Some(&text) {
+                news.push(text.clone());
+                self.instances.insert(instance.id.clone(), text);
+            }
+        }
+        self.instances.retain(|id, _| status.instances.iter().any(|instance| instance.id == *id));
+        let waiting: Vec<String> = status.report.waiting.iter().map(waiting_key).collect();
+        for (key, wait) in waiting.iter().zip(&status.report.waiting) {
+            if !self.waiting.contains(key) {
+                news.push(waiting_text(wait, status.now));
+            }
+        }
+        self.waiting = waiting;
+        let elapsed = status.report.rollout.as_ref().map_or(0, |rollout| status.now.since(rollout.started_at).0);
+        news.into_iter().map(|text| format!("{} {text}", stamp(elapsed))).collect()
+    }
+}
+
+/// Time since the rollout began, in a fixed width: `[  12.4s]`.
+pub(crate) fn stamp(elapsed_ms: u64) -> String {
+    format!("[{:>5}.{}s]", elapsed_ms / 1000, elapsed_ms % 1000 / 100)
+}
+
+fn rollout_text(rollout: &RolloutReport) -> String {
+    let (_, word) = frame::outcome(rollout.outcome);
+    let text = format!("{}: {word}", passage(rollout));
+    if rollout.reason.is_empty() { text } else { format!("{text}: {}", rollout.reason) }
+}
+
+fn stage_text(stage: &StageReport) -> String {
+    let word = match stage.state {
+        StageState::Pending => "pending",
+        StageState::Running => "changing",
+        StageState::Baking => "baking",
+        StageState::Done => "done",
+        StageState::Failed => "failed",
+    };
+    format!("stage {} ({}): {word}", stage.number, stage.title)
+}
+
+fn instance_text(status: &ServiceStatus, instance: &PlacedInstance) -> String {
+    let head = format!("{} on {}:", instance.id, instance.node);
+    let Some(observed) = &instance.observed else { return format!("{head} assigned {}", instance.wanted_version) };
+    let mut text = format!("{head} {} {}", frame::version(status, observed.release), observed.state);
+    if let Some(swap) = &observed.swap {
+        text.push_str(&format!(", swap to {} {}", frame::version(status, swap.to), swap.phase));
+        if !swap.reason.is_empty() {
+            text.push_str(&format!(" ({})", swap.reason));
+        }
+    }
+    if instance.node_silent {
+        text.push_str(", its node is silent");
+    }
+    text
+}
+
+/// What a reason is about; its sentence may count down and would be told again and again.
+fn waiting_key(waiting: &Waiting) -> String {
+    format!("{} {}", frame::subject(&waiting.subject), waiting.gate)
+}
+
+fn waiting_text(waiting: &Waiting, now: UnixMs) -> String {
+    let left = waiting.until.map(|until| format!(" ({})", frame::left(until, now))).unwrap_or_default();
+    format!("{} waits for {}: {}{left}", frame::subject(&waiting.subject), waiting.gate, waiting.reason)
+}
+
+/// The last line: how it ended, with the measured times.
+pub(crate) fn summary(status: &ServiceStatus) -> String {
+    let Some(rollout) = &status.report.rollout else { return format!("{} has had no rollout", status.name) };
+    let (_, word) = frame::outcome(rollout.outcome);
+    let took = rollout.ended_at.unwrap_or(status.now).since(rollout.started_at).duration();
+    let ready = format!("{} of {} ready", status.report.ready, status.report.wanted);
+    let mut text = format!("{} {}: {word} after {}, {ready}", status.name, passage(rollout), show::length(took));
+    let stages: Vec<String> = rollout
+        .stages
+        .iter()
+        .filter_map(|stage| Some(show::length(stage.ended_at?.since(stage.started_at?).duration())))
+        .collect();
+    if stages.len() > 1 {
+        text.push_str(&format!("; stages took {}", stages.join(", ")));
+    }
+    if !rollout.reason.is_empty() {
+        text.push_str(&format!("; {}", rollout.reason));
+    }
+    text
+}

@@ -1,0 +1,214 @@
+//! Sends an artifact to the coordinator, from where an earlier attempt stopped, and says how far it is.
+
+use super::{Packed, open_at};
+use crate::fault::Fault;
+use crate::show;
+use anyhow::{Context as _, Result};
+use baton_proto::v1::operator_service_client::OperatorServiceClient;
+use baton_proto::v1::upload_artifact_request::Part;
+use baton_proto::v1::{StatArtifactRequest, UploadArtifactRequest, UploadStart};
+use bytes::Bytes;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+/// Bytes in one message: far below gRPC's limit, far above its overhead.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Messages read ahead of the network.
+const CHUNKS_AHEAD: usize = 4;
+/// Attempts without any progress before the upload is given up; each one that moves forward starts the count anew.
+const ATTEMPTS_MAX: u32 = 5;
+/// Pause after the first failed attempt; it doubles with each further one.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often the progress line is drawn.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+
+/// Where the progress is drawn, if anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProgressLine {
+    /// One line that redraws itself: stderr is a terminal.
+    Drawn,
+    /// Nothing.
+    Silent,
+}
+
+/// Makes sure that the coordinator has every byte of the artifact. Gives the number of bytes that were sent.
+///
+/// # Errors
+/// When the coordinator refuses, or cannot be reached for [`ATTEMPTS_MAX`] attempts in a row; the error says how
+/// to go on.
+pub(crate) async fn upload(
+    client: &mut OperatorServiceClient<Channel>,
+    packed: &Packed,
+    progress: ProgressLine,
+) -> Result<u64> {
+    let mut sent = 0;
+    let mut held = None;
+    let mut attempt = 0;
+    loop {
+        match send_rest(client, packed, progress, &mut held).await {
+            Ok(bytes) => return Ok(sent + bytes),
+            Err(Stopped::Local(error)) => return Err(error),
+            Err(Stopped::Refused(status)) if !may_pass(&status) => return Err(Fault::refused(&status).into()),
+            Err(Stopped::Refused(status)) => {
+                let before = held;
+                held = offset(client, packed).await.ok().or(held);
+                attempt = if held > before { 1 } else { attempt + 1 };
+                sent += held.unwrap_or(0).saturating_sub(before.unwrap_or(0));
+                if attempt >= ATTEMPTS_MAX {
+                    return Err(given_up(packed, held, &status));
+                }
+                tokio::time::sleep(PAUSE * 2_u32.pow(attempt - 1)).await;
+            }
+        }
+    }
+}
+
+/// Why an attempt stopped.
+enum Stopped {
+    /// This machine's file cannot be read; no further attempt helps.
+    Local(anyhow::Error),
+    /// The coordinator, or the way to it.
+    Refused(Status),
+}
+
+/// Whether a further attempt may succeed.
+fn may_pass(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Unknown)
+}
+
+fn given_up(packed: &Packed, held: Option<u64>, status: &Status) -> anyhow::Error {
+    let size = show::bytes(packed.artifact.size_bytes);
+    let at = held.map_or_else(|| "an unknown point".to_owned(), |held| format!("{} of {size}", show::bytes(held)));
+    Fault::new(
+        format!("the upload stopped at {at}: {}", status.message()),
+        "run the same command again: it goes on where it stopped; nothing was deployed",
+    )
+    .into()
+}
+
+/// How much the coordinator holds; all of it where the artifact is complete.
+async fn offset(client: &mut OperatorServiceClient<Channel>, packed: &Packed) -> Result<u64, Status> {
+    let request = StatArtifactRequest { digest: packed.artifact.digest.to_string() };
+    let held = client.stat_artifact(request).await?.into_inner();
+    Ok(if held.complete { packed.artifact.size_bytes } else { held.offset })
+}
+
+/// One attempt: asks where to go on, and sends from there. Gives the bytes sent; `held` learns where it began.
+async fn send_rest(
+    client: &mut OperatorServiceClient<Channel>,
+    packed: &Packed,
+    progress: ProgressLine,
+    held: &mut Option<u64>,
+) -> Result<u64, Stopped> {
+    let size = packed.artifact.size_bytes;
+    let start = offset(client, packed).await.map_err(Stopped::Refused)?;
+    *held = Some(start);
+    if start == size {
+        return Ok(0);
+    }
+    if start > size {
+        let error = Fault::new(
+            format!("the coordinator holds {start} bytes of an artifact of {size}"),
+            "its store of artifacts is damaged: look at the coordinator's log",
+        );
+        return Err(Stopped::Local(error.into()));
+    }
+    let file = open_at(packed.path(), start).map_err(Stopped::Local)?;
+    let first = UploadStart { digest: packed.artifact.digest.to_string(), size_bytes: size, offset: start };
+    let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+    let reader = tokio::task::spawn_blocking(move || feed(file, first, &sender, progress));
+    let answer = client.upload_artifact(ReceiverStream::new(receiver)).await;
+    // The stream is gone by now, so the reader ends by itself.
+    let fed = reader.await.context("reading the artifact stopped").map_err(Stopped::Local)?;
+    if progress == ProgressLine::Drawn {
+        eprint!("\r\x1b[K");
+    }
+    match (answer, fed) {
+        (_, Err(error)) => Err(Stopped::Local(error)),
+        (Err(status), Ok(())) => Err(Stopped::Refused(status)),
+        (Ok(answer), Ok(())) if answer.get_ref().complete => Ok(size - start),
+        (Ok(_), Ok(())) => Err(Stopped::Refused(Status::aborted("the coordinator did not get all of it"))),
+    }
+}
+
+/// Reads the file into messages until it ends or nobody takes them any more.
+fn feed(
+    mut file: std::fs::File,
+    first: UploadStart,
+    sender: &mpsc::Sender<UploadArtifactRequest>,
+    progress: ProgressLine,
+) -> Result<()> {
+    let (mut at, size) = (first.offset, first.size_bytes);
+    let mut line = Line { progress, started: Instant::now(), began_at: at, drawn: None };
+    if sender.blocking_send(UploadArtifactRequest { part: Some(Part::Start(first)) }).is_err() {
+        return Ok(());
+    }
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while at < size {
+        let most = usize::try_from(size - at).unwrap_or(usize::MAX).min(buffer.len());
+        let count = file.read(&mut buffer[..most]).context("the artifact cannot be read")?;
+        if count == 0 {
+            let advice = "build it, and only then run the same command again; nothing was deployed";
+            return Err(Fault::new("the artifact became shorter while it was sent", advice).into());
+        }
+        at += count as u64;
+        let data = Bytes::copy_from_slice(&buffer[..count]);
+        if sender.blocking_send(UploadArtifactRequest { part: Some(Part::Data(data.into())) }).is_err() {
+            return Ok(());
+        }
+        line.draw(at, size);
+    }
+    Ok(())
+}
+
+/// The line that shows how far the upload is.
+struct Line {
+    progress: ProgressLine,
+    started: Instant,
+    began_at: u64,
+    drawn: Option<Instant>,
+}
+
+impl Line {
+    fn draw(&mut self, at: u64, size: u64) {
+        if self.progress == ProgressLine::Silent || self.drawn.is_some_and(|drawn| drawn.elapsed() < DRAW_EVERY) {
+            return;
+        }
+        self.drawn = Some(Instant::now());
+        let text = progress_text(at, size, at - self.began_at, self.started.elapsed());
+        let mut out = std::io::stderr().lock();
+        // Talk: a terminal that is gone must not stop the upload.
+        let _ = write!(out, "\r\x1b[K{text}").and_then(|()| out.flush());
+    }
+}
+
+/// `uploading  [########------------]  40%  4.0 MiB of 10.0 MiB, 2.0 MiB/s`.
+fn progress_text(at: u64, size: u64, sent: u64, elapsed: Duration) -> String {
+    const BAR: u64 = 20;
+    let full = if size == 0 { BAR } else { (at.saturating_mul(BAR) / size).min(BAR) };
+    let percent = if size == 0 { 100 } else { u128::from(at) * 100 / u128::from(size) };
+    let bar = format!("{}{}", "#".repeat(full as usize), "-".repeat((BAR - full) as usize));
+    let rate = u128::from(sent) * 1000 / elapsed.as_millis().max(1);
+    let rate = show::bytes(u64::try_from(rate).unwrap_or(u64::MAX));
+    format!("uploading  [{bar}]  {percent:>3}%  {} of {}, {rate}/s", show::bytes(at), show::bytes(size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_how_far_and_how_fast() {
+        let mib = 1024 * 1024;
+        assert_eq!(
+            progress_text(4 * mib, 10 * mib, 2 * mib, Duration::from_secs(1)),
+            "uploading  [########------------]   40%  4.0 MiB of 10.0 MiB, 2.0 MiB/s"
+        );
+        assert!(progress_text(0, 0, 0, Duration::ZERO).contains("100%"));
+    }
+}
