@@ -1,0 +1,66 @@
+//! What is served over gRPC: enrollment, agents, operators.
+
+mod agent;
+mod artifacts;
+mod control;
+mod deploy;
+mod enrollment;
+mod events;
+mod logs;
+mod nodes;
+mod operator;
+mod plan;
+mod releases;
+mod services;
+pub(crate) mod status;
+
+pub(crate) use agent::AgentApi;
+pub(crate) use enrollment::EnrollmentApi;
+pub(crate) use operator::OperatorApi;
+
+use crate::app::Coordinator;
+use baton_model::id::NodeName;
+use baton_proto::identity::Peer;
+use status::Refusal;
+use std::pin::Pin;
+use tonic::Status;
+
+/// Largest message taken or sent; artifacts and logs come in pieces.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How often a compare-and-set is tried anew when somebody else wrote.
+pub(crate) const ATTEMPTS_MAX: usize = 16;
+
+/// A stream of answers.
+pub(crate) type Answers<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
+
+/// The operator who calls, where it is one and still a member. `caller` is taken from the request beforehand, because
+/// a request that streams must not be held while the store is asked.
+pub(crate) async fn operator_of(coordinator: &Coordinator, caller: Result<Peer, Status>) -> Result<String, Status> {
+    let caller = caller?;
+    coordinator.authority.admit(&caller).await.map_err(Refusal::from)?;
+    match caller {
+        Peer::Operator(name) => Ok(name),
+        Peer::Node(node) => Err(Refusal::Denied(format!(
+            "this needs an operator's certificate, and `{node}` is a node; choose an operator's with `baton context`"
+        ))
+        .into()),
+    }
+}
+
+/// The node that calls, where it is one and still a member.
+pub(crate) async fn node_of(coordinator: &Coordinator, caller: Result<Peer, Status>) -> Result<NodeName, Status> {
+    let caller = caller?;
+    coordinator.authority.admit(&caller).await.map_err(Refusal::from)?;
+    match caller {
+        Peer::Node(node) => Ok(node),
+        Peer::Operator(name) => Err(Refusal::Denied(format!(
+            "this needs a node's certificate, and `{name}` is an operator; join the node with `baton agent join`"
+        ))
+        .into()),
+    }
+}
+
+/// What to say when every attempt of a compare-and-set was lost.
+pub(crate) fn contended(what: &str) -> Refusal {
+    Refusal::Contended(format!("{what} was changed by others {ATTEMPTS_MAX} times in a row; nothing was done, try again"))
+}

@@ -1,0 +1,120 @@
+//! What an operator sets about the rollout under way: whole state, written with compare-and-set.
+
+use super::status::Refusal;
+use super::{ATTEMPTS_MAX, contended, services};
+use crate::app::Coordinator;
+use crate::events::event;
+use crate::records;
+use baton_engine::progress::{RolloutProgress, ServiceProgress};
+use baton_model::desired::Service;
+use baton_model::event::Severity;
+use baton_model::id::{RolloutId, ServiceName};
+use baton_model::rollout::{RolloutControl, RolloutOutcome};
+use baton_proto::v1::{self, RolloutAction};
+
+pub(super) async fn control(coordinator: &Coordinator, by: &str, request: v1::ControlRolloutRequest) -> Result<v1::ServiceStatus, Refusal> {
+    let action = request.action();
+    let name = ServiceName::new(request.service)?;
+    let key = records::service(&name);
+    for _ in 0..ATTEMPTS_MAX {
+        let read = coordinator.records.get::<Service>(&key).await?;
+        let read = read.filter(|read| !read.value.removed).ok_or_else(|| services::unknown(&name))?;
+        let (revision, mut service) = (read.revision, read.value);
+        let control = {
+            let view = coordinator.view.borrow();
+            let progress = view.snapshot.progress.get(&name).map(|read| &read.value);
+            controlled(&service, progress, request.rollout.map(RolloutId), action)?
+        };
+        if control == service.control {
+            return services::status(coordinator, &service);
+        }
+        service.control = control;
+        match coordinator.records.put(&key, revision, &service).await {
+            Ok(_) => {
+                let word = word(action);
+                let mut event = event(coordinator.clock.now(), Severity::Info, "rollout-controlled", format!("{by} set `{word}` for {name}"));
+                event.service = Some(name.clone());
+                event.fields.insert("action".to_owned(), word.to_owned());
+                coordinator.journal.record(vec![event]);
+                return services::status(coordinator, &service);
+            }
+            Err(error) if error.is_conflict() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(contended(&format!("service `{name}`")))
+}
+
+const fn word(action: RolloutAction) -> &'static str {
+    match action {
+        RolloutAction::Unspecified => "nothing",
+        RolloutAction::Pause => "pause",
+        RolloutAction::Resume => "resume",
+        RolloutAction::Promote => "promote",
+        RolloutAction::Abort => "abort",
+        RolloutAction::Retry => "retry",
+    }
+}
+
+/// The control that an action makes of the present one.
+fn controlled(
+    service: &Service,
+    progress: Option<&ServiceProgress>,
+    named: Option<RolloutId>,
+    action: RolloutAction,
+) -> Result<RolloutControl, Refusal> {
+    let name = &service.name;
+    let none = || Refusal::NotNow(format!("no rollout of `{name}` is under way; `baton rollout history {name}` shows the last ones"));
+    let current = service.request.as_ref().ok_or_else(none)?.id;
+    if let Some(other) = named.filter(|named| *named != current) {
+        return Err(Refusal::NotNow(format!("the current rollout of `{name}` is {current}, not {other}; look at it first (`baton rollout status {name}`)")));
+    }
+    // The engine may not have taken the request up yet: then it is under way, and nothing of it is done.
+    let rollout = progress.and_then(|progress| progress.rollout.as_ref()).filter(|rollout| rollout.id == current);
+    if rollout.is_some_and(|rollout| rollout.outcome.is_final()) {
+        return Err(none());
+    }
+    let mut control = if service.control.rollout == current {
+        service.control.clone()
+    } else {
+        RolloutControl { rollout: current, ..RolloutControl::default() }
+    };
+    match action {
+        RolloutAction::Unspecified => {
+            return Err(Refusal::Invalid("the request names no action this coordinator knows; upgrade it".to_owned()));
+        }
+        RolloutAction::Pause => control.paused = true,
+        RolloutAction::Resume => resume(name, rollout, &mut control)?,
+        RolloutAction::Promote => control.approved_through = waiting_stage(name, rollout, control.approved_through)?,
+        RolloutAction::Abort => control.abort = true,
+        RolloutAction::Retry => control.retry = control.retry.saturating_add(1),
+    }
+    Ok(control)
+}
+
+fn resume(name: &ServiceName, rollout: Option<&RolloutProgress>, control: &mut RolloutControl) -> Result<(), Refusal> {
+    let held = rollout.filter(|rollout| rollout.outcome == RolloutOutcome::Paused && !control.paused);
+    if let Some(rollout) = held {
+        return Err(Refusal::NotNow(format!(
+            "the rollout of `{name}` is not held by an operator: {}. `baton rollout promote`, `retry` or `abort` may be what it needs",
+            if rollout.reason.is_empty() { "it waits" } else { &rollout.reason }
+        )));
+    }
+    control.paused = false;
+    Ok(())
+}
+
+/// The stage that waits for its approval now. One that is not reached yet cannot be approved: nobody has seen what
+/// comes before it.
+fn waiting_stage(name: &ServiceName, rollout: Option<&RolloutProgress>, approved_through: u32) -> Result<u32, Refusal> {
+    let nothing = || Refusal::NotNow(format!("no stage of `{name}` waits for an approval now; `baton rollout status {name}` shows what it waits for"));
+    let stages = rollout.map(|rollout| rollout.stages.as_slice()).unwrap_or_default();
+    let (next, stage) = (1u32..).zip(stages).find(|(_, stage)| stage.ended_at.is_none()).ok_or_else(nothing)?;
+    if stage.approval && stage.started_at.is_none() && next > approved_through {
+        return Ok(next);
+    }
+    Err(nothing())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! What a coordinator does from time to time: look for silence, store the time, collect artifacts.
+
+use crate::app::Coordinator;
+use crate::artifacts::{COLLECT_EVERY, collect};
+use crate::clock::MARK_EVERY;
+use crate::events::event;
+use crate::records::{self, SERVICES};
+use baton_model::desired::Service;
+use baton_model::event::Severity;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Silence is looked for this many times in the time that makes a node silent.
+const LOOKS_PER_SILENCE: u64 = 6;
+/// And at least this far apart.
+const LOOK_MIN: Duration = Duration::from_millis(10);
+
+/// Starts all of it; each ends with `stop`.
+pub(crate) fn start(coordinator: &Arc<Coordinator>, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+    let look = Duration::from_millis(coordinator.sessions.timing.silence.0 / LOOKS_PER_SILENCE).max(LOOK_MIN);
+    vec![
+        every(look, coordinator, stop, |coordinator| async move { tell_silent(&coordinator) }),
+        every(MARK_EVERY.duration(), coordinator, stop, |coordinator| async move { mark(&coordinator).await }),
+        every(COLLECT_EVERY, coordinator, stop, |coordinator| async move { collect_artifacts(coordinator).await }),
+    ]
+}
+
+fn every<F>(
+    period: Duration,
+    coordinator: &Arc<Coordinator>,
+    stop: &CancellationToken,
+    work: impl Fn(Arc<Coordinator>) -> F + Send + 'static,
+) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send,
+{
+    let (coordinator, stop) = (Arc::clone(coordinator), stop.clone());
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => work(Arc::clone(&coordinator)).await,
+            }
+        }
+    })
+}
+
+fn tell_silent(coordinator: &Coordinator) {
+    for node in coordinator.sessions.sweep() {
+        coordinator.logs.node_gone(&node);
+        let message = format!("nothing was heard of node {node} for {}", coordinator.sessions.timing.silence);
+        let mut event = event(coordinator.clock.now(), Severity::Warning, "node-silent", message);
+        event.node = Some(node);
+        coordinator.journal.record(vec![event]);
+    }
+}
+
+/// Stores the time, for the next start.
+pub(crate) async fn mark(coordinator: &Coordinator) {
+    if let Err(error) = coordinator.records.set(records::CLOCK, &coordinator.clock.now()).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot store the time; it is tried again");
+    }
+}
+
+async fn collect_artifacts(coordinator: Arc<Coordinator>) {
+    let _alone = coordinator.artifacts.in_use.write().await;
+    let services = match coordinator.records.list::<Service>(SERVICES).await {
+        Ok(services) => services,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot tell which artifacts are in use; none is collected");
+            return;
+        }
+    };
+    let releases = services.iter().flat_map(|(_, service)| service.value.releases.values());
+    let referenced: BTreeSet<_> = releases.map(|release| release.artifact.digest).collect();
+    let artifacts = Arc::clone(&coordinator.artifacts);
+    match tokio::task::spawn_blocking(move || collect(&artifacts, &referenced, SystemTime::now())).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(removed)) => tracing::info!(removed, "artifacts that no release refers to were removed"),
+        Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot collect artifacts"),
+        Err(error) => tracing::error!(%error, "collecting artifacts failed"),
+    }
+}

@@ -1,0 +1,173 @@
+//! The one task that decides: it drives `engine::cycle`, which says what to read, write and send, and in which order.
+//!
+//! It is woken by changes of what operators want, by what agents report, and by the time the last decision named. A
+//! wake-up carries no data. It runs on a thread of its own, because a decision over a large fleet takes longer than
+//! sessions may wait.
+
+mod cache;
+
+pub(crate) use cache::Cache;
+
+use crate::clock::Clock;
+use crate::dispatch;
+use crate::events::{Journal, from_draft};
+use crate::records::Records;
+use crate::sessions::Sessions;
+use crate::store::Watch;
+use baton_engine::cycle::{Action, Cycle, PlanRecord, Snapshot, Write, Written};
+use baton_engine::outcome::EventDraft;
+use baton_model::id::NodeName;
+use baton_model::report::Report;
+use baton_model::time::UnixMs;
+use baton_proto::v1;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// After a wake-up, what follows within this time is decided upon together.
+const COALESCE: Duration = Duration::from_millis(5);
+/// When the store cannot be read, it is tried again this often.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the last decision was made from, and what it said: what readers are shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) report: Report,
+}
+
+/// The decider.
+pub(crate) struct Reconcile {
+    records: Records,
+    sessions: Arc<Sessions>,
+    journal: Arc<Journal>,
+    clock: Clock,
+    cache: Cache,
+    view: watch::Sender<Arc<View>>,
+}
+
+/// What wakes it.
+struct Wakers {
+    nodes: Watch,
+    services: Watch,
+    observed: watch::Receiver<u64>,
+}
+
+impl Reconcile {
+    /// Begins with what was read from the store; the receiver gets what readers are shown.
+    pub(crate) fn new(
+        cache: Cache,
+        records: Records,
+        sessions: Arc<Sessions>,
+        journal: Arc<Journal>,
+        clock: Clock,
+    ) -> (Self, watch::Receiver<Arc<View>>) {
+        let (view, receiver) = watch::channel(Arc::new(View { snapshot: cache.snapshot(), report: Report::default() }));
+        (Self { records, sessions, journal, clock, cache, view }, receiver)
+    }
+
+    /// Decides until `stop`, on the calling thread.
+    pub(crate) fn run_on_this_thread(mut self, runtime: &tokio::runtime::Handle, stop: &CancellationToken) {
+        runtime.block_on(async {
+            let stopped = stop.cancelled();
+            tokio::select! {
+                () = stopped => {}
+                () = self.run() => {}
+            }
+        });
+    }
+
+    async fn run(&mut self) {
+        let mut wakers = Wakers {
+            nodes: self.records.store().watch(crate::records::NODES),
+            services: self.records.store().watch(crate::records::SERVICES),
+            observed: self.sessions.changes(),
+        };
+        let mut cycle = Cycle::default();
+        let mut action = cycle.begin();
+        let mut decided_at = self.clock.now();
+        loop {
+            action = match action {
+                Action::Load => {
+                    self.refresh().await;
+                    decided_at = self.clock.now();
+                    cycle.loaded(Snapshot::clone(&self.cache.snapshot()), &self.sessions.observed(), decided_at)
+                }
+                Action::Write(write) => {
+                    let written = self.write(write).await;
+                    cycle.written(written)
+                }
+                Action::Send { plans, events, report } => {
+                    self.send(&plans, events, report, decided_at).await;
+                    cycle.sent()
+                }
+                Action::Wait(until) => {
+                    self.wait(&mut wakers, until).await;
+                    cycle.begin()
+                }
+            };
+        }
+    }
+
+    /// Reads what has changed, as often as it takes.
+    async fn refresh(&mut self) {
+        while let Err(error) = self.cache.refresh(&self.records).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot read the store; it is tried again");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn write(&mut self, write: Write) -> Written {
+        match self.cache.write(&self.records, write).await {
+            Ok(revision) => Written::Stored(revision),
+            Err(error) if error.is_conflict() => {
+                self.cache.forget();
+                Written::Conflict
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot write the decision; nothing was sent");
+                // What of it is in the store is not known for sure: read all of it again.
+                self.cache.forget();
+                Written::Failed
+            }
+        }
+    }
+
+    /// Everything is durable: tells the journal, the readers and the nodes.
+    async fn send(&mut self, plans: &BTreeMap<NodeName, PlanRecord>, events: Vec<EventDraft>, report: Report, decided_at: UnixMs) {
+        self.journal.record(events.into_iter().map(|draft| from_draft(draft, decided_at)).collect());
+        let snapshot = self.cache.snapshot();
+        for (node, record) in plans {
+            match dispatch::fill(node, record, &snapshot.desired) {
+                Ok(plan) => self.sessions.send_plan(node, record.generation, || v1::NodePlan::from(plan)),
+                Err(error) => tracing::error!(%error, "a plan is withheld"),
+            }
+        }
+        self.view.send_replace(Arc::new(View { snapshot, report }));
+        if let Err(error) = self.cache.drop_removed_services(&self.records).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot forget a removed service yet");
+            self.cache.forget();
+        }
+    }
+
+    async fn wait(&mut self, wakers: &mut Wakers, until: Option<UnixMs>) {
+        let deadline = until.map(|at| tokio::time::Instant::from_std(self.clock.instant_of(at)));
+        let timer = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = timer => return,
+            _ = wakers.nodes.changed() => self.cache.desired_changed(),
+            _ = wakers.services.changed() => self.cache.desired_changed(),
+            _ = wakers.observed.changed() => {}
+        }
+        tokio::time::sleep(COALESCE).await;
+        wakers.observed.mark_unchanged();
+    }
+}
