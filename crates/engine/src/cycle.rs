@@ -145,7 +145,8 @@ impl Cycle {
             progress.insert(name, record.value);
         }
         let unconfirmed = unconfirmed(&plans, observed);
-        let input = Input { desired: &desired, observed, progress: &progress, unconfirmed: &unconfirmed, now };
+        let input =
+            Input { desired: &desired, observed, progress: &progress, unconfirmed: &unconfirmed, now };
         let outcome = decide(&input);
         let violations = audit(&input, &outcome);
         self.now = now;
@@ -163,7 +164,10 @@ impl Cycle {
     /// An outcome that breaks an invariant is never committed: nothing changes, and people are called.
     fn refuse(&mut self, violations: &[Violation], outcome: Outcome) -> Action {
         let list: Vec<String> = violations.iter().map(|v| format!("{}: {}", v.invariant, v.detail)).collect();
-        let message = format!("a decision was refused by the audit and nothing was done; please report this: {}", list.join("; "));
+        let message = format!(
+            "a decision was refused by the audit and nothing was done; please report this: {}",
+            list.join("; ")
+        );
         self.writes.clear();
         self.plans.clear();
         self.events = vec![EventDraft {
@@ -186,7 +190,11 @@ impl Cycle {
         }
         let mut events = std::mem::take(&mut self.owed);
         events.append(&mut self.events);
-        Action::Send { plans: std::mem::take(&mut self.plans), events, report: std::mem::take(&mut self.report) }
+        Action::Send {
+            plans: std::mem::take(&mut self.plans),
+            events,
+            report: std::mem::take(&mut self.report),
+        }
     }
 
     /// A write ended.
@@ -219,7 +227,9 @@ impl Cycle {
     fn abandon(&mut self) {
         let stored = std::mem::take(&mut self.stored);
         let told = std::mem::take(&mut self.events).into_iter();
-        self.owed.extend(told.filter(|event| event.service.as_ref().is_some_and(|service| stored.contains(service))));
+        self.owed.extend(
+            told.filter(|event| event.service.as_ref().is_some_and(|service| stored.contains(service))),
+        );
         self.writes.clear();
         self.plans.clear();
     }
@@ -232,7 +242,10 @@ impl Cycle {
 }
 
 /// What the nodes that are behind their stored plans have not confirmed.
-fn unconfirmed(plans: &BTreeMap<NodeName, Versioned<PlanRecord>>, observed: &Observed) -> BTreeSet<InstanceId> {
+fn unconfirmed(
+    plans: &BTreeMap<NodeName, Versioned<PlanRecord>>,
+    observed: &Observed,
+) -> BTreeSet<InstanceId> {
     let behind = plans.iter().filter_map(|(name, plan)| {
         let has = observed.nodes.get(name).map_or(Generation(0), |node| node.generation);
         (has < plan.value.generation).then(|| plan.value.newer_than(has))
@@ -246,7 +259,10 @@ fn progress_writes(
     revisions: &BTreeMap<ServiceName, Revision>,
 ) -> VecDeque<Write> {
     let revision = |name: &ServiceName| revisions.get(name).copied().unwrap_or_default();
-    progress.into_iter().map(|(name, memory)| Write::Progress(name.clone(), revision(&name), memory)).collect()
+    progress
+        .into_iter()
+        .map(|(name, memory)| Write::Progress(name.clone(), revision(&name), memory))
+        .collect()
 }
 
 /// Queues the plans that changed and returns those that must be sent: the changed ones, and the ones a node is behind.
@@ -279,3 +295,6 @@ fn plan_writes(
     }
     send
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,23 +36,42 @@ pub fn decide(input: &Input<'_>) -> Outcome {
     outcome
 }
 
-fn decide_service<'a>(input: &Input<'a>, name: &'a ServiceName, nodes: &'a Nodes<'a>, load: &mut Load, outcome: &mut Outcome) {
+fn decide_service<'a>(
+    input: &Input<'a>,
+    name: &'a ServiceName,
+    nodes: &'a Nodes<'a>,
+    load: &mut Load,
+    outcome: &mut Outcome,
+) {
     let stored = input.progress.get(name);
-    let gone = Service { name: name.clone(), releases: BTreeMap::new(), request: None, control: Default::default(), removed: true };
+    let gone = Service {
+        name: name.clone(),
+        releases: BTreeMap::new(),
+        request: None,
+        control: Default::default(),
+        removed: true,
+    };
     let service = input.desired.services.get(name).unwrap_or(&gone);
     let mut turn = Turn::open(input, service, nodes, stored.map(working_copy).unwrap_or_default());
     let mut rounds = 0;
+    // Most services are at rest: their first round is compared with what is stored, and nothing is copied for it.
+    let mut before: Option<ServiceProgress> = None;
     loop {
-        let before = turn.memory.clone();
         round(&mut turn, load, input);
         rounds += 1;
-        if turn.memory == before {
+        let rests = match (&before, stored) {
+            (Some(before), _) => turn.memory == *before,
+            (None, Some(stored)) => same(stored, &turn.memory),
+            (None, None) => turn.memory == ServiceProgress::default(),
+        };
+        if rests {
             break;
         }
         if rounds == ROUNDS_MAX {
             turn.wake_at = Some(input.now);
             break;
         }
+        before = Some(turn.memory.clone());
         turn.begin_round();
     }
     assign(&turn.memory, name, &mut outcome.assignments);
@@ -68,7 +87,8 @@ fn decide_service<'a>(input: &Input<'a>, name: &'a ServiceName, nodes: &'a Nodes
 /// The rooms, in their order. Failover has its place before heal: who may lead is decided before anything is moved
 /// (see `LEASES.md` of the design; it comes with active-passive groups).
 fn round(turn: &mut Turn<'_>, load: &mut Load, input: &Input<'_>) {
-    let place = |turn: &mut Turn<'_>, load: &mut Load| placement::grant(turn, load, input.desired, input.progress);
+    let place =
+        |turn: &mut Turn<'_>, load: &mut Load| placement::grant(turn, load, input.desired, input.progress);
     if turn.service.removed {
         retire::run(turn);
         return;
@@ -102,7 +122,13 @@ fn same(stored: &ServiceProgress, memory: &ServiceProgress) -> bool {
 }
 
 /// Puts the memory into the outcome if it changed.
-fn remember(outcome: &mut Outcome, name: &ServiceName, stored: Option<&ServiceProgress>, turn: Turn<'_>, done: bool) {
+fn remember(
+    outcome: &mut Outcome,
+    name: &ServiceName,
+    stored: Option<&ServiceProgress>,
+    turn: Turn<'_>,
+    done: bool,
+) {
     if done {
         if stored.is_some() {
             outcome.progress.insert(name.clone(), None);

@@ -54,6 +54,7 @@ pub(crate) struct Nodes<'a> {
     views: BTreeMap<&'a NodeName, NodeView<'a>>,
     /// Silent nodes whose instances stay where they are; see `heal::brake`.
     pub(crate) held: BTreeSet<&'a NodeName>,
+    silent: usize,
     now: UnixMs,
 }
 
@@ -63,7 +64,12 @@ impl<'a> Nodes<'a> {
         let observed = input.observed;
         let view = |node: Option<&'a Node>, heard: Option<&'a NodeObserved>| {
             let last_heard = heard.map_or(observed.listening_since, |h| h.last_heard);
-            NodeView { node, observed: heard, last_heard, silent: input.now.since(last_heard) >= SILENT_AFTER }
+            NodeView {
+                node,
+                observed: heard,
+                last_heard,
+                silent: input.now.since(last_heard) >= SILENT_AFTER,
+            }
         };
         let mut views: BTreeMap<&'a NodeName, NodeView<'a>> = BTreeMap::new();
         for (name, node) in &input.desired.nodes {
@@ -72,7 +78,8 @@ impl<'a> Nodes<'a> {
         for (name, heard) in &observed.nodes {
             views.entry(name).or_insert_with(|| view(None, Some(heard)));
         }
-        Self { views, held: BTreeSet::new(), now: input.now }
+        let silent = views.values().filter(|view| view.silent || view.node.is_none()).count();
+        Self { views, held: BTreeSet::new(), silent, now: input.now }
     }
 
     /// The node of this name; `None` when it is neither wanted nor heard.
@@ -114,6 +121,11 @@ impl<'a> Nodes<'a> {
             view.fits(placement) && !view.draining() && reachable && (!cordoned || holds(name))
         });
         u32::try_from(wanted.count()).unwrap_or(u32::MAX)
+    }
+
+    /// No node is silent, and none was removed.
+    pub(crate) fn none_silent(&self) -> bool {
+        self.silent == 0
     }
 
     /// When the next node that is heard now would become silent, if nothing came from it.

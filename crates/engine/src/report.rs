@@ -22,9 +22,8 @@ pub(crate) fn of(turn: &Turn<'_>) -> ServiceReport {
 
 fn health(turn: &Turn<'_>) -> Health {
     let budget = &turn.budget;
-    let changing = turn.memory.slots.iter().any(|(number, slot)| {
-        slot.retiring || !turn.settled(*number, slot)
-    });
+    let changing =
+        turn.memory.slots.iter().any(|(number, slot)| slot.retiring || !turn.settled(*number, slot));
     if turn.rollout().is_some() {
         Health::Changing
     } else if turn.memory.slots.is_empty() && budget.wanted == 0 {
@@ -48,13 +47,31 @@ fn unready(turn: &Turn<'_>) -> Vec<Waiting> {
     let mut waiting = Vec::new();
     for (number, slot) in turn.live() {
         let Some(seen) = turn.seen.get(&number).filter(|_| turn.nodes.heard(&slot.node)) else { continue };
-        let failed_swap = seen.swap.as_ref().filter(|swap| swap.phase == SwapPhase::Failed && swap.to == slot.release);
+        let failed_swap =
+            seen.swap.as_ref().filter(|swap| swap.phase == SwapPhase::Failed && swap.to == slot.release);
         let (gate, reason) = if let Some(swap) = failed_swap {
-            ("swap", format!("the change failed and the release before serves on: {}; try `baton rollout retry`", swap.reason))
+            (
+                "swap",
+                format!(
+                    "the change failed and the release before serves on: {}; try `baton rollout retry`",
+                    swap.reason
+                ),
+            )
         } else if seen.crash_loop {
-            ("crash-loop", format!("it crashes again and again and is retried slowly; see `baton logs {}`", turn.name))
+            (
+                "crash-loop",
+                format!("it crashes again and again and is retried slowly; see `baton logs {}`", turn.name),
+            )
         } else if seen.state != InstanceState::Ready {
-            ("start", format!("it is {}{}{}", seen.state, if seen.reason.is_empty() { "" } else { ": " }, seen.reason))
+            (
+                "start",
+                format!(
+                    "it is {}{}{}",
+                    seen.state,
+                    if seen.reason.is_empty() { "" } else { ": " },
+                    seen.reason
+                ),
+            )
         } else {
             continue;
         };

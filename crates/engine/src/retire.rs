@@ -26,7 +26,8 @@ pub(crate) fn run(turn: &mut Turn<'_>) {
         let reason = format!("node {node} is silent; when it comes back it stops the instance");
         turn.wait(Subject::Instance(turn.id(number)), "node-silent", reason, Some(until));
     }
-    let stopping: Vec<u64> = turn.memory.slots.keys().copied().filter(|number| turn.seen.contains_key(number)).collect();
+    let stopping: Vec<u64> =
+        turn.memory.slots.keys().copied().filter(|number| turn.seen.contains_key(number)).collect();
     for number in stopping {
         turn.wait(Subject::Instance(turn.id(number)), "stop", "it is being stopped".to_owned(), None);
     }

@@ -29,8 +29,10 @@ pub(crate) fn run(turn: &mut Turn<'_>) {
 
 fn one_per_node(turn: &mut Turn<'_>, wish: Wish, spec: &ServiceSpec) {
     let holders: BTreeSet<&NodeName> = turn.live().map(|(_, slot)| &slot.node).collect();
-    let empty = turn.nodes.iter().filter(|(name, view)| view.eligible(&spec.placement) && !holders.contains(name));
-    let wishes: Vec<Wish> = empty.map(|(name, _)| Wish { only: Some(name.clone()), ..wish.clone() }).collect();
+    let empty =
+        turn.nodes.iter().filter(|(name, view)| view.eligible(&spec.placement) && !holders.contains(name));
+    let wishes: Vec<Wish> =
+        empty.map(|(name, _)| Wish { only: Some(name.clone()), ..wish.clone() }).collect();
     turn.wishes.extend(wishes);
     let mut first = BTreeSet::new();
     let doubled = turn.live().filter(|(_, slot)| !first.insert(&slot.node)).count();

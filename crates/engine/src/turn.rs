@@ -61,7 +61,12 @@ pub(crate) struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     /// Opens the turn of a service.
-    pub(crate) fn open(input: &Input<'a>, service: &'a Service, nodes: &'a Nodes<'a>, memory: ServiceProgress) -> Self {
+    pub(crate) fn open(
+        input: &Input<'a>,
+        service: &'a Service,
+        nodes: &'a Nodes<'a>,
+        memory: ServiceProgress,
+    ) -> Self {
         let name = &service.name;
         let first = InstanceId { service: name.clone(), slot: 0 };
         let last = InstanceId { service: name.clone(), slot: u64::MAX };
@@ -159,14 +164,16 @@ impl<'a> Turn<'a> {
 
     /// The instance was ready when its node was last heard, and the node is heard now.
     pub(crate) fn available(&self, number: u64, slot: &Slot) -> bool {
-        self.nodes.heard(&slot.node) && self.seen.get(&number).is_some_and(|seen| seen.state == InstanceState::Ready)
+        self.nodes.heard(&slot.node)
+            && self.seen.get(&number).is_some_and(|seen| seen.state == InstanceState::Ready)
     }
 
     /// It is available, and nothing that we have asked for takes it out of service: there is no change under way,
     /// or one in which the old process serves until the new one is ready.
     pub(crate) fn secure(&self, number: u64, slot: &Slot) -> bool {
         let Some(seen) = self.seen.get(&number) else { return false };
-        self.available(number, slot) && (self.settled(number, slot) || self.overlaps(seen.release, slot.release))
+        self.available(number, slot)
+            && (self.settled(number, slot) || self.overlaps(seen.release, slot.release))
     }
 
     /// Its node knows what it should run, and no change is under way: it runs that, or the change has failed and nothing
@@ -250,13 +257,19 @@ impl<'a> Turn<'a> {
         let mut event = match wish.replaces.and_then(|old| Some((old, self.memory.slots.get(&old)?))) {
             Some((old, slot)) => {
                 let why = if wish.lost { "is lost" } else { "is to be empty" };
-                let text = format!("{id} ({version}) is placed on {node} and takes the place of {}: node {} {why}", self.id(old), slot.node);
+                let text = format!(
+                    "{id} ({version}) is placed on {node} and takes the place of {}: node {} {why}",
+                    self.id(old),
+                    slot.node
+                );
                 let mut event = self.event(Severity::Warning, "instance-moved", text);
                 event.fields.insert("replaces".to_owned(), self.id(old).to_string());
                 event.fields.insert("from-node".to_owned(), slot.node.to_string());
                 event
             }
-            None => self.event(Severity::Info, "instance-placed", format!("{id} ({version}) is placed on {node}")),
+            None => {
+                self.event(Severity::Info, "instance-placed", format!("{id} ({version}) is placed on {node}"))
+            }
         };
         event.node = Some(node.clone());
         event.instance = Some(id);
@@ -328,7 +341,9 @@ fn settled(seen: &InstanceObserved, slot: &Slot) -> bool {
         Some(swap) => match swap.phase {
             SwapPhase::Failed => swap.to == slot.release && swap.attempt == slot.attempt,
             SwapPhase::DrainingOld => seen.release == slot.release,
-            SwapPhase::Staging | SwapPhase::StoppingOld | SwapPhase::Confirming | SwapPhase::Reverting => false,
+            SwapPhase::Staging | SwapPhase::StoppingOld | SwapPhase::Confirming | SwapPhase::Reverting => {
+                false
+            }
         },
     }
 }

@@ -34,7 +34,13 @@ pub(super) fn gate_holds(change: &Change<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
-fn check_start(change: &Change<'_>, rollout: &RolloutProgress, stage: &StageProgress, index: usize, say: &mut impl FnMut(&str)) {
+fn check_start(
+    change: &Change<'_>,
+    rollout: &RolloutProgress,
+    stage: &StageProgress,
+    index: usize,
+    say: &mut impl FnMut(&str),
+) {
     let control = &change.after.service.control;
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
     let unstarted = StageProgress { started_at: None, ..stage.clone() };
@@ -46,7 +52,12 @@ fn check_start(change: &Change<'_>, rollout: &RolloutProgress, stage: &StageProg
     }
 }
 
-fn check_end(change: &Change<'_>, rollout: &RolloutProgress, stage: &StageProgress, say: &mut impl FnMut(&str)) {
+fn check_end(
+    change: &Change<'_>,
+    rollout: &RolloutProgress,
+    stage: &StageProgress,
+    say: &mut impl FnMut(&str),
+) {
     let (after, now) = (&change.after, change.after.now);
     let goal = rollout.goal().and_then(|goal| after.release(goal));
     let Some(policy) = goal.map(|release| &release.spec.rollout) else { return };
@@ -56,7 +67,8 @@ fn check_end(change: &Change<'_>, rollout: &RolloutProgress, stage: &StageProgre
         if failed > policy.failure_tolerance.floor_of(whole) {
             say("ends with more failures than tolerated");
         }
-        let baked = stage.healthy_at.is_some_and(|at| bake::bakes_until(at, Millis(stage.bake_ms), now).is_none());
+        let baked =
+            stage.healthy_at.is_some_and(|at| bake::bakes_until(at, Millis(stage.bake_ms), now).is_none());
         if !baked {
             say("ends before it has baked");
         }
@@ -88,12 +100,18 @@ pub(super) fn blast_radius(change: &Change<'_>, violations: &mut Vec<Violation>)
     }
     let goal = rollout.goal().and_then(|goal| after.release(goal));
     let Some(policy) = goal.map(|release| &release.spec.rollout) else { return };
-    let whole = u32::try_from(rollout.stages.iter().map(|stage| stage.cohort.len()).sum::<usize>()).unwrap_or(u32::MAX);
+    let whole = u32::try_from(rollout.stages.iter().map(|stage| stage.cohort.len()).sum::<usize>())
+        .unwrap_or(u32::MAX);
     let batch = policy.batch.floor_of(whole).max(1);
     let current = rollout.current().map(|index| &rollout.stages[index]);
     let too_many = |stage: &StageProgress| stage.cohort.len() > usize::try_from(batch).unwrap_or(usize::MAX);
     if let Some(stage) = current.filter(|stage| !stage.places && too_many(stage)) {
-        let detail = format!("{}: {} changes {} slots, the batch is {batch}", after.name, stage.title, stage.cohort.len());
+        let detail = format!(
+            "{}: {} changes {} slots, the batch is {batch}",
+            after.name,
+            stage.title,
+            stage.cohort.len()
+        );
         violations.push(violation("blast-radius", detail));
     }
 }

@@ -39,9 +39,12 @@ pub fn audit(input: &Input<'_>, outcome: &Outcome) -> Vec<Violation> {
     let nodes = Nodes::index(input);
     let mut violations = Vec::new();
     for (name, after) in &outcome.progress {
-        let Some(service) = input.desired.services.get(name).filter(|service| !service.removed) else { continue };
+        let Some(service) = input.desired.services.get(name).filter(|service| !service.removed) else {
+            continue;
+        };
         let Some(after) = after else {
-            violations.push(violation("acked-is-durable", format!("{name} is forgotten although it is wanted")));
+            violations
+                .push(violation("acked-is-durable", format!("{name} is forgotten although it is wanted")));
             continue;
         };
         let before = input.progress.get(name).cloned().unwrap_or_default();
@@ -77,7 +80,8 @@ pub fn quiet(input: &Input<'_>, outcome: &Outcome) -> Vec<Violation> {
         };
     }
     let again = decide(&Input { progress: &progress, unconfirmed: &unconfirmed, ..*input });
-    let changed = again.progress.keys().map(|name| violation("quiet", format!("{name} changes again at once")));
+    let changed =
+        again.progress.keys().map(|name| violation("quiet", format!("{name} changes again at once")));
     let told = again.events.iter().map(|event| violation("quiet", format!("tells again: {}", event.message)));
     changed.chain(told).collect()
 }
@@ -94,13 +98,17 @@ fn capacity_floor(change: &Change<'_>, violations: &mut Vec<Violation>) {
     for (number, _) in before.live().filter(|(number, slot)| before.secure(*number, slot)) {
         let Some(seen) = before.seen.get(&number) else { continue };
         let kept = after.memory.slots.get(&number).filter(|slot| !slot.retiring);
-        let serves_on = kept.is_some_and(|slot| seen.release == slot.release || before.overlaps(seen.release, slot.release));
+        let serves_on = kept
+            .is_some_and(|slot| seen.release == slot.release || before.overlaps(seen.release, slot.release));
         taken += u32::from(!serves_on);
     }
     let floor = before.budget.floor.min(Budget::count(after).floor);
     let left = before.budget.secure.saturating_sub(taken);
     if taken > 0 && left < floor {
-        let detail = format!("{}: takes {taken} of {} ready instances, floor {floor}", before.name, before.budget.secure);
+        let detail = format!(
+            "{}: takes {taken} of {} ready instances, floor {floor}",
+            before.name, before.budget.secure
+        );
         violations.push(violation("capacity-floor", detail));
     }
 }
@@ -109,7 +117,10 @@ fn capacity_floor(change: &Change<'_>, violations: &mut Vec<Violation>) {
 fn ends(change: &Change<'_>, violations: &mut Vec<Violation>) {
     let Some(rollout) = change.after.rollout() else { return };
     if rollout.outcome == RolloutOutcome::Paused && rollout.reason.is_empty() {
-        violations.push(violation("ends", format!("{}: rollout {} is paused without a reason", change.after.name, rollout.id)));
+        violations.push(violation(
+            "ends",
+            format!("{}: rollout {} is paused without a reason", change.after.name, rollout.id),
+        ));
     }
 }
 
@@ -117,10 +128,12 @@ fn ends(change: &Change<'_>, violations: &mut Vec<Violation>) {
 fn exact_rollback(change: &Change<'_>, violations: &mut Vec<Violation>) {
     let Some(rollout) = &change.after.memory.rollout else { return };
     let (Some(from), RolloutOutcome::RolledBack) = (rollout.from, rollout.outcome) else { return };
-    let behind: Vec<u64> = change.after.live().filter(|(_, slot)| slot.release != from).map(|(number, _)| number).collect();
+    let behind: Vec<u64> =
+        change.after.live().filter(|(_, slot)| slot.release != from).map(|(number, _)| number).collect();
     let ended_now = rollout.ended_at == Some(change.after.now);
     if ended_now && !behind.is_empty() {
-        let detail = format!("{}: rolled back, and slots {behind:?} should not run release {from}", change.after.name);
+        let detail =
+            format!("{}: rolled back, and slots {behind:?} should not run release {from}", change.after.name);
         violations.push(violation("exact-rollback", detail));
     }
 }
@@ -128,13 +141,17 @@ fn exact_rollback(change: &Change<'_>, violations: &mut Vec<Violation>) {
 /// Invariant 11 in the memory: slot numbers are never used again, attempts only grow, no deadline is re-based.
 fn generation_grows(change: &Change<'_>, violations: &mut Vec<Violation>) {
     let (before, after) = (&change.before.memory, &change.after.memory);
-    let mut say = |detail: String| violations.push(violation("generation-grows", format!("{}: {detail}", change.after.name)));
+    let mut say = |detail: String| {
+        violations.push(violation("generation-grows", format!("{}: {detail}", change.after.name)))
+    };
     if after.last_slot < before.last_slot {
         say(format!("the last slot falls from {} to {}", before.last_slot, after.last_slot));
     }
     for (number, slot) in &after.slots {
         match before.slots.get(number) {
-            None if *number <= before.last_slot || *number > after.last_slot => say(format!("slot {number} is used again")),
+            None if *number <= before.last_slot || *number > after.last_slot => {
+                say(format!("slot {number} is used again"))
+            }
             None => {}
             Some(old) => same_slot(*number, old, slot, before, &mut say),
         }
@@ -143,7 +160,9 @@ fn generation_grows(change: &Change<'_>, violations: &mut Vec<Violation>) {
     if new.id < old.id {
         say(format!("rollout {} follows rollout {}", new.id, old.id));
     }
-    if new.id == old.id && (new.started_at != old.started_at || (old.turned_at.is_some() && new.turned_at != old.turned_at)) {
+    if new.id == old.id
+        && (new.started_at != old.started_at || (old.turned_at.is_some() && new.turned_at != old.turned_at))
+    {
         say(format!("rollout {} begins or turns round twice", new.id));
     }
 }
@@ -153,7 +172,8 @@ fn same_slot(number: u64, old: &Slot, new: &Slot, before: &ServiceProgress, say:
         say(format!("slot {number} moves, comes back or forgets attempts"));
     }
     // A node that was silent could not be told anything, so its instances get their time anew, once.
-    let unchanged = old.attempt == new.attempt && old.release == new.release && !before.silent.contains(&old.node);
+    let unchanged =
+        old.attempt == new.attempt && old.release == new.release && !before.silent.contains(&old.node);
     if unchanged && old.assigned_at != new.assigned_at {
         say(format!("the deadline of slot {number} is re-based"));
     }
@@ -163,6 +183,7 @@ fn same_slot(number: u64, old: &Slot, new: &Slot, before: &ServiceProgress, say:
 fn reassigned<'t>(change: &'t Change<'_>) -> BTreeMap<u64, &'t Slot> {
     let before = &change.before.memory.slots;
     let live = change.after.memory.slots.iter().filter(|(_, slot)| !slot.retiring);
-    let changed = live.filter(|(number, slot)| before.get(number).is_some_and(|old| old.release != slot.release));
+    let changed =
+        live.filter(|(number, slot)| before.get(number).is_some_and(|old| old.release != slot.release));
     changed.map(|(number, slot)| (*number, slot)).collect()
 }

@@ -5,7 +5,9 @@ use crate::cycle::PlanRecord;
 use crate::outcome::Assignment;
 use baton_model::desired::Desired;
 use baton_model::id::{InstanceId, ReleaseNumber, RunNumber, ServiceName};
-use baton_model::observed::{InstanceObserved, InstanceState, NodeFacts, NodeObserved, SwapObserved, SwapPhase};
+use baton_model::observed::{
+    InstanceObserved, InstanceState, NodeFacts, NodeObserved, SwapObserved, SwapPhase,
+};
 use baton_model::spec::PortKind;
 use baton_model::time::{Millis, UnixMs};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,8 +63,11 @@ impl Agent {
                 swap: None,
             });
             let fixed = [instance.release, wanted.release].iter().any(|number| {
-                let release = desired.services.get(&id.service).and_then(|service| service.releases.get(number));
-                release.is_some_and(|r| r.spec.ports.values().any(|port| matches!(port.kind, PortKind::Fixed { .. })))
+                let release =
+                    desired.services.get(&id.service).and_then(|service| service.releases.get(number));
+                release.is_some_and(|r| {
+                    r.spec.ports.values().any(|port| matches!(port.kind, PortKind::Fixed { .. }))
+                })
             });
             if instance.release == wanted.release {
                 instance.start(bad, now);
@@ -75,8 +80,14 @@ impl Agent {
     /// What it reports.
     #[must_use]
     pub fn observe(&self, now: UnixMs) -> NodeObserved {
-        let instances = self.instances.iter().map(|(id, instance)| (id.clone(), instance.observe())).collect();
-        NodeObserved { last_heard: now, generation: self.plan.generation, instances, facts: NodeFacts::default() }
+        let instances =
+            self.instances.iter().map(|(id, instance)| (id.clone(), instance.observe())).collect();
+        NodeObserved {
+            last_heard: now,
+            generation: self.plan.generation,
+            instances,
+            facts: NodeFacts::default(),
+        }
     }
 
     /// Instances of a service that are really ready here.
@@ -116,7 +127,13 @@ impl Running {
         } else if now.since(*since) >= START_MS && bad {
             *phase = SwapPhase::Failed;
         } else if now.since(*since) >= START_MS {
-            *self = Self { release: wanted.release, ready_since: Some(now), started_at: now, failed: false, swap: None };
+            *self = Self {
+                release: wanted.release,
+                ready_since: Some(now),
+                started_at: now,
+                failed: false,
+                swap: None,
+            };
         }
     }
 

@@ -7,7 +7,8 @@ use baton_model::desired::{Node, Release, Service};
 use baton_model::id::{Digest, NodeName, ReleaseNumber, RolloutId, ServiceName, Version};
 use baton_model::rollout::{OnFailure, RolloutControl, RolloutKind, RolloutPolicy, RolloutRequest, Strategy};
 use baton_model::spec::{
-    Amount, Checks, Count, LogPolicy, Placement, RestartMode, RestartPolicy, ServiceSpec, StopPolicy, StopSignal,
+    Amount, Checks, Count, LogPolicy, Placement, RestartMode, RestartPolicy, ServiceSpec, StopPolicy,
+    StopSignal,
 };
 use baton_model::time::{Millis, UnixMs};
 use std::collections::BTreeMap;
@@ -142,7 +143,8 @@ impl Fleet {
         if let Some(service) = self.desired.services.get_mut(name) {
             let id = service.request.as_ref().map_or(RolloutId(1), |request| request.id.next());
             let requested_by = "test".to_owned();
-            service.request = Some(RolloutRequest { id, to: ReleaseNumber(to), kind, requested_at: now, requested_by });
+            service.request =
+                Some(RolloutRequest { id, to: ReleaseNumber(to), kind, requested_at: now, requested_by });
             service.control = RolloutControl { rollout: id, ..RolloutControl::default() };
         }
         self

@@ -14,13 +14,13 @@ use crate::input::{ALL_CONFIRMED, Input};
 use crate::outcome::EventDraft;
 use crate::progress::{Progress, ServiceProgress};
 pub use agent::{Agent, START_MS};
-pub use build::{fleet, release, service_name, spec};
 use baton_model::desired::Desired;
 use baton_model::id::{NodeName, Revision, ServiceName};
 use baton_model::observed::{NodeObserved, Observed};
 use baton_model::report::{Report, ServiceReport};
 use baton_model::rollout::RolloutOutcome;
 use baton_model::time::{Millis, UnixMs};
+pub use build::{fleet, release, service_name, spec};
 use std::collections::BTreeMap;
 
 /// One step of the fleet's time.
@@ -134,8 +134,11 @@ impl Fleet {
             action = match action {
                 Action::Load => {
                     self.be_quiet(&observed);
-                    let snapshot =
-                        Snapshot { desired: self.desired.clone(), progress: self.progress.clone(), plans: self.plans.clone() };
+                    let snapshot = Snapshot {
+                        desired: self.desired.clone(),
+                        progress: self.progress.clone(),
+                        plans: self.plans.clone(),
+                    };
                     self.cycle.loaded(snapshot, &observed, self.now)
                 }
                 Action::Write(write) => {
@@ -154,7 +157,13 @@ impl Fleet {
     /// A decision leaves nothing to decide at the same time.
     fn be_quiet(&self, observed: &Observed) {
         let progress = self.memory();
-        let input = Input { desired: &self.desired, observed, progress: &progress, unconfirmed: &ALL_CONFIRMED, now: self.now };
+        let input = Input {
+            desired: &self.desired,
+            observed,
+            progress: &progress,
+            unconfirmed: &ALL_CONFIRMED,
+            now: self.now,
+        };
         assert_eq!(quiet(&input, &decide(&input)), [], "{}", self.journal());
     }
 
@@ -221,7 +230,14 @@ impl Fleet {
     pub fn running(&self) -> String {
         let web = service_name("web");
         let of = |(node, agent): (&NodeName, &Agent)| {
-            agent.instances.iter().filter(|(id, _)| id.service == web).map(|(_, i)| format!("{node}={}{}", i.release, if i.ready_since.is_some() { "" } else { "?" })).collect::<Vec<_>>()
+            agent
+                .instances
+                .iter()
+                .filter(|(id, _)| id.service == web)
+                .map(|(_, i)| {
+                    format!("{node}={}{}", i.release, if i.ready_since.is_some() { "" } else { "?" })
+                })
+                .collect::<Vec<_>>()
         };
         self.agents.iter().flat_map(of).collect::<Vec<_>>().join(" ")
     }
@@ -229,7 +245,10 @@ impl Fleet {
     /// The journal as lines, for golden output.
     #[must_use]
     pub fn journal(&self) -> String {
-        self.events.iter().map(|(at, event)| format!("{:>7} {} {}\n", at.0, event.kind, event.message)).collect()
+        self.events
+            .iter()
+            .map(|(at, event)| format!("{:>7} {} {}\n", at.0, event.kind, event.message))
+            .collect()
     }
 
     /// How often this happened.
@@ -241,7 +260,8 @@ impl Fleet {
     /// The gates that `web` waits at.
     #[must_use]
     pub fn gates(&self) -> Vec<&str> {
-        let mut gates: Vec<&str> = self.web().map(|web| web.waiting.iter().map(|w| w.gate.as_str()).collect()).unwrap_or_default();
+        let mut gates: Vec<&str> =
+            self.web().map(|web| web.waiting.iter().map(|w| w.gate.as_str()).collect()).unwrap_or_default();
         gates.sort_unstable();
         gates.dedup();
         gates

@@ -39,7 +39,9 @@ pub(crate) fn ask(turn: &Turn<'_>, number: u64, slot: &Slot, min_healthy: Millis
         };
     }
     match turn.seen.get(&number) {
-        Some(_) if !turn.confirmed(number) => Health::Coming("its node has not confirmed its plan yet".to_owned()),
+        Some(_) if !turn.confirmed(number) => {
+            Health::Coming("its node has not confirmed its plan yet".to_owned())
+        }
         None => Health::Coming("its node has not reported it yet".to_owned()),
         Some(seen) => judge(seen, slot, min_healthy, turn.now),
     }
@@ -56,7 +58,9 @@ fn judge(seen: &InstanceObserved, slot: &Slot, min_healthy: Millis, now: UnixMs)
             | SwapPhase::StoppingOld
             | SwapPhase::Confirming
             | SwapPhase::Reverting
-            | SwapPhase::DrainingOld => return Health::Coming(format!("swap: {}", phase_text(swap.phase, &swap.reason))),
+            | SwapPhase::DrainingOld => {
+                return Health::Coming(format!("swap: {}", phase_text(swap.phase, &swap.reason)));
+            }
         }
     }
     if seen.release != slot.release {

@@ -9,7 +9,12 @@ pub(crate) fn paused(control: &RolloutControl, rollout: &RolloutProgress) -> boo
 }
 
 /// Whether the stage (counted from 1) must wait for an approval that has not been given.
-pub(crate) fn unapproved(control: &RolloutControl, rollout: &RolloutProgress, stage: &StageProgress, number: u32) -> bool {
+pub(crate) fn unapproved(
+    control: &RolloutControl,
+    rollout: &RolloutProgress,
+    stage: &StageProgress,
+    number: u32,
+) -> bool {
     let approved = if control.rollout == rollout.id { control.approved_through } else { 0 };
     stage.approval && stage.started_at.is_none() && approved < number
 }

@@ -37,12 +37,14 @@ pub(super) fn leave_lost_nodes(turn: &mut Turn<'_>) {
         let subject = Subject::Instance(turn.id(number));
         let until = turn.nodes.get(&node).map(|view| view.last_heard.plus(lost_after));
         if bound && turn.nodes.get(&node).is_some_and(|view| view.node.is_some()) {
-            let reason = format!("node {node} is silent; the instance belongs to it and follows when it is back");
+            let reason =
+                format!("node {node} is silent; the instance belongs to it and follows when it is back");
             turn.wait(subject, "node-silent", reason, None);
         } else if bound || replaced.contains(&number) && turn.nodes.lost(&node, lost_after) {
             turn.retire(number);
         } else if !turn.nodes.lost(&node, lost_after) {
-            let reason = format!("node {node} is silent; it is waited for, then the instance is placed elsewhere");
+            let reason =
+                format!("node {node} is silent; it is waited for, then the instance is placed elsewhere");
             turn.wait(subject, "node-silent", reason, until);
         } else if turn.nodes.held.contains(&node) {
             let reason = format!(
@@ -66,7 +68,8 @@ pub(super) fn leave_unfit_nodes(turn: &mut Turn<'_>) {
         let view = turn.memory.slots.get(&number).and_then(|slot| turn.nodes.get(&slot.node));
         view.is_some_and(|view| view.heard() && (view.draining() || !view.fits(&spec.placement)))
     };
-    let leaving: Vec<u64> = turn.live().map(|(number, _)| number).filter(|number| unfit(turn, *number)).collect();
+    let leaving: Vec<u64> =
+        turn.live().map(|(number, _)| number).filter(|number| unfit(turn, *number)).collect();
     for number in leaving {
         let Some(slot) = turn.memory.slots.get(&number).cloned() else { continue };
         if !bound && !replaced.contains(&number) {
@@ -85,7 +88,9 @@ pub(super) fn finish_moves(turn: &mut Turn<'_>) {
     let moves: Vec<(u64, u64)> =
         turn.live().filter_map(|(number, slot)| slot.replaces.map(|old| (old, number))).collect();
     for (old, fresh) in moves {
-        let (Some(old_slot), Some(fresh_slot)) = (turn.memory.slots.get(&old).cloned(), turn.memory.slots.get(&fresh).cloned()) else {
+        let (Some(old_slot), Some(fresh_slot)) =
+            (turn.memory.slots.get(&old).cloned(), turn.memory.slots.get(&fresh).cloned())
+        else {
             if let Some(slot) = turn.memory.slots.get_mut(&fresh) {
                 slot.replaces = None;
             }
@@ -102,7 +107,11 @@ pub(super) fn finish_moves(turn: &mut Turn<'_>) {
             let reason = turn.budget.refusal();
             turn.wait(id, "budget", reason, None);
         } else {
-            let reason = format!("{} on node {} takes its place and is not ready yet", turn.id(fresh), fresh_slot.node);
+            let reason = format!(
+                "{} on node {} takes its place and is not ready yet",
+                turn.id(fresh),
+                fresh_slot.node
+            );
             turn.wait(id, "move", reason, None);
         }
     }

@@ -8,6 +8,10 @@ use std::collections::BTreeSet;
 /// Tells of each change once. An instance whose node is back gets its time to become healthy anew, since it could
 /// not be told anything meanwhile.
 pub(super) fn note(turn: &mut Turn<'_>) {
+    let all_known = turn.memory.silent.is_empty() && turn.nodes.none_silent();
+    if all_known && turn.memory.slots.values().all(|slot| turn.nodes.get(&slot.node).is_some()) {
+        return;
+    }
     let nodes: BTreeSet<&NodeName> = turn.memory.slots.values().map(|slot| &slot.node).collect();
     let silent = nodes.into_iter().filter(|node| turn.nodes.get(node).is_none_or(|view| view.silent));
     let silent: BTreeSet<NodeName> = silent.cloned().collect();

@@ -34,7 +34,8 @@ impl Load {
         for (name, memory) in progress {
             for slot in memory.slots.values() {
                 *self.instances.entry(slot.node.clone()).or_default() += 1;
-                let release = desired.services.get(name).and_then(|service| service.releases.get(&slot.release));
+                let release =
+                    desired.services.get(name).and_then(|service| service.releases.get(&slot.release));
                 if let Some(release) = release {
                     self.hold_ports(name, &slot.node, &release.spec);
                 }
@@ -70,7 +71,8 @@ pub(crate) fn grant(turn: &mut Turn<'_>, load: &mut Load, desired: &Desired, pro
     }
     load.count(desired, progress, turn.nodes);
     let wishes = std::mem::take(&mut turn.wishes);
-    let Some(spec) = wishes.first().and_then(|wish| turn.release(wish.release)).map(|release| &release.spec) else {
+    let Some(spec) = wishes.first().and_then(|wish| turn.release(wish.release)).map(|release| &release.spec)
+    else {
         return;
     };
     let ports = host_ports(spec);
@@ -118,6 +120,10 @@ fn explain(turn: &Turn<'_>, spec: &ServiceSpec, ports: &BTreeSet<u16>) -> String
     if !ports.is_empty() {
         part(full, "with the port taken");
     }
-    let nodes = if parts.is_empty() { "there are no nodes".to_owned() } else { format!("nodes: {}", parts.join(", ")) };
+    let nodes = if parts.is_empty() {
+        "there are no nodes".to_owned()
+    } else {
+        format!("nodes: {}", parts.join(", "))
+    };
     format!("{nodes}; join a node, uncordon one, or ask for fewer replicas")
 }

@@ -16,7 +16,8 @@ pub(super) fn take_request(turn: &mut Turn<'_>) -> bool {
         return false;
     }
     let Some(release) = turn.release(request.to) else {
-        let reason = format!("release {} was asked for and is not kept any more: deploy it again", request.to);
+        let reason =
+            format!("release {} was asked for and is not kept any more: deploy it again", request.to);
         turn.wait(Subject::Rollout, "release", reason, None);
         return false;
     };
@@ -59,7 +60,9 @@ pub(super) fn take_request(turn: &mut Turn<'_>) -> bool {
 /// changed slot back.
 pub(super) fn turn_round(turn: &mut Turn<'_>, reason: &str) {
     let now = turn.now;
-    let Some(from) = turn.rollout().filter(|rollout| !rollout.back()).and_then(|rollout| rollout.from) else { return };
+    let Some(from) = turn.rollout().filter(|rollout| !rollout.back()).and_then(|rollout| rollout.from) else {
+        return;
+    };
     let Some(release) = turn.release(from) else {
         hold(turn, &format!("{reason}; the release before is not kept any more: deploy a good one"));
         return;

@@ -38,7 +38,11 @@ pub(crate) fn backward(turn: &Turn<'_>, to: ReleaseNumber, policy: &RolloutPolic
     let size = batch_size(policy, slots.len());
     let batches = slots.chunks(size).len();
     let numbered = slots.chunks(size).enumerate();
-    numbered.map(|(i, batch)| stage(format!("back, batch {} of {batches}", i + 1), batch.iter().copied().collect())).collect()
+    numbered
+        .map(|(i, batch)| {
+            stage(format!("back, batch {} of {batches}", i + 1), batch.iter().copied().collect())
+        })
+        .collect()
 }
 
 fn rolling(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageProgress> {
@@ -58,7 +62,10 @@ fn rolling(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageP
     for (index, (zone, slots)) in by_zone(turn, spec, &slots).into_iter().enumerate() {
         let batches = slots.chunks(size).len();
         for (i, batch) in slots.chunks(size).enumerate() {
-            stages.push(stage(format!("zone {zone}, batch {} of {batches}", i + 1), batch.iter().copied().collect()));
+            stages.push(stage(
+                format!("zone {zone}, batch {} of {batches}", i + 1),
+                batch.iter().copied().collect(),
+            ));
         }
         if let Some(last) = stages.last_mut().filter(|_| index == 0) {
             last.bake_ms = spec.rollout.first_zone_bake.0;
@@ -70,7 +77,8 @@ fn rolling(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageP
 /// The slots that are not at `to` yet, those out of service first: they have nothing to lose.
 fn ordered(turn: &Turn<'_>, to: ReleaseNumber) -> Vec<u64> {
     let changing = turn.live().filter(|(number, slot)| slot.release != to || !runs(turn, *number, slot, to));
-    let mut slots: Vec<(bool, u64)> = changing.map(|(number, slot)| (turn.secure(number, slot), number)).collect();
+    let mut slots: Vec<(bool, u64)> =
+        changing.map(|(number, slot)| (turn.secure(number, slot), number)).collect();
     slots.sort_unstable();
     slots.into_iter().map(|(_, number)| number).collect()
 }
@@ -84,7 +92,12 @@ fn by_zone(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<(String, V
     let label = spec.placement.spread.as_deref().unwrap_or(ZONE_LABEL);
     let mut zones: BTreeMap<(bool, String), Vec<u64>> = BTreeMap::new();
     for number in slots {
-        let node = turn.memory.slots.get(number).and_then(|slot| turn.nodes.get(&slot.node)).and_then(|view| view.node);
+        let node = turn
+            .memory
+            .slots
+            .get(number)
+            .and_then(|slot| turn.nodes.get(&slot.node))
+            .and_then(|view| view.node);
         let zone = match (label, node) {
             ("node", Some(node)) => Some(node.name.to_string()),
             (label, Some(node)) => node.labels.get(label).cloned(),

@@ -57,7 +57,8 @@ fn retry(turn: &mut Turn<'_>, control: &RolloutControl) {
         }
         stage.relapses = 0;
     }
-    let message = format!("{}: rollout {} tries {} failed instances again", turn.name, rollout.id, failed.len());
+    let message =
+        format!("{}: rollout {} tries {} failed instances again", turn.name, rollout.id, failed.len());
     for number in failed {
         let Some(release) = turn.memory.slots.get(&number).map(|slot| slot.release) else { continue };
         turn.assign(number, release);
@@ -97,7 +98,10 @@ fn pause(turn: &mut Turn<'_>) {
 fn resume(turn: &mut Turn<'_>) {
     let now = turn.now;
     let Some(rollout) = turn.memory.rollout.as_mut() else { return };
-    if rollout.outcome != RolloutOutcome::Paused || rollout.failure.is_some() || waits_for_approval(turn.service, rollout) {
+    if rollout.outcome != RolloutOutcome::Paused
+        || rollout.failure.is_some()
+        || waits_for_approval(turn.service, rollout)
+    {
         return;
     }
     rollout.outcome = direction(rollout);

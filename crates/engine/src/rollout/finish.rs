@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 pub(super) fn complete(turn: &mut Turn<'_>) {
     let Some(rollout) = turn.rollout() else { return };
     let (back, to, from) = (rollout.back(), rollout.to, rollout.from);
-    let failed: Vec<String> = failed_slots(rollout).into_iter().map(|number| turn.id(number).to_string()).collect();
+    let failed: Vec<String> =
+        failed_slots(rollout).into_iter().map(|number| turn.id(number).to_string()).collect();
     if back {
         if !failed.is_empty() {
             begin::hold(turn, &format!("could not restore {}", failed.join(", ")));
@@ -26,19 +27,27 @@ pub(super) fn complete(turn: &mut Turn<'_>) {
     }
     settle(turn, Some(to));
     turn.memory.stable = Some(to);
-    let reason = if failed.is_empty() { String::new() } else { format!("failed and tolerated: {}", failed.join(", ")) };
+    let reason = if failed.is_empty() {
+        String::new()
+    } else {
+        format!("failed and tolerated: {}", failed.join(", "))
+    };
     end(turn, RolloutOutcome::Succeeded, reason);
 }
 
 /// Going back, only the stages of the way back count.
 fn failed_slots(rollout: &RolloutProgress) -> Vec<u64> {
-    rollout.stages[rollout.turned_at.unwrap_or(0)..].iter().flat_map(|stage| stage.failed.keys().copied()).collect()
+    rollout.stages[rollout.turned_at.unwrap_or(0)..]
+        .iter()
+        .flat_map(|stage| stage.failed.keys().copied())
+        .collect()
 }
 
 /// Gives the goal to the slots that no stage waited for: those on lost nodes, which follow when they are back.
 fn settle(turn: &mut Turn<'_>, goal: Option<baton_model::id::ReleaseNumber>) {
     let Some(goal) = goal else { return };
-    let behind: Vec<u64> = turn.live().filter(|(_, slot)| slot.release != goal).map(|(number, _)| number).collect();
+    let behind: Vec<u64> =
+        turn.live().filter(|(_, slot)| slot.release != goal).map(|(number, _)| number).collect();
     for number in behind {
         turn.assign(number, goal);
     }
@@ -55,8 +64,12 @@ pub(super) fn end(turn: &mut Turn<'_>, outcome: RolloutOutcome, reason: String) 
     let id = rollout.id;
     let to = turn.memory.rollout.as_ref().map(|rollout| turn.version(rollout.to)).unwrap_or_default();
     let (severity, kind, text) = match outcome {
-        RolloutOutcome::Succeeded => (Severity::Info, "rollout-succeeded", format!("every instance runs {to}")),
-        RolloutOutcome::RolledBack => (Severity::Warning, "rolled-back", format!("every instance is back from {to}")),
+        RolloutOutcome::Succeeded => {
+            (Severity::Info, "rollout-succeeded", format!("every instance runs {to}"))
+        }
+        RolloutOutcome::RolledBack => {
+            (Severity::Warning, "rolled-back", format!("every instance is back from {to}"))
+        }
         RolloutOutcome::Superseded => (Severity::Info, "rollout-superseded", String::new()),
         RolloutOutcome::Failed => (Severity::Error, "rollout-ended", "it failed".to_owned()),
         RolloutOutcome::Running | RolloutOutcome::Paused | RolloutOutcome::RollingBack => return,
@@ -81,16 +94,27 @@ pub(crate) fn describe(turn: &Turn<'_>, rollout: &RolloutProgress, whole: bool) 
             (None, _, None) => StageState::Pending,
         };
         let slots = stage.cohort.iter().filter(|number| whole || stage.failed.contains_key(number));
-        let instances: BTreeMap<_, _> = slots.map(|number| (turn.id(*number), step(turn, rollout, index, *number))).collect();
+        let instances: BTreeMap<_, _> =
+            slots.map(|number| (turn.id(*number), step(turn, rollout, index, *number))).collect();
         let title = stage.title.clone();
-        StageReport { number, title, state, instances, started_at: stage.started_at, ended_at: stage.ended_at }
+        StageReport {
+            number,
+            title,
+            state,
+            instances,
+            started_at: stage.started_at,
+            ended_at: stage.ended_at,
+        }
     });
     Some(RolloutReport {
         id: rollout.id,
         from: rollout.from,
         to: rollout.to,
         from_version: rollout.from.and_then(|from| turn.release(from)).map(|release| release.version.clone()),
-        to_version: turn.release(rollout.to).map(|release| release.version.clone()).or_else(|| Version::new(rollout.to.to_string()).ok())?,
+        to_version: turn
+            .release(rollout.to)
+            .map(|release| release.version.clone())
+            .or_else(|| Version::new(rollout.to.to_string()).ok())?,
         outcome: rollout.outcome,
         reason: rollout.reason.clone(),
         started_at: rollout.started_at,

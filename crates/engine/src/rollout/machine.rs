@@ -69,7 +69,11 @@ pub(super) fn step(turn: &mut Turn<'_>) {
 
 fn wait_held(turn: &mut Turn<'_>, reason: String) {
     let Some(rollout) = turn.rollout() else { return };
-    let advice = if rollout.back() { "`baton rollout retry`, or deploy another release" } else { "`baton rollout retry`, `abort`, or deploy another release" };
+    let advice = if rollout.back() {
+        "`baton rollout retry`, or deploy another release"
+    } else {
+        "`baton rollout retry`, `abort`, or deploy another release"
+    };
     turn.wait(Subject::Rollout, "failed", format!("{reason}: {advice}"), None);
 }
 
@@ -127,13 +131,16 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
 
 /// Asks after the health of each of the cohort, and says what is waited for.
 fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Tally {
-    let mut tally = Tally { missing: u32::try_from(turn.wishes.len()).unwrap_or(u32::MAX), ..Tally::default() };
+    let mut tally =
+        Tally { missing: u32::try_from(turn.wishes.len()).unwrap_or(u32::MAX), ..Tally::default() };
     let Some(rollout) = turn.rollout() else { return tally };
     let goal = rollout.goal();
     let stage = rollout.stages[index].clone();
     let stage_number = u32::try_from(index + 1).unwrap_or(u32::MAX);
     for number in &stage.cohort {
-        let Some(slot) = turn.memory.slots.get(number).filter(|slot| !slot.retiring).cloned() else { continue };
+        let Some(slot) = turn.memory.slots.get(number).filter(|slot| !slot.retiring).cloned() else {
+            continue;
+        };
         if Some(slot.release) != goal {
             tally.open += 1;
             tally.unassigned += 1;
@@ -151,13 +158,17 @@ fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Tally {
             Health::Failed(why) => fail_slot(&mut tally, &stage, *number, why),
             Health::Settling(at) => {
                 tally.open += 1;
-                let reason = format!("it is ready, and counts as healthy after {} without a break", policy.min_healthy);
+                let reason = format!(
+                    "it is ready, and counts as healthy after {} without a break",
+                    policy.min_healthy
+                );
                 turn.wait(subject, "health", reason, Some(at));
             }
             Health::Deferred(until) => {
                 tally.open += 1;
                 tally.deferred += 1;
-                let reason = format!("node {} is silent; if it stays so, the instance is placed elsewhere", slot.node);
+                let reason =
+                    format!("node {} is silent; if it stays so, the instance is placed elsewhere", slot.node);
                 turn.wait(subject, "node-silent", reason, Some(until));
             }
             Health::Coming(what) => {
@@ -197,11 +208,11 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
     let back = rollout.back();
     let stage = &mut rollout.stages[index];
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
-    if tally.open > 0 || tally.missing > 0 {
-        if stage.healthy_at.take().is_some() && tally.open > tally.deferred {
-            stage.relapses += 1;
-            rollout.progressed_at = now;
-        }
+    let unhealthy = tally.open > 0 || tally.missing > 0;
+    let relapsed = unhealthy && stage.healthy_at.take().is_some() && tally.open > tally.deferred;
+    if relapsed {
+        stage.relapses += 1;
+        rollout.progressed_at = now;
     }
     let stage = &rollout.stages[index];
     if let Some(reason) = failure(rollout, stage, number, policy, tally, now).filter(|_| !held) {
@@ -212,7 +223,7 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
         }
         return;
     }
-    if tally.open > 0 || tally.missing > 0 {
+    if unhealthy {
         turn.wake(Some(progress_deadline));
         return;
     }
@@ -224,7 +235,8 @@ fn record(turn: &mut Turn<'_>, index: usize, tally: &Tally) {
     for (number, why) in &tally.newly_failed {
         let id = turn.id(*number);
         let node = turn.memory.slots.get(number).map(|slot| slot.node.clone());
-        let mut event = turn.event(Severity::Warning, "instance-failed", format!("{id} failed in the rollout: {why}"));
+        let mut event =
+            turn.event(Severity::Warning, "instance-failed", format!("{id} failed in the rollout: {why}"));
         event.instance = Some(id);
         event.node = node;
         turn.events.push(event);
@@ -256,14 +268,22 @@ fn failure(
     let title = &stage.title;
     if failed > tolerated && !rollout.back() {
         let (slot, why) = stage.failed.iter().next()?;
-        return Some(format!("stage {number} ({title}): {failed} of {whole} failed, {tolerated} tolerated; slot {slot}: {why}"));
+        return Some(format!(
+            "stage {number} ({title}): {failed} of {whole} failed, {tolerated} tolerated; slot {slot}: {why}"
+        ));
     }
     if stage.relapses > RELAPSES_MAX {
-        return Some(format!("stage {number} ({title}) lost its health {} times while it baked", stage.relapses));
+        return Some(format!(
+            "stage {number} ({title}) lost its health {} times while it baked",
+            stage.relapses
+        ));
     }
     let waits = tally.open > tally.deferred || tally.missing > 0;
     if waits && now >= rollout.progressed_at.plus(policy.progress_deadline) {
-        return Some(format!("stage {number} ({title}): no instance became healthy within {}", policy.progress_deadline));
+        return Some(format!(
+            "stage {number} ({title}): no instance became healthy within {}",
+            policy.progress_deadline
+        ));
     }
     None
 }
@@ -273,7 +293,9 @@ fn fail(turn: &mut Turn<'_>, policy: &RolloutPolicy, reason: &str) {
     turn.tell(Severity::Error, "rollout-failed", message);
     let first = turn.rollout().is_some_and(|rollout| rollout.from.is_none());
     if first {
-        let reason = format!("{reason}; it is a first release, so there is nothing to go back to: `baton rollout retry` or deploy another");
+        let reason = format!(
+            "{reason}; it is a first release, so there is nothing to go back to: `baton rollout retry` or deploy another"
+        );
         finish::end(turn, RolloutOutcome::Failed, reason);
         return;
     }

@@ -23,7 +23,12 @@ fn a_pause_starts_nothing_new_and_resume_goes_on() {
     assert_eq!(fleet.gates(), ["paused"]);
     fleet.control(|control| control.paused = false).until(RolloutOutcome::Succeeded, SOON);
     assert_eq!(fleet.running(), "n1=2 n2=2 n3=2");
-    assert_eq!((fleet.count("rollout-paused"), fleet.count("rollout-resumed")), (1, 1), "{}", fleet.journal());
+    assert_eq!(
+        (fleet.count("rollout-paused"), fleet.count("rollout-resumed")),
+        (1, 1),
+        "{}",
+        fleet.journal()
+    );
 }
 
 #[test]
@@ -40,7 +45,9 @@ fn a_stage_waits_for_its_approval() {
 fn an_abort_goes_back_through_a_pause() {
     let mut fleet = three();
     fleet.deploy(spec("web", 3)).run(Millis::secs(6));
-    fleet.control(|control| (control.paused, control.abort) = (true, true)).until(RolloutOutcome::RolledBack, SOON);
+    fleet
+        .control(|control| (control.paused, control.abort) = (true, true))
+        .until(RolloutOutcome::RolledBack, SOON);
     assert_eq!(fleet.running(), "n1=1 n2=1 n3=1");
 }
 

@@ -36,7 +36,10 @@ fn a_lost_node_is_replaced_after_its_grace_and_stops_its_instance_when_it_is_bac
     fleet.agent("n2", |agent| agent.silent = false).run(Millis::secs(5));
     assert_eq!(fleet.running(), "n1=1 n3=1 n4=1");
     assert_eq!(fleet.progress[&service_name("web")].value.slots.len(), 3);
-    assert_eq!((fleet.count("node-silent"), fleet.count("node-back"), fleet.count("instance-moved")), (1, 1, 1));
+    assert_eq!(
+        (fleet.count("node-silent"), fleet.count("node-back"), fleet.count("instance-moved")),
+        (1, 1, 1)
+    );
 }
 
 #[test]
@@ -204,7 +207,11 @@ fn a_zone_at_a_time_with_a_longer_bake_after_the_first() {
     fleet.deploy(zoned).run(Millis::secs(20));
     assert_eq!(fleet.running(), "n1=2 n2=1 n3=2 n4=1 n5=2 n6=1");
     assert_eq!(fleet.gates(), ["bake"]);
-    let titles: Vec<&str> = fleet.web().unwrap().rollout.as_ref().unwrap().stages.iter().map(|s| s.title.as_str()).collect();
-    assert_eq!(titles, ["zone a, batch 1 of 2", "zone a, batch 2 of 2", "zone b, batch 1 of 2", "zone b, batch 2 of 2"]);
+    let titles: Vec<&str> =
+        fleet.web().unwrap().rollout.as_ref().unwrap().stages.iter().map(|s| s.title.as_str()).collect();
+    assert_eq!(
+        titles,
+        ["zone a, batch 1 of 2", "zone a, batch 2 of 2", "zone b, batch 1 of 2", "zone b, batch 2 of 2"]
+    );
     fleet.until(RolloutOutcome::Succeeded, SOON);
 }
