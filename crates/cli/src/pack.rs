@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const BLOB_MAX: u64 = 8 * 1024 * 1024 * 1024;
 /// Largest artifact, unpacked; bounds what a small archive can swell to.
 pub(crate) const UNPACKED_MAX: u64 = 32 * 1024 * 1024 * 1024;
-/// Most files, folders and links in an artifact.
-pub(crate) const ENTRIES_MAX: usize = 200_000;
+/// Most files, folders and links in an artifact: as many as a node unpacks.
+pub(crate) const ENTRIES_MAX: usize = 100_000;
 /// What an entry takes on a node besides its bytes: its block is not full, and it has an inode.
 const ENTRY_OVERHEAD: u64 = 4096;
 

@@ -78,7 +78,10 @@ fn tell(global: &Global, rollout: &v1::RolloutRef, version: &Version) -> Result<
         }));
     }
     if rollout.unchanged {
-        eprintln!("{} is wanted at {version} already, by rollout {}; nothing new was asked for", rollout.service, rollout.rollout);
+        eprintln!(
+            "{} is wanted at {version} already, by rollout {}; nothing new was asked for",
+            rollout.service, rollout.rollout
+        );
     } else {
         eprintln!("rollout {} of {} to {version} is asked for", rollout.rollout, rollout.service);
     }

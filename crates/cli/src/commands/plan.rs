@@ -48,7 +48,8 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     let packed = source.pack(global)?;
     let mut client = global.client().await?;
     let answer = client.plan_deploy(release::request(&source, &packed, &args.version)).await?.into_inner();
-    let plan = DeployPlan::try_from(answer).context("the coordinator's answer is not understood; is it of another version?")?;
+    let plan = DeployPlan::try_from(answer)
+        .context("the coordinator's answer is not understood; is it of another version?")?;
     let service = source.file.spec.name.as_str();
     if global.json {
         let (version, artifact, warnings) = (&args.version, &packed.artifact, &packed.warnings[..]);
@@ -83,7 +84,9 @@ fn describe(service: &str, version: &Version, artifact: &Artifact, plan: &Deploy
     }
     if !plan.new_instances.is_empty() {
         line(format_args!("\nnew instances:"));
-        plan.new_instances.iter().for_each(|new| line(format_args!("  {:<20} on {}", new.instance, new.node)));
+        plan.new_instances
+            .iter()
+            .for_each(|new| line(format_args!("  {:<20} on {}", new.instance, new.node)));
     }
     if !plan.stages.is_empty() {
         line(format_args!("\nstages:"));
@@ -147,11 +150,21 @@ mod tests {
             unchanged: false,
             changes: vec!["exec: web -> web --fast".to_owned()],
             stages: vec![stage],
-            new_instances: vec![PlannedInstance { instance: "web.4".parse().unwrap(), node: "n1".parse().unwrap() }],
+            new_instances: vec![PlannedInstance {
+                instance: "web.4".parse().unwrap(),
+                node: "n1".parse().unwrap(),
+            }],
             waiting: vec![waiting],
         };
         insta::assert_snapshot!(describe("web", &"2.0".parse().unwrap(), &artifact, &plan), @"");
-        let same = DeployPlan { unchanged: true, changes: Vec::new(), stages: Vec::new(), new_instances: Vec::new(), waiting: Vec::new(), ..plan };
+        let same = DeployPlan {
+            unchanged: true,
+            changes: Vec::new(),
+            stages: Vec::new(),
+            new_instances: Vec::new(),
+            waiting: Vec::new(),
+            ..plan
+        };
         assert!(describe("web", &"2.0".parse().unwrap(), &artifact, &same).contains("would change nothing"));
     }
 }

@@ -30,8 +30,8 @@ impl Compression {
     }
 }
 
-/// Links followed from `exec` to the program; Linux itself follows 40.
-const LINKS_MAX: usize = 16;
+/// Links followed to a file; Linux follows as many (path_resolution(7)).
+const LINKS_MAX: usize = 40;
 /// Every tar archive ends with two blocks of zeros.
 const END_MARK_BYTES: u64 = 1024;
 
@@ -101,12 +101,13 @@ impl Source<'_> {
         if rest.zeros < END_MARK_BYTES {
             return Err(damaged(self.name, &io::Error::other("its end is missing")));
         }
-        if survey.entries.is_empty() {
+        if !survey.entries.values().any(|known| matches!(known, Known::File { .. })) {
             return Err(PackError::new(
-                format!("{} holds nothing", self.name.display()),
+                format!("{} holds no file", self.name.display()),
                 "pack the program into it",
             ));
         }
+        survey.links_end(self.name)?;
         let mut warnings = Vec::new();
         if let Some(wanted) = program::inside(program) {
             let (path, size) = survey.program(&wanted, self.name)?;
@@ -169,11 +170,9 @@ impl<R: Read> Read for Bounded<R> {
 /// What is known of one entry.
 enum Known {
     Folder,
-    /// A file, and the path under which its bytes are: its own, or a hard link's target.
     File {
         executable: bool,
         size: u64,
-        bytes_at: String,
     },
     /// A symbolic link, with its target as a path in the archive.
     Link {
@@ -216,6 +215,9 @@ impl Survey {
                 "a node would refuse to unpack it; make the archive again without it",
             )
         };
+        if std::str::from_utf8(&entry.path_bytes()).is_err() {
+            return Err(refuse("has a name that is not UTF-8".to_owned()));
+        }
         let path = plain_path(&written).map_err(refuse)?;
         self.nothing_but_folders_above(&path).map_err(refuse)?;
         let target = entry
@@ -227,10 +229,10 @@ impl Survey {
             EntryType::Regular | EntryType::Continuous => {
                 let mode = entry.header().mode().map_err(|e| damaged(source, &e))?;
                 self.unpacked_bytes = self.unpacked_bytes.saturating_add(entry.size());
-                Known::File { executable: mode & 0o111 != 0, size: entry.size(), bytes_at: path.clone() }
+                Known::File { executable: mode & 0o111 != 0, size: entry.size() }
             }
             EntryType::Symlink => Known::Link { target: link_target(&path, &target).map_err(refuse)? },
-            EntryType::Link => self.hard_link(&target).map_err(refuse)?,
+            EntryType::Link => return Err(refuse(format!("is a hard link, to `{target}`"))),
             EntryType::Char | EntryType::Block => return Err(refuse("is a device".to_owned())),
             EntryType::Fifo => return Err(refuse("is a named pipe".to_owned())),
             EntryType::GNUSparse => {
@@ -243,25 +245,14 @@ impl Survey {
             return Ok(()); // `./`, the folder itself.
         }
         self.unpacked_bytes = self.unpacked_bytes.saturating_add(ENTRY_OVERHEAD);
+        let below = format!("{path}/");
+        let holds_entries =
+            self.entries.range(below.clone()..).next().is_some_and(|(next, _)| next.starts_with(&below));
         let is_folder = matches!(known, Known::Folder);
-        match self.entries.insert(path, known) {
-            Some(Known::Folder) if is_folder => Ok(()),
-            Some(Known::Folder | Known::File { .. } | Known::Link { .. }) => {
-                Err(refuse("is in it twice".to_owned()))
-            }
-            None => Ok(()),
+        if self.entries.insert(path, known).is_some() || (holds_entries && !is_folder) {
+            return Err(refuse("is in it twice".to_owned()));
         }
-    }
-
-    fn hard_link(&self, target: &str) -> Result<Known, String> {
-        match self.entries.get(&plain_path(target)?) {
-            Some(Known::File { executable, size, bytes_at }) => {
-                Ok(Known::File { executable: *executable, size: *size, bytes_at: bytes_at.clone() })
-            }
-            Some(Known::Folder | Known::Link { .. }) | None => {
-                Err(format!("is a hard link to `{target}`, which is no file before it in the archive"))
-            }
-        }
+        Ok(())
     }
 
     fn nothing_but_folders_above(&self, path: &str) -> Result<(), String> {
@@ -275,45 +266,54 @@ impl Survey {
         Ok(())
     }
 
-    /// Finds the program: where its bytes are, and how many.
-    fn program(&self, wanted: &str, source: &Path) -> Result<(String, u64), PackError> {
-        let mut path = wanted.to_owned();
-        for _ in 0..LINKS_MAX {
-            path = self.through_folder_links(path);
-            match self.entries.get(&path) {
-                Some(Known::Link { target }) => path.clone_from(target),
-                Some(Known::File { executable: true, size, bytes_at }) => {
-                    return Ok((bytes_at.clone(), *size));
-                }
-                Some(Known::File { executable: false, .. }) => {
-                    return Err(PackError::new(
-                        format!("the program `{path}` in {} is not executable", source.display()),
-                        format!("`chmod +x {path}` and pack it again"),
-                    ));
-                }
-                Some(Known::Folder) => {
-                    return Err(PackError::new(
-                        format!("`exec` names `{wanted}`, which is a folder in {}", source.display()),
-                        "write the path of the program in it",
-                    ));
-                }
-                None => break,
-            }
+    /// Every link must end somewhere, as a node asks of it too; it may end at nothing.
+    fn links_end(&self, source: &Path) -> Result<(), PackError> {
+        let turning = self
+            .entries
+            .iter()
+            .find(|(path, known)| matches!(known, Known::Link { .. }) && self.resolve(path).is_none());
+        match turning {
+            None => Ok(()),
+            Some((path, _)) => Err(PackError::new(
+                format!("{}: the link `{path}` leads to itself", source.display()),
+                "a node would refuse to unpack it; take it out, or let it lead to a file",
+            )),
         }
-        Err(PackError::new(
-            format!("`exec` names `{wanted}`, which is not in {}", source.display()),
-            self.nearest(wanted),
-        ))
     }
 
-    /// Replaces the first folder of `path` that is a link by what it leads to.
-    fn through_folder_links(&self, path: String) -> String {
-        for (slash, _) in path.match_indices('/') {
-            if let Some(Known::Link { target }) = self.entries.get(&path[..slash]) {
-                return plain_path(&format!("{target}{}", &path[slash..])).unwrap_or(path);
-            }
+    /// Finds the program: where it is, and its size.
+    fn program(&self, wanted: &str, source: &Path) -> Result<(String, u64), PackError> {
+        let path = self.resolve(wanted).unwrap_or_default();
+        match self.entries.get(&path) {
+            Some(Known::File { executable: true, size }) => Ok((path, *size)),
+            Some(Known::File { executable: false, .. }) => Err(PackError::new(
+                format!("the program `{path}` in {} is not executable", source.display()),
+                format!("`chmod +x {path}` and pack it again"),
+            )),
+            Some(Known::Folder) => Err(PackError::new(
+                format!("`exec` names `{wanted}`, which is a folder in {}", source.display()),
+                "write the path of the program in it",
+            )),
+            Some(Known::Link { .. }) | None => Err(PackError::new(
+                format!("`exec` names `{wanted}`, which is not in {}", source.display()),
+                self.nearest(wanted),
+            )),
         }
-        path
+    }
+
+    /// Follows links until there are none on the way; `None` when there is no end to them.
+    fn resolve(&self, path: &str) -> Option<String> {
+        let mut path = path.to_owned();
+        for _ in 0..=LINKS_MAX {
+            let ends = path.match_indices('/').map(|(slash, _)| slash).chain([path.len()]);
+            let link = ends.into_iter().find_map(|end| match self.entries.get(&path[..end]) {
+                Some(Known::Link { target }) => Some((target, end)),
+                Some(Known::Folder | Known::File { .. }) | None => None,
+            });
+            let Some((target, end)) = link else { return Some(path) };
+            path = format!("{target}{}", &path[end..]).trim_start_matches('/').to_owned();
+        }
+        None
     }
 
     /// What to write instead of a program that is not there: one of the same name elsewhere, or any executable.

@@ -189,19 +189,18 @@ fn entries_that_leave_the_artifact_are_named_and_refused() {
         (link("l", EntryType::Symlink, "../x"), "is a link to `../x`, outside"),
         (link("a/l", EntryType::Symlink, "../../x"), "outside of the artifact"),
         (link("a/l", EntryType::Symlink, "b/../../x"), "with `..` after a name"),
-        (link("h", EntryType::Link, "/etc/passwd"), "the entry `h` has an absolute path"),
-        (link("h", EntryType::Link, "nowhere"), "is a hard link to `nowhere`"),
+        (link("h", EntryType::Link, "web"), "is a hard link, to `web`"),
         (link("d", EntryType::Char, ""), "is a device"),
         (link("p", EntryType::Fifo, ""), "is a named pipe"),
         (file("web", SCRIPT), "is in it twice"),
         (file("web/sub", SCRIPT), "lies below the file `web`"),
     ];
     for (entry, what) in cases {
-        let path = entry.path;
         let tar = tar_of(&[file("web", SCRIPT), entry]);
         refuses(pack_bytes("web.tar", &tar, "web"), what, "a node would refuse");
-        assert!(!path.is_empty());
     }
+    let before = [file("web", SCRIPT), file("d/web", SCRIPT), file("d", SCRIPT)];
+    refuses(pack_bytes("web.tar", &tar_of(&before), "web"), "the entry `d` is in it twice", "");
     let below = [link("l", EntryType::Symlink, "d"), file("l/web", SCRIPT)];
     refuses(pack_bytes("web.tar", &tar_of(&below), "web"), "lies below the link `l`", "");
 }
@@ -212,14 +211,16 @@ fn the_program_is_found_through_links_inside() {
         file("releases/1/bin/web-1.0", SCRIPT),
         link("releases/1/bin/web", EntryType::Symlink, "web-1.0"),
         link("current", EntryType::Symlink, "releases/1"),
-        link("hard", EntryType::Link, "releases/1/bin/web-1.0"),
+        link("dangling", EntryType::Symlink, "nowhere"),
     ];
     let tar = tar_of(&entries);
-    for program in ["current/bin/web", "releases/1/bin/web", "./hard", "/bin/true", "bin/${VERSION}"] {
+    for program in ["current/bin/web", "releases/1/bin/web", "/bin/true", "bin/${VERSION}"] {
         assert!(pack_bytes("web.tar", &tar, program).is_ok(), "{program}");
     }
-    let turning = [link("a", EntryType::Symlink, "b"), link("b", EntryType::Symlink, "a")];
-    refuses(pack_bytes("web.tar", &tar_of(&turning), "a"), "`a`, which is not in", "");
+    refuses(pack_bytes("web.tar", &tar, "dangling"), "`dangling`, which is not in", "");
+    let turning =
+        [file("web", SCRIPT), link("a", EntryType::Symlink, "b"), link("b", EntryType::Symlink, "a")];
+    refuses(pack_bytes("web.tar", &tar_of(&turning), "web"), "the link `a` leads to itself", "");
 }
 
 #[test]
@@ -292,7 +293,7 @@ fn folders_with_what_cannot_be_packed_are_refused() {
     fs::set_permissions(dir.path().join("bin/web"), fs::Permissions::from_mode(0o644)).unwrap();
     refuses(pack(dir.path(), "bin/web"), "`bin/web`", "chmod +x bin/web");
 
-    refuses(pack(TempDir::new().unwrap().path(), "web"), "holds nothing", "");
+    refuses(pack(TempDir::new().unwrap().path(), "web"), "holds no file", "");
     refuses(pack(Path::new("/nowhere/web"), "web"), "/nowhere/web cannot be read", "relative path");
     refuses(pack(Path::new("/dev/null"), "null"), "neither a file nor a folder", "");
 }

@@ -78,12 +78,16 @@ enum Stopped {
 
 /// Whether a further attempt may succeed.
 fn may_pass(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Unknown)
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Unknown
+    )
 }
 
 fn given_up(packed: &Packed, held: Option<u64>, status: &Status) -> anyhow::Error {
     let size = show::bytes(packed.artifact.size_bytes);
-    let at = held.map_or_else(|| "an unknown point".to_owned(), |held| format!("{} of {size}", show::bytes(held)));
+    let at =
+        held.map_or_else(|| "an unknown point".to_owned(), |held| format!("{} of {size}", show::bytes(held)));
     Fault::new(
         format!("the upload stopped at {at}: {}", status.message()),
         "run the same command again: it goes on where it stopped; nothing was deployed",
@@ -176,7 +180,9 @@ struct Line {
 
 impl Line {
     fn draw(&mut self, at: u64, size: u64) {
-        if self.progress == ProgressLine::Silent || self.drawn.is_some_and(|drawn| drawn.elapsed() < DRAW_EVERY) {
+        if self.progress == ProgressLine::Silent
+            || self.drawn.is_some_and(|drawn| drawn.elapsed() < DRAW_EVERY)
+        {
             return;
         }
         self.drawn = Some(Instant::now());
