@@ -19,6 +19,8 @@ mod key;
 mod member;
 mod rotate;
 mod sign;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use error::AuthorityError;

@@ -18,6 +18,10 @@ mod schema;
 mod sqlite;
 mod watch;
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod crash;
 
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
@@ -117,13 +121,17 @@ pub enum StoreError {
         detail: String,
     },
     /// Another process has the file.
-    #[error("the store {path} is in use by another process; stop the other coordinator first (`fuser {path}` names it)")]
+    #[error(
+        "the store {path} is in use by another process; stop the other coordinator first (`fuser {path}` names it)"
+    )]
     Locked {
         /// Its path.
         path: String,
     },
     /// A newer Baton has written the file.
-    #[error("the store {path} has schema {found}, and this Baton knows up to {known}; run the newer Baton that wrote it, or restore a backup from before the upgrade")]
+    #[error(
+        "the store {path} has schema {found}, and this Baton knows up to {known}; run the newer Baton that wrote it, or restore a backup from before the upgrade"
+    )]
     Newer {
         /// Its path.
         path: String,
@@ -133,7 +141,9 @@ pub enum StoreError {
         known: i64,
     },
     /// The file is damaged.
-    #[error("the store {path} is damaged: {detail}; stop the coordinator, keep a copy of the file, and restore a backup")]
+    #[error(
+        "the store {path} is damaged: {detail}; stop the coordinator, keep a copy of the file, and restore a backup"
+    )]
     Corrupt {
         /// Its path.
         path: String,
@@ -187,7 +197,10 @@ impl StoreError {
 
 fn check_key(key: &str) -> Result<(), StoreError> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(StoreError::Refused(format!("a key has 1 to {KEY_BYTES_MAX} bytes, this one {}", key.len())));
+        return Err(StoreError::Refused(format!(
+            "a key has 1 to {KEY_BYTES_MAX} bytes, this one {}",
+            key.len()
+        )));
     }
     Ok(())
 }
@@ -195,7 +208,10 @@ fn check_key(key: &str) -> Result<(), StoreError> {
 fn check_record(key: &str, value: &[u8]) -> Result<(), StoreError> {
     check_key(key)?;
     if value.len() > VALUE_BYTES_MAX {
-        return Err(StoreError::Refused(format!("`{key}` would have {} bytes, at most {VALUE_BYTES_MAX} are kept", value.len())));
+        return Err(StoreError::Refused(format!(
+            "`{key}` would have {} bytes, at most {VALUE_BYTES_MAX} are kept",
+            value.len()
+        )));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::error::{AuthorityError, ago};
 use super::token::{system_time, unix_ms};
 use crate::records::{decode, encode};
-use crate::store::{Precondition, Store};
+use crate::store::{Precondition, Store, StoreError};
 use baton_model::id::Revision;
 use baton_model::time::UnixMs;
 use baton_proto::identity::{Peer, Role, Subject};
@@ -23,7 +23,7 @@ pub struct Member {
 
 /// A name that may be taken, as it was when it was looked at.
 pub(super) struct Seat {
-    key: String,
+    subject: Subject,
     revision: Revision,
 }
 
@@ -36,10 +36,10 @@ pub(super) async fn seat(
 ) -> Result<Seat, AuthorityError> {
     let key = key_of(subject);
     let Some(found) = store.get(&key).await? else {
-        return Ok(Seat { key, revision: Revision(0) });
+        return Ok(Seat { subject: subject.clone(), revision: Revision(0) });
     };
     if replace {
-        return Ok(Seat { key, revision: found.revision });
+        return Ok(Seat { subject: subject.clone(), revision: found.revision });
     }
     let member: Member = decode(&key, &found.value)?;
     Err(AuthorityError::NameTaken { subject: subject.clone(), when: ago(system_time(member.joined_at), now) })
@@ -49,8 +49,16 @@ impl Seat {
     /// Takes the name, unless someone was faster.
     pub(super) async fn take(self, store: &dyn Store, token: &str, now: SystemTime) -> Result<(), AuthorityError> {
         let member = Member { joined_at: unix_ms(now), token: token.to_owned() };
-        store.put(&self.key, encode(&self.key, &member)?.into(), Precondition::Is(self.revision)).await?;
-        Ok(())
+        let key = key_of(&self.subject);
+        match store.put(&key, encode(&key, &member)?.into(), Precondition::Is(self.revision)).await {
+            Ok(_) => Ok(()),
+            // Two tokens, one name, the same moment. This token is used up all the same: joining again needs a
+            // new one, which the operator has to make with another name in mind anyway.
+            Err(StoreError::Conflict { .. }) => {
+                Err(AuthorityError::NameTaken { subject: self.subject, when: ago(now, now) })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -46,7 +46,11 @@ impl Store for MemoryStore {
         check_key(key)?;
         let state = self.state();
         let found = state.records.get(key);
-        Ok(found.map(|(value, revision)| Record { key: key.to_owned(), value: value.clone(), revision: *revision }))
+        Ok(found.map(|(value, revision)| Record {
+            key: key.to_owned(),
+            value: value.clone(),
+            revision: *revision,
+        }))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Record>, StoreError> {
@@ -54,7 +58,11 @@ impl Store for MemoryStore {
         let from = state.records.range(prefix.to_owned()..);
         let within = from.take_while(|(key, _)| key.starts_with(prefix));
         Ok(within
-            .map(|(key, (value, revision))| Record { key: key.clone(), value: value.clone(), revision: *revision })
+            .map(|(key, (value, revision))| Record {
+                key: key.clone(),
+                value: value.clone(),
+                revision: *revision,
+            })
             .collect())
     }
 

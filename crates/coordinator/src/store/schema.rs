@@ -37,7 +37,8 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| opening(path, &error);
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (application, version) = (number("application_id").map_err(failed)?, number("user_version").map_err(failed)?);
+    let (application, version) =
+        (number("application_id").map_err(failed)?, number("user_version").map_err(failed)?);
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     let fresh = application == 0 && version == 0 && tables == 0;
@@ -49,7 +50,8 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let Some(done) = usize::try_from(version).ok().filter(|done| *done <= known) else {
         return Err(StoreError::Newer { path: shown(path), found: version, known: known as i64 });
     };
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
+    let verdict: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
     if verdict != "ok" {
         return Err(StoreError::Corrupt { path: shown(path), detail: verdict });
     }
@@ -74,9 +76,10 @@ pub(super) fn shown(path: &Path) -> String {
 
 fn opening(path: &Path, error: &rusqlite::Error) -> StoreError {
     match explain(path, error) {
-        StoreError::Failed { path, detail } => {
-            StoreError::Open { path, detail: format!("{detail}; check that the folder exists and that this user may write there") }
-        }
+        StoreError::Failed { path, detail } => StoreError::Open {
+            path,
+            detail: format!("{detail}; check that the folder exists and that this user may write there"),
+        },
         other => other,
     }
 }
@@ -87,7 +90,9 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path },
         Some(ErrorCode::DiskFull) => StoreError::Full { path },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, detail: error.to_string() },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Corrupt { path, detail: error.to_string() }
+        }
         // A foreign enum with a hundred kinds; the rest is said as SQLite says it.
         Some(_) | None => StoreError::Failed { path, detail: error.to_string() },
     }

@@ -59,7 +59,12 @@ impl SqliteStore {
             .map_err(|error| explain(&path, &error))?;
         let watchers = Arc::new(Watchers::default());
         let (writes, queue) = sync_channel(QUEUE_MAX);
-        let worker = Writer { path: Arc::clone(&path), connection, watchers: Arc::clone(&watchers), last: revision(last) };
+        let worker = Writer {
+            path: Arc::clone(&path),
+            connection,
+            watchers: Arc::clone(&watchers),
+            last: revision(last),
+        };
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || worker.run(&queue))
@@ -68,7 +73,12 @@ impl SqliteStore {
         Ok(Self { path, reader, watchers, writes: Some(writes), writer: Some(writer), _lock: lock })
     }
 
-    async fn change(&self, key: &str, value: Option<Bytes>, precondition: Precondition) -> Result<Revision, StoreError> {
+    async fn change(
+        &self,
+        key: &str,
+        value: Option<Bytes>,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
         let (answer, answered) = oneshot::channel();
         let write = Write { key: key.to_owned(), value, precondition, answer };
         let writes = self.writes.as_ref().ok_or(StoreError::Closed)?;
@@ -98,7 +108,8 @@ impl Store for SqliteStore {
         check_key(key)?;
         let key = key.to_owned();
         self.read(move |connection| {
-            let mut query = connection.prepare_cached("SELECT key, value, revision FROM record WHERE key = ?1")?;
+            let mut query =
+                connection.prepare_cached("SELECT key, value, revision FROM record WHERE key = ?1")?;
             query.query_row([key], record).optional()
         })
         .await
@@ -107,8 +118,8 @@ impl Store for SqliteStore {
     async fn list(&self, prefix: &str) -> Result<Vec<Record>, StoreError> {
         let prefix = prefix.to_owned();
         self.read(move |connection| {
-            let mut query =
-                connection.prepare_cached("SELECT key, value, revision FROM record WHERE key >= ?1 ORDER BY key")?;
+            let mut query = connection
+                .prepare_cached("SELECT key, value, revision FROM record WHERE key >= ?1 ORDER BY key")?;
             let mut rows = query.query([&prefix])?;
             let mut found = Vec::new();
             // Rows are stepped to one by one, so nothing beyond the prefix is read but its first neighbour.
@@ -206,7 +217,11 @@ impl Writer {
 }
 
 /// One change. Answers the change's number, `Revision(0)` where there was nothing to delete.
-fn apply(connection: &Connection, write: &Write, last: &mut Revision) -> rusqlite::Result<Result<Revision, StoreError>> {
+fn apply(
+    connection: &Connection,
+    write: &Write,
+    last: &mut Revision,
+) -> rusqlite::Result<Result<Revision, StoreError>> {
     let mut query = connection.prepare_cached("SELECT revision FROM record WHERE key = ?1")?;
     let found: Option<i64> = query.query_row([&write.key], |row| row.get(0)).optional()?;
     let actual = found.map_or(Revision(0), revision);
@@ -253,7 +268,9 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     beside.as_mut_os_string().push(".lock");
     let failed = |detail: String| StoreError::Open {
         path: shown(path),
-        detail: format!("its lock file: {detail}; check that the folder exists and that this user may write there"),
+        detail: format!(
+            "its lock file: {detail}; check that the folder exists and that this user may write there"
+        ),
     };
     let file = OpenOptions::new()
         .create(true)

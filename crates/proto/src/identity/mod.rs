@@ -18,7 +18,7 @@ mod server;
 mod tls;
 mod token;
 
-pub use channel::{CONNECT_TIMEOUT, connect};
+pub use channel::{CONNECT_TIMEOUT, connect, connect_at};
 pub use error::IdentityError;
 pub use files::{FILE_NAME, Identity, write_private};
 pub use join::{JoinAs, join, renew, request_certificate};
