@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Time since boot, suspend included; never stepped.
 #[must_use]
-pub fn boot_now() -> BootMs {
+pub(crate) fn boot_now() -> BootMs {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let secs = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
@@ -14,7 +14,7 @@ pub fn boot_now() -> BootMs {
 
 /// Wall time as Unix milliseconds; it may step, so nothing is decided by it.
 #[must_use]
-pub fn wall_now_ms() -> u64 {
+pub(crate) fn wall_now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -23,6 +23,6 @@ pub fn wall_now_ms() -> u64 {
 ///
 /// # Errors
 /// When procfs is not mounted.
-pub fn boot_id() -> std::io::Result<String> {
+pub(crate) fn boot_id() -> std::io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }

@@ -1,7 +1,7 @@
 //! The agent's state directory: what lies where, who the node is, and that only one agent uses it.
 
 use crate::durable;
-use baton_model::id::{Digest, InstanceId, NodeName, RunNumber};
+use baton_model::id::{InstanceId, NodeName, RunNumber};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -110,7 +110,7 @@ impl StateDir {
     /// # Errors
     /// [`StateError::InUse`] when another agent has it, else what the file system says.
     pub fn open(root: &Path) -> Result<Self, StateError> {
-        for folder in ["", "identity", "instances", "artifacts"] {
+        for folder in ["", "instances", "artifacts", "logs"] {
             let path = root.join(folder);
             fs::DirBuilder::new()
                 .recursive(true)
@@ -197,12 +197,6 @@ impl StateDir {
         self.root.join("artifacts")
     }
 
-    /// What is unpacked of one artifact.
-    #[must_use]
-    pub fn artifact_tree(&self, digest: &Digest) -> PathBuf {
-        self.artifacts_dir().join(digest.to_string()).join("tree")
-    }
-
     /// All instances.
     #[must_use]
     pub fn instances_dir(&self) -> PathBuf {
@@ -227,10 +221,28 @@ impl StateDir {
         self.instance_dir(id).join("home")
     }
 
-    /// One run of an instance: the shim's room.
+    /// The directories of all runs: the shims' rooms.
     #[must_use]
-    pub fn run_dir(&self, id: &InstanceId, run: RunNumber) -> PathBuf {
-        self.instance_dir(id).join("runs").join(run.to_string())
+    pub fn runs_dir(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
+    /// The logs of all instances.
+    #[must_use]
+    pub fn logs_dir(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The logs of an instance, a folder per run; they outlive the instance.
+    #[must_use]
+    pub fn log_dir(&self, id: &InstanceId) -> PathBuf {
+        self.logs_dir().join(id.to_string())
+    }
+
+    /// The logs of one run.
+    #[must_use]
+    pub fn run_log_dir(&self, id: &InstanceId, run: RunNumber) -> PathBuf {
+        self.log_dir(id).join(run.to_string())
     }
 }
 

@@ -5,15 +5,24 @@
 //! machines of `baton_engine::instance`, and what they ask for), `artifacts`, `checks`, `session` (the stream to the
 //! coordinator), `plan` and `journal` (what is on disk before it is acted upon or told), `logs` and `metrics`.
 
+mod app;
 mod artifacts;
 mod checks;
 mod clock;
 mod config;
+mod driver;
 mod durable;
+mod identity;
 mod journal;
+mod logs;
+mod metrics;
+mod notify;
 mod plan;
 pub mod runs;
+mod session;
 pub mod shim;
 mod workload;
 
+pub use app::{AgentError, run, runtime};
 pub use config::{AgentConfig, AgentFile, StateDir, StateError};
+pub use identity::{JoinError, JoinOptions, join};

@@ -26,7 +26,7 @@ use std::io;
 
 /// Why an artifact is not usable on this node.
 #[derive(Debug, thiserror::Error)]
-pub enum ArtifactError {
+pub(crate) enum ArtifactError {
     /// The disk would be too full; found out before anything was written.
     #[error(
         "not enough space for artifact {}: {needed} bytes are needed ({reserve} of them kept free), {free} are free on {path}; free some space or use a larger disk",
@@ -83,7 +83,7 @@ pub enum ArtifactError {
 impl ArtifactError {
     /// Whether trying again, unchanged, may help.
     #[must_use]
-    pub fn retryable(&self) -> bool {
+    pub(crate) fn retryable(&self) -> bool {
         match self {
             Self::NoSpace { .. } | Self::Unavailable { .. } | Self::Damaged { .. } | Self::Io { .. } => true,
             Self::Refused { .. } => false,

@@ -21,6 +21,7 @@ fn subject(port: u16) -> Subject {
     let around = surroundings(Path::new("/"), &[("http", port)]);
     Subject {
         run: RunNumber(7),
+        was_ready: false,
         spec: Arc::new(spec()),
         dial: Dial { address: around.address, ports: around.ports.clone(), steering: Default::default() },
         around: Arc::new(around),
@@ -155,8 +156,8 @@ async fn what_a_timed_out_command_started_is_killed_with_it() {
     panic!("the command's child still runs");
 }
 
-async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
-    tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap()
+async fn next(events: &mut mpsc::Receiver<(InstanceId, Event)>) -> Event {
+    tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap().1
 }
 
 #[tokio::test]
@@ -223,5 +224,24 @@ async fn a_startup_check_that_fails_for_good_asks_for_a_restart() {
     let task = tokio::spawn(watch(subject, sender));
     assert!(matches!(next(&mut events).await, Event::Health { ready: false, .. }));
     assert!(matches!(next(&mut events).await, Event::NotLive { .. }));
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_run_that_was_ready_stays_so_until_it_fails_for_good() {
+    let mut subject = subject(1);
+    subject.was_ready = true;
+    let mut spec = spec();
+    let mut check = check_of(Probe::Exec { command: vec!["/bin/false".into()] });
+    check.fall = 3;
+    spec.checks.startup = Some(check.clone());
+    spec.checks.readiness = Some(check);
+    subject.spec = Arc::new(spec);
+    let (sender, mut events) = mpsc::channel(4);
+    let began = Instant::now();
+    let task = tokio::spawn(watch(subject, sender));
+    let first = next(&mut events).await;
+    assert!(matches!(&first, Event::Health { ready: false, detail, .. } if detail.starts_with("readiness")), "{first:?}");
+    assert!(began.elapsed() >= Duration::from_millis(80), "one failure is not enough");
     task.abort();
 }

@@ -8,8 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// The steering of one port, shared between the driver (which flips it) and the checks of the candidate.
-pub(crate) type SharedSteering = Arc<Mutex<Steering>>;
+/// The steering of one port, shared between the driver (which flips and ends it) and the checks of the candidate.
+/// `None` once it has ended: then only one run listens on the port.
+pub(crate) type SharedSteering = Arc<Mutex<Option<Steering>>>;
 
 /// How the ports of one run are reached.
 #[derive(Clone)]
@@ -62,21 +63,25 @@ struct Admitted<'a> {
 
 impl<'a> Admitted<'a> {
     fn new(steering: &'a SharedSteering, source: SocketAddr) -> Result<Self, String> {
-        lock(steering).admit(source).map_err(|error| format!("the check cannot be steered: {error}"))?;
+        if let Some(steering) = lock(steering).as_mut() {
+            steering.admit(source).map_err(|error| format!("the check cannot be steered: {error}"))?;
+        }
         Ok(Self { steering, source })
     }
 }
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        if let Err(error) = lock(self.steering).dismiss(self.source) {
+        if let Some(steering) = lock(self.steering).as_mut()
+            && let Err(error) = steering.dismiss(self.source)
+        {
             tracing::warn!(%error, source = %self.source, "a check's source could not be dismissed");
         }
     }
 }
 
 /// The steering itself; a panic of another holder does not change what the kernel does.
-pub(crate) fn lock(steering: &SharedSteering) -> std::sync::MutexGuard<'_, Steering> {
+pub(crate) fn lock(steering: &SharedSteering) -> std::sync::MutexGuard<'_, Option<Steering>> {
     steering.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -10,7 +10,7 @@ pub(crate) mod tally;
 
 use crate::workload::Surroundings;
 use baton_engine::instance::Event;
-use baton_model::id::RunNumber;
+use baton_model::id::{InstanceId, RunNumber};
 use baton_model::spec::{Check, ServiceSpec};
 use dial::Dial;
 use std::sync::Arc;
@@ -27,16 +27,19 @@ const EAGER_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) run: RunNumber,
+    /// It was ready under an earlier agent: it stays so until its checks fail for good.
+    pub(crate) was_ready: bool,
     pub(crate) spec: Arc<ServiceSpec>,
     pub(crate) around: Arc<Surroundings>,
     pub(crate) dial: Dial,
 }
 
 /// Checks the run until the task is dropped; a closed `events` ends it too.
-pub(crate) async fn watch(subject: Subject, events: mpsc::Sender<Event>) {
+pub(crate) async fn watch(subject: Subject, events: mpsc::Sender<(InstanceId, Event)>) {
     let told = Told { subject, events };
     let checks = told.subject.spec.checks.clone();
     if let Some(startup) = &checks.startup
+        && !told.subject.was_ready
         && told.await_startup(startup).await.is_err()
     {
         return;
@@ -50,7 +53,7 @@ struct Closed;
 
 struct Told {
     subject: Subject,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<(InstanceId, Event)>,
 }
 
 impl Told {
@@ -84,7 +87,7 @@ impl Told {
 
     async fn readiness(&self, check: Option<&Check>) -> Result<(), Closed> {
         let Some(check) = check else { return self.health(true, String::new()).await };
-        let mut tally = Tally::new(check);
+        let mut tally = if self.subject.was_ready { Tally::passing(check) } else { Tally::new(check) };
         let mut pace = Pace::new(check);
         let mut told: Option<(bool, String)> = None;
         loop {
@@ -127,12 +130,19 @@ impl Told {
 
     async fn health(&self, ready: bool, detail: String) -> Result<(), Closed> {
         let event = Event::Health { run: self.subject.run, ready, detail };
-        self.events.send(event).await.map_err(|_| Closed)
+        self.tell(event).await
     }
 
     async fn not_live(&self, detail: String) -> Result<(), Closed> {
         let event = Event::NotLive { run: self.subject.run, detail };
-        self.events.send(event).await.map_err(|_| Closed)
+        self.tell(event).await
+    }
+}
+
+impl Told {
+    async fn tell(&self, event: Event) -> Result<(), Closed> {
+        let instance = self.subject.around.instance.clone();
+        self.events.send((instance, event)).await.map_err(|_| Closed)
     }
 }
 

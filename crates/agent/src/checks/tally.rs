@@ -28,6 +28,11 @@ impl Tally {
         Self { rise: check.rise.max(1), fall: check.fall.max(1), successes: 0, failures: 0, state: None }
     }
 
+    /// A count that has passed already.
+    pub(crate) fn passing(check: &Check) -> Self {
+        Self { state: Some(true), ..Self::new(check) }
+    }
+
     /// Takes one answer in. A failure that is not `counted` still breaks a row of successes.
     pub(crate) fn count(&mut self, success: bool, counted: bool) -> Verdict {
         if success {

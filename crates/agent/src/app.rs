@@ -1,0 +1,140 @@
+//! The agent's life: build the rooms, adopt what runs, go on until cancelled, leave the workloads running.
+
+use crate::artifacts::ArtifactStore;
+use crate::config::{AgentConfig, StateDir, StateError};
+use crate::driver::{Driver, Parts};
+use crate::journal::Journal;
+use crate::plan::PlanStore;
+use crate::runs::{Containment, Runs};
+use crate::session::{self, Session};
+use crate::{clock, metrics, notify};
+use baton_model::observed::NodeFacts;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Plans on their way to the driver. Each is whole, so more than the newest is never needed.
+const PLANS_MAX: usize = 2;
+/// Threads for disk work (unpacking, hashing): more would not make one disk faster.
+const BLOCKING_THREADS: usize = 4;
+
+/// Why an agent could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// There is nowhere to connect to.
+    #[error("{path} names no coordinator: give --coordinator HOST:PORT, or join again")]
+    NoCoordinator {
+        /// `agent.json`.
+        path: String,
+    },
+    /// The system refused something that the agent cannot do without.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl AgentError {
+    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// The runtime that an agent wants: one thread, and few for disk work that end when idle.
+///
+/// # Errors
+/// The system gives no thread or descriptor.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(std::time::Duration::from_secs(1))
+        .build()
+}
+
+/// Runs the agent until `cancel`, which leaves every workload running under its shim.
+///
+/// # Errors
+/// [`AgentError`] when it cannot start; later troubles are told and lived with.
+pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), AgentError> {
+    let state = Arc::new(StateDir::open(&config.dir)?);
+    let node = Arc::new(state.agent_file()?);
+    let coordinators =
+        if config.coordinators.is_empty() { node.coordinators.clone() } else { config.coordinators.clone() };
+    if coordinators.is_empty() {
+        return Err(AgentError::NoCoordinator { path: state.agent_file_path().display().to_string() });
+    }
+    let boot_id = clock::boot_id().map_err(AgentError::io("read the boot id; is /proc mounted?"))?;
+    let journal = Journal::open(&state.journal_path(), &boot_id).map_err(opening(state.journal_path()))?;
+    let plan = PlanStore::open(&state.plan_path(), &node.name).map_err(opening(state.plan_path()))?;
+    let link = watch::Sender::new(None);
+    let artifacts = ArtifactStore::open(&state.artifacts_dir(), link.subscribe(), journal.clone())
+        .map_err(opening(state.artifacts_dir()))?;
+    let shim = match config.shim_program {
+        Some(program) => program,
+        None => std::env::current_exe().map_err(AgentError::io("find this program's own file"))?,
+    };
+    let (runs, run_events) = Runs::new(state.runs_dir(), shim, Containment::detect())
+        .map_err(opening(state.runs_dir()))?;
+    let facts = node_facts(&boot_id, &runs);
+    tracing::info!(node = %node.name, dir = %state.root().display(), containment = facts.containment, "agent starts");
+
+    let parts = Parts {
+        state: Arc::clone(&state),
+        node: Arc::clone(&node),
+        runs,
+        artifacts: Arc::new(artifacts),
+        journal: journal.clone(),
+        plan,
+    };
+    let (mut driver, outlook) =
+        Driver::open(parts, run_events).map_err(AgentError::io("read the instances' state"))?;
+    driver.start().await.map_err(AgentError::io("list the runs"))?;
+
+    let (plans, mut plans_in) = mpsc::channel(PLANS_MAX);
+    let status = watch::Sender::new("starting".to_owned());
+    let samples = watch::Sender::new(None);
+    let samples_in = samples.subscribe();
+    let _notify = AbortOnDropHandle::new(tokio::spawn(notify::keep(status.subscribe())));
+    let _metrics = AbortOnDropHandle::new(tokio::spawn(metrics::keep(
+        state.root().to_owned(),
+        config.metrics_every,
+        outlook.shims.clone(),
+        samples,
+    )));
+    let session =
+        Session { state, node, coordinators, facts, outlook, metrics: samples_in, journal, plans, link, status };
+    let _session = AbortOnDropHandle::new(tokio::spawn(session::keep(session, cancel.clone())));
+    driver.drive(&mut plans_in, &cancel).await;
+    notify::stopping();
+    tracing::info!("agent ends; its workloads go on");
+    Ok(())
+}
+
+fn opening(path: PathBuf) -> impl FnOnce(io::Error) -> AgentError {
+    AgentError::io(format!("open {}", path.display()))
+}
+
+fn node_facts(boot_id: &str, runs: &Runs) -> NodeFacts {
+    let uname = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    NodeFacts {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: boot_id.to_owned(),
+        kernel: format!("{} {}", text(uname.sysname()), text(uname.release())),
+        arch: text(uname.machine()),
+        containment: runs.containment().kind().name().to_owned(),
+        cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        memory_bytes: metrics::memory_bytes(),
+    }
+}

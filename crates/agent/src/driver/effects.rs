@@ -1,0 +1,273 @@
+//! Carries out what the machines ask for. Each effect is idempotent per run, and what takes time answers later.
+
+use super::launch::{self, Launch, surroundings, told};
+use super::{Driver, Inner, clock};
+use crate::artifacts::ArtifactError;
+use crate::checks::dial::Dial;
+use crate::checks::{self, Subject};
+use crate::journal::Draft;
+use crate::runs::{RunError, RunHandle, drain};
+use baton_engine::instance::{Effect, Event};
+use baton_model::id::{Digest, InstanceId, RunNumber, ServiceName};
+use baton_model::observed::InstanceState;
+use baton_model::plan::InstancePlan;
+use baton_model::spec::StopSignal;
+use baton_model::time::Millis;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
+
+/// An order that a shim did not take is given again so often; a shim that is silent for a minute needs a person.
+const ORDER_ATTEMPTS: u32 = 30;
+/// And after this long each time.
+const ORDER_PAUSE: Duration = Duration::from_secs(2);
+/// Folders of logs kept per instance: of the current run and those before it.
+const LOGGED_RUNS_KEPT: usize = 3;
+
+impl Driver {
+    pub(super) fn carry_out(&mut self, id: &InstanceId, effect: Effect) {
+        match effect {
+            Effect::Stage(plan) => self.stage(id, plan),
+            Effect::Start { run, plan, beside } => self.start_run(id, run, plan, beside),
+            Effect::Check { run, plan } => self.check(id, run, &plan),
+            Effect::Steer { run, from } => self.steer(id, run, from),
+            Effect::Drain { run, within } => self.drain(id, run, within),
+            Effect::Stop { run, signal, timeout } => self.stop(id, run, signal, timeout),
+            Effect::Restart { run, signal, timeout } => self.restart(id, run, signal, timeout),
+            Effect::Forget(run) => self.forget(id, run),
+            // Journalled where it was said, in `Managed::step`.
+            Effect::Note { .. } => {}
+        }
+    }
+
+    fn stage(&mut self, id: &InstanceId, plan: Box<InstancePlan>) {
+        let (answers, id) = (self.answers.clone(), id.clone());
+        let (artifacts, journal) = (Arc::clone(&self.parts.artifacts), self.parts.journal.clone());
+        let (state, node) = (Arc::clone(&self.parts.state), Arc::clone(&self.parts.node));
+        tokio::spawn(async move {
+            let release = plan.release;
+            let brought = artifacts.bring_in(&plan.spec.name, &plan.artifact).await;
+            let event = match brought {
+                Ok(()) => match launch::rehearse(&state, &node, &artifacts, &id, &plan) {
+                    Ok(()) => Event::Staged(release),
+                    Err(reason) => Event::StageFailed { release, reason, retry: false },
+                },
+                Err(error) => {
+                    let kind = match &error {
+                        ArtifactError::Refused { .. } => Some("artifact-refused"),
+                        ArtifactError::NoSpace { .. } => Some("no-space"),
+                        ArtifactError::Damaged { .. } => Some("artifact-damaged"),
+                        ArtifactError::Unavailable { .. } | ArtifactError::Io { .. } => None,
+                    };
+                    if let Some(kind) = kind {
+                        journal.record(
+                            Draft::error(kind, told(&error))
+                                .of(&id)
+                                .with("release", release)
+                                .with("digest", plan.artifact.digest),
+                        );
+                    }
+                    Event::StageFailed { release, reason: told(&error), retry: error.retryable() }
+                }
+            };
+            let _ = answers.send((id, event)).await;
+        });
+    }
+
+    fn start_run(&mut self, id: &InstanceId, run: RunNumber, plan: Box<InstancePlan>, beside: Option<RunNumber>) {
+        let Some(managed) = self.instances.get_mut(id) else { return };
+        if managed.live.contains_key(&run) || managed.launching.contains_key(&run) {
+            return;
+        }
+        managed.launching.entry(run).or_default();
+        managed.record_mut().artifacts.insert(run, plan.artifact.digest);
+        let beside = beside
+            .and_then(|old| Some((old, managed.live.get(&old)?.handle.listeners().to_vec())));
+        let launch = Launch {
+            instance: id.clone(),
+            run,
+            plan,
+            beside,
+            state: Arc::clone(&self.parts.state),
+            node: Arc::clone(&self.parts.node),
+            runs: self.parts.runs.clone(),
+            artifacts: Arc::clone(&self.parts.artifacts),
+        };
+        let (inner, instance) = (self.inner.clone(), id.clone());
+        tokio::spawn(async move {
+            let result = launch.start().await.map(Box::new);
+            let _ = inner.send(Inner::Launched { instance, run, result }).await;
+        });
+    }
+
+    fn check(&mut self, id: &InstanceId, run: RunNumber, plan: &InstancePlan) {
+        let Some(managed) = self.instances.get_mut(id) else { return };
+        let seen = managed.machine().observe(clock::boot_now());
+        let was_ready =
+            seen.is_some_and(|(seen, _)| seen.run == run && seen.state == InstanceState::Ready);
+        let Some(live) = managed.live.get_mut(&run) else { return };
+        let ports = live.handle.ports().clone();
+        let around = surroundings(
+            &self.parts.state,
+            &self.parts.node,
+            &self.parts.artifacts,
+            id,
+            plan,
+            ports.clone(),
+        );
+        let subject = Subject {
+            run,
+            was_ready,
+            spec: Arc::new(plan.spec.clone()),
+            dial: Dial { address: around.address, ports, steering: live.steering() },
+            around: Arc::new(around),
+        };
+        let task = tokio::spawn(checks::watch(subject, self.answers.clone()));
+        live.checks = Some(AbortOnDropHandle::new(task));
+    }
+
+    /// The choice is written before it takes effect, so that an agent that dies in between finds its way again.
+    fn steer(&mut self, id: &InstanceId, run: RunNumber, from: Option<RunNumber>) {
+        let Some(managed) = self.instances.get_mut(id) else { return };
+        managed.record_mut().turned_to = Some(run);
+        if let Err(error) = managed.write(&self.parts.state, id) {
+            tracing::warn!(%error, instance = %id, "where new connections go could not be written");
+        }
+        if let Some(from) = from {
+            managed.end_checks(from);
+        }
+        // Turned back from a candidate that was lost: it is forgotten next, and its sockets with it.
+        if let Some(live) = managed.live.get_mut(&run) {
+            live.flip();
+        }
+        let old_is_gone = from.is_none_or(|from| !managed.live.contains_key(&from));
+        let closing = managed.live.get_mut(&run).filter(|_| old_is_gone).and_then(|live| live.take_closing());
+        if let Some(closing) = closing {
+            tokio::spawn(closing.close());
+        }
+        self.step(id, Event::Steered(run));
+    }
+
+    fn drain(&mut self, id: &InstanceId, run: RunNumber, within: Millis) {
+        let Some(handle) = self.handle(id, run) else {
+            return self.step(id, Event::Drained { run, cut: 0 });
+        };
+        let (answers, id) = (self.answers.clone(), id.clone());
+        tokio::spawn(async move {
+            let cut = drain::drain(&handle, handle.listeners(), within).await;
+            let _ = answers.send((id, Event::Drained { run, cut })).await;
+        });
+    }
+
+    pub(super) fn stop(&mut self, id: &InstanceId, run: RunNumber, signal: StopSignal, timeout: Millis) {
+        let Some(managed) = self.instances.get_mut(id) else { return };
+        managed.end_checks(run);
+        if let Some(launching) = managed.launching.get_mut(&run) {
+            launching.stop = Some((signal, timeout));
+            return;
+        }
+        let Some(handle) = self.handle(id, run) else {
+            return self.step(id, Event::Stopped { run, killed: false });
+        };
+        let (journal, id) = (self.parts.journal.clone(), id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = order(&handle, || handle.stop(signal, timeout)).await {
+                let message = format!("{id} (run {run}) could not be told to stop: {}", told(&error));
+                journal.record(Draft::error("stop-not-taken", message).of(&id).with("run", run));
+            }
+        });
+    }
+
+    fn restart(&mut self, id: &InstanceId, run: RunNumber, signal: StopSignal, timeout: Millis) {
+        let Some(managed) = self.instances.get_mut(id) else { return };
+        managed.end_checks(run);
+        let Some(handle) = self.handle(id, run) else { return };
+        let (journal, id) = (self.parts.journal.clone(), id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = order(&handle, || handle.restart(signal, timeout)).await {
+                let message = format!("{id} (run {run}) could not be told to restart: {}", told(&error));
+                journal.record(Draft::error("restart-not-taken", message).of(&id).with("run", run));
+            }
+        });
+    }
+
+    fn forget(&mut self, id: &InstanceId, run: RunNumber) {
+        let Some(managed) = self.instances.get_mut(id) else { return };
+        let live = managed.live.remove(&run);
+        managed.record_mut().artifacts.remove(&run);
+        let (runs, id, logs) = (self.parts.runs.clone(), id.clone(), self.parts.state.log_dir(id));
+        tokio::spawn(async move {
+            if let Some(mut live) = live {
+                std::mem::take(&mut live.steered).into_values().for_each(super::swap::Steered::withdraw);
+                match live.handle.quit().await {
+                    Ok(()) | Err(RunError::Gone { .. }) => {}
+                    Err(error @ (RunError::Silent { .. } | RunError::Busy { .. } | RunError::Io(_))) => {
+                        tracing::warn!(error = told(&error), instance = %id, %run, "a shim did not end");
+                    }
+                }
+            }
+            if let Err(error) = runs.forget(&id, run).await {
+                tracing::warn!(%error, instance = %id, %run, "what is left of a run could not be removed");
+            }
+            prune_logs(&logs);
+        });
+        self.collect_garbage();
+    }
+
+    pub(super) fn acknowledge(&mut self, id: &InstanceId, run: RunNumber, seq: u64) {
+        let Some(handle) = self.handle(id, run) else { return };
+        tokio::spawn(async move {
+            // If it is not taken, it is told again after the next adoption, and acknowledged then.
+            let _ = handle.acknowledge(seq).await;
+        });
+    }
+
+    /// Removes artifacts that nothing needs: not the plan, not a run, not the two releases before.
+    pub(super) fn collect_garbage(&mut self) {
+        let planned = self.parts.plan.current().map(|plan| &plan.instances);
+        let plans = planned.into_iter().flat_map(|instances| instances.values());
+        let mut in_use: BTreeSet<Digest> = plans.map(|plan| plan.artifact.digest).collect();
+        in_use.extend(self.instances.values().flat_map(|managed| managed.record().artifacts.values().copied()));
+        let services: BTreeSet<ServiceName> =
+            planned.into_iter().flat_map(|instances| instances.keys()).chain(self.instances.keys())
+                .map(|id| id.service.clone())
+                .collect();
+        let artifacts = Arc::clone(&self.parts.artifacts);
+        tokio::task::spawn_blocking(move || artifacts.collect_garbage(&services, &in_use));
+    }
+
+    fn handle(&self, id: &InstanceId, run: RunNumber) -> Option<RunHandle> {
+        Some(self.instances.get(id)?.live.get(&run)?.handle.clone())
+    }
+}
+
+/// Gives a shim an order until it takes it. A shim that is gone has nothing left to order: that is told as an event.
+async fn order<F>(handle: &RunHandle, give: impl Fn() -> F) -> Result<(), RunError>
+where
+    F: Future<Output = Result<(), RunError>>,
+{
+    let mut attempt = 1;
+    loop {
+        match give().await {
+            Ok(()) | Err(RunError::Gone { .. }) => return Ok(()),
+            Err(error) if attempt >= ORDER_ATTEMPTS => return Err(error),
+            Err(error) => {
+                tracing::warn!(error = told(&error), instance = %handle.instance(), "a shim did not take an order");
+            }
+        }
+        attempt += 1;
+        tokio::time::sleep(ORDER_PAUSE).await;
+    }
+}
+
+/// Keeps the logs of the newest runs.
+fn prune_logs(folder: &std::path::Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let mut runs: Vec<u64> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    runs.sort_unstable();
+    for run in runs.iter().rev().skip(LOGGED_RUNS_KEPT) {
+        let _ = std::fs::remove_dir_all(folder.join(run.to_string()));
+    }
+}

@@ -1,0 +1,168 @@
+//! One instance as the driver holds it: its machine, what is on disk of it, and its live runs.
+
+use super::chronicle::Chronicle;
+use super::live::LiveRun;
+use super::swap::Closing;
+use crate::config::StateDir;
+use crate::durable;
+use crate::journal::Journal;
+use crate::runs::RunEvent;
+use baton_engine::instance::{Effect, Event, Instance};
+use baton_model::id::{Digest, InstanceId, RunNumber};
+use baton_model::spec::StopSignal;
+use baton_model::time::{BootMs, Millis};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+
+/// What is written of an instance (`instance.json`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) machine: Instance,
+    /// The run that new connections were turned to in the latest swap; written before they are turned.
+    #[serde(default)]
+    pub(super) turned_to: Option<RunNumber>,
+    /// Which artifact each run that is not forgotten uses.
+    #[serde(default)]
+    pub(super) artifacts: BTreeMap<RunNumber, Digest>,
+}
+
+/// A run whose shim is being started.
+#[derive(Debug, Default)]
+pub(super) struct Launching {
+    /// What its shim told before its handle was here.
+    pub(super) early: Vec<RunEvent>,
+    /// It is to be stopped as soon as it is there.
+    pub(super) stop: Option<(StopSignal, Millis)>,
+}
+
+/// One instance.
+pub(super) struct Managed {
+    record: Record,
+    written: Vec<u8>,
+    changed: bool,
+    write_failed: bool,
+    /// A run of it could not be spoken with yet: until then nothing is decided about it.
+    pub(super) held: bool,
+    pub(super) live: BTreeMap<RunNumber, LiveRun>,
+    pub(super) launching: BTreeMap<RunNumber, Launching>,
+    pub(super) chronicle: Chronicle,
+}
+
+impl Managed {
+    pub(super) fn new(id: InstanceId) -> Self {
+        let record = Record { machine: Instance::new(id), turned_to: None, artifacts: BTreeMap::new() };
+        Self::of(record)
+    }
+
+    fn of(record: Record) -> Self {
+        Self {
+            record,
+            written: Vec::new(),
+            changed: false,
+            write_failed: false,
+            held: false,
+            live: BTreeMap::new(),
+            launching: BTreeMap::new(),
+            chronicle: Chronicle::default(),
+        }
+    }
+
+    pub(super) fn machine(&self) -> &Instance {
+        &self.record.machine
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The record, to be changed; it is written before anything else is done.
+    pub(super) fn record_mut(&mut self) -> &mut Record {
+        self.changed = true;
+        &mut self.record
+    }
+
+    /// Feeds the machine; its notes are journalled here, where the event that caused them is known.
+    pub(super) fn step(&mut self, event: Event, now: BootMs, journal: &Journal) -> Vec<Effect> {
+        self.changed = true;
+        let facts = super::chronicle::facts(&event);
+        let id = self.record.machine.id.clone();
+        let effects = self.record.machine.step(event, now);
+        let mut left = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Note { warning, kind, message } => {
+                    self.chronicle.note(&id, warning, kind, message, &facts, now, journal);
+                }
+                Effect::Stage(_)
+                | Effect::Start { .. }
+                | Effect::Check { .. }
+                | Effect::Steer { .. }
+                | Effect::Drain { .. }
+                | Effect::Stop { .. }
+                | Effect::Restart { .. }
+                | Effect::Forget(_) => left.push(effect),
+            }
+        }
+        left
+    }
+
+    /// Whether something is not on disk yet.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Writes the record if it differs from what is on disk.
+    pub(super) fn write(&mut self, state: &StateDir, id: &InstanceId) -> io::Result<()> {
+        if !self.changed {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(&self.record).map_err(io::Error::other)?;
+        if bytes != self.written {
+            std::fs::create_dir_all(state.instance_dir(id))?;
+            durable::replace(&state.instance_path(id), &bytes)?;
+            self.written = bytes;
+        }
+        self.changed = false;
+        self.write_failed = false;
+        Ok(())
+    }
+
+    /// Whether a failed write is the first in a row.
+    pub(super) fn write_failure_is_news(&mut self) -> bool {
+        !std::mem::replace(&mut self.write_failed, true)
+    }
+
+    /// Whether nothing of it is left, in the machine's eyes and in ours.
+    pub(super) fn is_gone(&self) -> bool {
+        !self.held && self.record.machine.is_gone() && self.live.is_empty() && self.launching.is_empty()
+    }
+
+    pub(super) fn end_checks(&mut self, run: RunNumber) {
+        if let Some(live) = self.live.get_mut(&run) {
+            live.checks = None;
+        }
+    }
+
+    /// Takes what the swap away from `run` has left open, if there is anything to close.
+    pub(super) fn close_swap_from(&mut self, run: RunNumber) -> Option<Closing> {
+        self.live.values_mut().find(|live| live.beside == Some(run)).and_then(LiveRun::take_closing)
+    }
+
+    pub(super) fn shim_pids(&self) -> Vec<u32> {
+        self.live.values().map(|live| live.handle.state().shim_pid).collect()
+    }
+}
+
+/// Every instance that an earlier agent kept.
+pub(super) fn load_all(state: &StateDir) -> io::Result<BTreeMap<InstanceId, Managed>> {
+    let mut instances = BTreeMap::new();
+    for entry in std::fs::read_dir(state.instances_dir())? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let Ok(id) = name.parse::<InstanceId>() else { continue };
+        if let Some(record) = durable::read_json::<Record>(&state.instance_path(&id))? {
+            instances.insert(id, Managed::of(record));
+        }
+    }
+    Ok(instances)
+}

@@ -1,0 +1,94 @@
+//! The sockets of a swap: who gets new connections, and how the old socket is closed without cutting anyone off.
+
+use crate::checks::dial::{SharedSteering, lock};
+use crate::runs::sockets::Listener;
+use crate::runs::steer::Steering;
+use crate::runs::straggle::Stragglers;
+use baton_model::time::Millis;
+use std::sync::{Arc, Mutex};
+
+/// How long the old socket is listened on after the old run is gone: a handshake that had begun when new
+/// connections were turned away ends well within this on one host or one network.
+const LINGER: Millis = Millis(100);
+/// The longest wait for relayed connections to end by themselves.
+const RELAYED_FINISH: Millis = Millis::secs(10);
+
+/// One port of a candidate that is listened on beside the old run.
+#[derive(Debug)]
+pub(super) struct Steered {
+    pub(super) steering: SharedSteering,
+    /// The old run's socket: kept open here even if its shim is lost.
+    old: Listener,
+    stragglers: Option<Stragglers>,
+}
+
+impl Steered {
+    pub(super) fn new(steering: Steering, old: Listener) -> Self {
+        Self { steering: Arc::new(Mutex::new(Some(steering))), old, stragglers: None }
+    }
+
+    /// Turns new connections to the candidate. What still reaches the old socket is relayed from now on.
+    pub(super) fn flip(&mut self) {
+        if let Some(steering) = lock(&self.steering).as_mut()
+            && let Err(error) = steering.flip()
+        {
+            tracing::error!(%error, address = %self.old.address, "new connections could not be turned to the candidate");
+            return;
+        }
+        if self.stragglers.is_none() {
+            match Stragglers::begin(&self.old, self.old.address) {
+                Ok(stragglers) => self.stragglers = Some(stragglers),
+                Err(error) => {
+                    tracing::error!(%error, address = %self.old.address, "late connections cannot be relayed");
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_flipped(&self) -> bool {
+        lock(&self.steering).as_ref().is_none_or(Steering::flipped)
+    }
+
+    /// The candidate goes: its socket stops listening, unless connections were turned to it; then it goes with
+    /// its last holder, and the old socket gets everything again.
+    pub(super) fn withdraw(self) {
+        let steering = lock(&self.steering).take();
+        if let Some(steering) = steering.filter(|steering| !steering.flipped())
+            && let Err(error) = steering.end()
+        {
+            tracing::warn!(%error, address = %self.old.address, "a candidate's socket could not be closed");
+        }
+    }
+}
+
+/// What is left to close when the old run of a swap is gone.
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) steered: Vec<Steered>,
+}
+
+impl Closing {
+    /// Relays what still comes, then closes the old sockets for good.
+    pub(super) async fn close(self) {
+        let ends = self.steered.into_iter().map(|steered| async move {
+            if let Some(stragglers) = steered.stragglers {
+                let late = stragglers.end(LINGER, RELAYED_FINISH).await;
+                if late.relayed + late.failed > 0 {
+                    tracing::info!(
+                        address = %steered.old.address,
+                        relayed = late.relayed,
+                        failed = late.failed,
+                        "connections came late to an old socket"
+                    );
+                }
+            }
+            let steering = lock(&steered.steering).take();
+            if let Some(steering) = steering
+                && let Err(error) = steering.end()
+            {
+                tracing::warn!(%error, address = %steered.old.address, "an old socket could not be closed");
+            }
+        });
+        futures_util::future::join_all(ends).await;
+    }
+}
