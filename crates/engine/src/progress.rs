@@ -92,6 +92,9 @@ pub struct StageProgress {
     /// Slots that have been healthy in it at least once.
     #[serde(default)]
     pub healthy: BTreeSet<u64>,
+    /// Slots that an operator wants tried again, once the budget allows.
+    #[serde(default)]
+    pub again: BTreeSet<u64>,
     /// It places the instances that are still missing, and they join its cohort.
     #[serde(default)]
     pub places: bool,

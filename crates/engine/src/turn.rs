@@ -247,6 +247,7 @@ impl<'a> Turn<'a> {
                 stage.cohort.insert(fresh);
                 stage.failed.remove(&old);
                 stage.healthy.remove(&old);
+                stage.again.remove(&old);
             }
         }
     }

@@ -95,11 +95,13 @@ fn violation(invariant: &'static str, detail: String) -> Violation {
 fn capacity_floor(change: &Change<'_>, violations: &mut Vec<Violation>) {
     let (before, after) = (&change.before, &change.after);
     let mut taken: u32 = 0;
-    for (number, _) in before.live().filter(|(number, slot)| before.secure(*number, slot)) {
+    for (number, old) in before.live().filter(|(number, slot)| before.secure(*number, slot)) {
         let Some(seen) = before.seen.get(&number) else { continue };
         let kept = after.memory.slots.get(&number).filter(|slot| !slot.retiring);
-        let serves_on = kept
-            .is_some_and(|slot| seen.release == slot.release || before.overlaps(seen.release, slot.release));
+        let serves_on = kept.is_some_and(|slot| {
+            let stays = slot == old || seen.release == slot.release;
+            stays || before.overlaps(seen.release, slot.release)
+        });
         taken += u32::from(!serves_on);
     }
     let floor = before.budget.floor.min(Budget::count(after).floor);

@@ -169,7 +169,7 @@ impl Fleet {
 
     fn receive(&mut self, plans: BTreeMap<NodeName, PlanRecord>, events: Vec<EventDraft>, report: Report) {
         for event in events {
-            assert_ne!(event.kind, "audit-refused", "{}", event.message);
+            assert!(event.kind != "audit-refused", "{}\n{}", event.message, self.journal());
             self.events.push((self.now, event));
         }
         self.report = report;

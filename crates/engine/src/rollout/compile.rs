@@ -120,6 +120,7 @@ fn stage(title: String, cohort: BTreeSet<u64>) -> StageProgress {
         cohort,
         failed: BTreeMap::new(),
         healthy: BTreeSet::new(),
+        again: BTreeSet::new(),
         places: false,
         relapses: 0,
         approval: false,

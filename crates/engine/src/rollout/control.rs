@@ -48,21 +48,18 @@ fn retry(turn: &mut Turn<'_>, control: &RolloutControl) {
     rollout.progressed_at = now;
     rollout.outcome = direction(rollout);
     let stages = &mut rollout.stages[rollout.turned_at.unwrap_or(0)..];
-    let failed: Vec<u64> = stages.iter().flat_map(|stage| stage.failed.keys().copied()).collect();
+    let mut count = 0;
     for stage in stages {
-        if !stage.failed.is_empty() {
-            stage.failed.clear();
-            stage.healthy_at = None;
-            stage.ended_at = None;
-        }
         stage.relapses = 0;
+        if stage.failed.is_empty() {
+            continue;
+        }
+        count += stage.failed.len();
+        stage.again.extend(std::mem::take(&mut stage.failed).into_keys());
+        stage.healthy_at = None;
+        stage.ended_at = None;
     }
-    let message =
-        format!("{}: rollout {} tries {} failed instances again", turn.name, rollout.id, failed.len());
-    for number in failed {
-        let Some(release) = turn.memory.slots.get(&number).map(|slot| slot.release) else { continue };
-        turn.assign(number, release);
-    }
+    let message = format!("{}: rollout {} tries {count} failed instances again", turn.name, rollout.id);
     turn.tell(Severity::Info, "rollout-retried", message);
 }
 

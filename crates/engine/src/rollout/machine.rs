@@ -107,11 +107,11 @@ fn start(turn: &mut Turn<'_>, index: usize) {
 /// Gives the goal to as many of the cohort as the budget allows, and asks for places where the stage places.
 fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
     let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[index]) else { return };
-    let places = stage.places;
+    let (places, again) = (stage.places, stage.again.clone());
     let cohort: Vec<u64> = stage.cohort.iter().copied().collect();
     for number in cohort {
         let Some(slot) = turn.memory.slots.get(&number) else { continue };
-        if slot.retiring || slot.release == goal {
+        if slot.retiring || (slot.release == goal && !again.contains(&number)) {
             continue;
         }
         let serving = turn.seen.get(&number).map_or(slot.release, |seen| seen.release);
@@ -119,6 +119,9 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
         let free = serving == goal || turn.overlaps(serving, goal) || !turn.secure(number, slot);
         if free || turn.budget.take() {
             turn.assign(number, goal);
+            if let Some(stage) = turn.stage_mut(index) {
+                stage.again.remove(&number);
+            }
         }
     }
     if places {
@@ -141,7 +144,7 @@ fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Tally {
         let Some(slot) = turn.memory.slots.get(number).filter(|slot| !slot.retiring).cloned() else {
             continue;
         };
-        if Some(slot.release) != goal {
+        if Some(slot.release) != goal || stage.again.contains(number) {
             tally.open += 1;
             tally.unassigned += 1;
             continue;

@@ -2,6 +2,7 @@
 
 mod control;
 mod faults;
+mod random;
 mod rolling;
 
 use crate::fleet::{Fleet, fleet, spec};
