@@ -177,11 +177,10 @@ impl StoreError {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::Busy(_) | Self::Full { .. } | Self::Failed { .. } => true,
+            Self::Busy(_) | Self::Full { .. } | Self::Failed { .. } | Self::Locked { .. } => true,
             Self::Conflict { .. }
             | Self::Refused(_)
             | Self::Open { .. }
-            | Self::Locked { .. }
             | Self::Newer { .. }
             | Self::Corrupt { .. }
             | Self::Closed => false,

@@ -93,6 +93,9 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             StoreError::Corrupt { path, detail: error.to_string() }
         }
+        None if matches!(error, rusqlite::Error::IntegralValueOutOfRange(..)) => {
+            StoreError::Corrupt { path, detail: error.to_string() }
+        }
         // A foreign enum with a hundred kinds; the rest is said as SQLite says it.
         Some(_) | None => StoreError::Failed { path, detail: error.to_string() },
     }

@@ -10,7 +10,7 @@ use super::{Precondition, Record, Store, StoreError, Watch, check_key, check_rec
 use async_trait::async_trait;
 use baton_model::id::Revision;
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -54,16 +54,12 @@ impl SqliteStore {
         let lock = lock(&path)?;
         let connection = schema::open(&path)?;
         let reader = schema::open_reader(&path)?;
-        let last = connection
-            .query_row("SELECT last FROM counter", [], |row| row.get::<_, i64>(0))
-            .map_err(|error| explain(&path, &error))?;
         let watchers = Arc::new(Watchers::default());
         let (writes, queue) = sync_channel(QUEUE_MAX);
         let worker = Writer {
             path: Arc::clone(&path),
             connection,
             watchers: Arc::clone(&watchers),
-            last: revision(last),
         };
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -165,7 +161,6 @@ struct Writer {
     path: Arc<Path>,
     connection: Connection,
     watchers: Arc<Watchers>,
-    last: Revision,
 }
 
 impl Writer {
@@ -190,17 +185,18 @@ impl Writer {
     fn commit(&mut self, batch: &[Write]) -> Result<Vec<Result<Revision, StoreError>>, StoreError> {
         let path = Arc::clone(&self.path);
         let failed = |error: rusqlite::Error| explain(&path, &error);
-        let mut last = self.last;
-        let transaction = self.connection.transaction().map_err(failed)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        // Read anew each time: of a commit that failed it is not known whether it counted.
+        let first = transaction.query_row("SELECT last FROM counter", [], |row| revision(row, 0)).map_err(failed)?;
+        let mut last = first;
         let mut outcomes = Vec::with_capacity(batch.len());
         for write in batch {
             outcomes.push(apply(&transaction, write, &mut last).map_err(failed)?);
         }
-        if last != self.last {
+        if last != first {
             transaction.execute("UPDATE counter SET last = ?1", [signed(last)]).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
-        self.last = last;
         Ok(outcomes)
     }
 
@@ -223,8 +219,7 @@ fn apply(
     last: &mut Revision,
 ) -> rusqlite::Result<Result<Revision, StoreError>> {
     let mut query = connection.prepare_cached("SELECT revision FROM record WHERE key = ?1")?;
-    let found: Option<i64> = query.query_row([&write.key], |row| row.get(0)).optional()?;
-    let actual = found.map_or(Revision(0), revision);
+    let actual = query.query_row([&write.key], |row| revision(row, 0)).optional()?.unwrap_or_default();
     if let Err(conflict) = write.precondition.check(&write.key, actual) {
         return Ok(Err(conflict));
     }
@@ -250,7 +245,7 @@ fn apply(
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let value: Vec<u8> = row.get(1)?;
-    Ok(Record { key: row.get(0)?, value: value.into(), revision: revision(row.get(2)?) })
+    Ok(Record { key: row.get(0)?, value: value.into(), revision: revision(row, 2)? })
 }
 
 /// SQLite's integers are signed; a counter that starts at 0 and grows by 1 never reaches the sign.
@@ -258,8 +253,9 @@ fn signed(revision: Revision) -> i64 {
     i64::try_from(revision.0).expect("fewer than 2^63 changes")
 }
 
-fn revision(stored: i64) -> Revision {
-    Revision(u64::try_from(stored).expect("only `signed` numbers are stored"))
+fn revision(row: &Row<'_>, column: usize) -> rusqlite::Result<Revision> {
+    let stored: i64 = row.get(column)?;
+    u64::try_from(stored).map(Revision).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, stored))
 }
 
 /// Takes the lock file beside the store; the kernel frees it when the process ends, however it ends.

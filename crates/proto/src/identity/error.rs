@@ -17,7 +17,7 @@ pub enum IdentityError {
         source: std::io::Error,
     },
     /// There is no identity here yet.
-    #[error("{} does not exist: this host has not joined; get a token with `baton node token` on the coordinator and run `baton agent join`", path.display())]
+    #[error("{} does not exist: this host has not joined; get a token with `baton node token` on the coordinator and run `baton agent join` (operators: `baton context add`)", path.display())]
     NotJoined {
         /// Where it was looked for.
         path: PathBuf,
@@ -83,7 +83,7 @@ pub enum IdentityError {
     },
     /// Our certificate has ended.
     #[error(
-        "the certificate of {who} has expired: {detail}; check this host's clock, then join again: make a token for exactly its name (`baton node token --name NAME`) and use it here with `baton agent join --force`; an operator uses `baton context add`"
+        "the certificate of {who} has expired: {detail}; check this host's clock, then join again: make a token for exactly its name (`baton node token --name NAME`) and use it here with `baton agent join --force`; an operator uses `baton context add --force`"
     )]
     Expired {
         /// Whose certificate.
@@ -101,8 +101,8 @@ pub enum IdentityError {
         /// The TLS alert.
         detail: String,
     },
-    /// The coordinator understood the request and refused it.
-    #[error("the coordinator refused: {message}")]
+    /// The coordinator refused the request, or could not answer it now.
+    #[error("the coordinator {}: {message}", if *retryable { "could not do it now, try again" } else { "refused" })]
     Refused {
         /// Its reason, which says what to do.
         message: String,
