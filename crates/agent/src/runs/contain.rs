@@ -1,6 +1,15 @@
 //! Control groups: one per run where the agent may make them, none where it may not.
+//!
+//! Only groups below the agent's own are made, and only groups made here are removed. No controller is turned on and
+//! nothing is mounted: the groups serve to kill a workload as a whole (`cgroup.kill`) and to list it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+/// Waits for an emptied group to become removable, at most this often and this long each.
+const REMOVE_ATTEMPTS: u32 = 50;
+const REMOVE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What this node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,23 +38,171 @@ impl ContainmentKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Containment {
     kind: ContainmentKind,
-    group: Option<PathBuf>,
+    /// The agent's own group.
+    own: Option<PathBuf>,
 }
 
 impl Containment {
     /// Finds what there is, by trying: makes a group below the agent's own and removes it. Never fails.
     #[must_use]
     pub fn detect() -> Self {
-        Self::process_group()
+        let (Ok(groups), Ok(mounts)) =
+            (fs::read_to_string("/proc/self/cgroup"), fs::read_to_string("/proc/self/mountinfo"))
+        else {
+            return Self::process_group();
+        };
+        match own_group(&groups, &mounts) {
+            Some((kind, own)) if may_make_groups(&own) => Self { kind, own: Some(own) },
+            Some(_) | None => Self::process_group(),
+        }
     }
+
     /// Uses no control groups.
     #[must_use]
     pub fn process_group() -> Self {
-        Self { kind: ContainmentKind::ProcessGroup, group: None }
+        Self { kind: ContainmentKind::ProcessGroup, own: None }
     }
+
     /// What this is.
     #[must_use]
     pub fn kind(&self) -> ContainmentKind {
         self.kind
+    }
+
+    /// Makes the group of a run: `<own>/baton-<name>`, with `work` in it for the workload and `shim` for the shim.
+    pub(super) fn make(&self, name: &str) -> Option<Group> {
+        let path = self.own.as_ref()?.join(format!("baton-{name}"));
+        let group = Group { path };
+        match fs::create_dir(&group.path)
+            .and_then(|()| fs::create_dir(group.work()))
+            .and_then(|()| fs::create_dir(group.path.join("shim")))
+        {
+            Ok(()) => Some(group),
+            Err(error) => {
+                tracing::warn!(%error, path = %group.path.display(), "no control group for a run");
+                let _ = group.try_remove();
+                None
+            }
+        }
+    }
+}
+
+/// The group of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) path: PathBuf,
+}
+
+impl Group {
+    /// The group of the workload's processes.
+    pub(super) fn work(&self) -> PathBuf {
+        self.path.join("work")
+    }
+
+    /// Moves the shim into its own leaf. This may take many milliseconds in the kernel.
+    pub(super) fn take_shim(&self, pid: u32) -> io::Result<()> {
+        fs::write(self.path.join("shim/cgroup.procs"), pid.to_string())
+    }
+
+    /// Kills all of the workload.
+    pub(super) fn kill(&self) -> io::Result<()> {
+        fs::write(self.work().join("cgroup.kill"), "1")
+    }
+
+    /// The processes of the workload, sub-groups it made included.
+    pub(super) fn pids(&self) -> io::Result<Vec<u32>> {
+        let mut pids = Vec::new();
+        let mut next = vec![self.work()];
+        while let Some(directory) = next.pop() {
+            pids.extend(super::process::read_pids(&directory.join("cgroup.procs"))?);
+            next.extend(subgroups(&directory));
+        }
+        Ok(pids)
+    }
+
+    /// Removes it with its sub-groups, once it is empty.
+    pub(super) async fn remove(&self) -> io::Result<()> {
+        for _ in 0..REMOVE_ATTEMPTS {
+            match self.try_remove() {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => tokio::time::sleep(REMOVE_PAUSE).await,
+                result => return result,
+            }
+        }
+        self.try_remove()
+    }
+
+    fn try_remove(&self) -> io::Result<()> {
+        remove_tree(&self.path)
+    }
+}
+
+fn subgroups(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    entries.filter_map(Result::ok).filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    for sub in subgroups(directory) {
+        remove_tree(&sub)?;
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// The agent's own group in the v2 hierarchy, from the texts of `/proc/self/cgroup` and `/proc/self/mountinfo`.
+fn own_group(groups: &str, mounts: &str) -> Option<(ContainmentKind, PathBuf)> {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let hybrid = groups.lines().any(|line| !line.starts_with("0::"));
+    let mount = mounts.lines().find_map(|line| {
+        let (fields, rest) = line.split_once(" - ")?;
+        let mut fields = fields.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        (rest.split(' ').next()? == "cgroup2").then_some((root, point))
+    });
+    let (root, point) = mount?;
+    // In a container the mount may show only a part of the hierarchy.
+    let relative = Path::new(own).strip_prefix(root).ok()?;
+    let kind = if hybrid { ContainmentKind::Cgroup2Hybrid } else { ContainmentKind::Cgroup2 };
+    Some((kind, Path::new(point).join(relative)))
+}
+
+fn may_make_groups(own: &Path) -> bool {
+    let probe = own.join(format!("baton-probe-{}", std::process::id()));
+    if fs::create_dir(&probe).is_err() {
+        return false;
+    }
+    // cgroup.kill came with Linux 5.14; moving processes needs the right to the common ancestor's list, too.
+    let writable = |path: PathBuf| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    let usable = writable(probe.join("cgroup.kill")) && writable(own.join("cgroup.procs"));
+    let _ = fs::remove_dir(&probe);
+    usable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+    const HYBRID: &str = "31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                          35 30 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+    fn check(groups: &str, mounts: &str, expect: Option<(ContainmentKind, &str)>) {
+        assert_eq!(own_group(groups, mounts), expect.map(|(kind, path)| (kind, PathBuf::from(path))));
+    }
+
+    #[test]
+    fn the_own_group_is_found() {
+        let unit = "0::/system.slice/baton-agent.service\n";
+        check(unit, V2, Some((ContainmentKind::Cgroup2, "/sys/fs/cgroup/system.slice/baton-agent.service")));
+        let both = format!("1:cpu:/\n{unit}");
+        let path = "/sys/fs/cgroup/unified/system.slice/baton-agent.service";
+        check(&both, HYBRID, Some((ContainmentKind::Cgroup2Hybrid, path)));
+        check("1:cpu:/\n", V2, None);
+        check(unit, "", None);
+        let part = "30 23 0:26 /machine/x /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        check("0::/machine/x/init\n", part, Some((ContainmentKind::Cgroup2, "/sys/fs/cgroup/init")));
+        check("0::/elsewhere\n", part, None);
     }
 }

@@ -1,11 +1,69 @@
-//! Waiting for what an old run still has.
+//! Waiting for what an old run still has: connections in its accept queue, and those its processes hold.
 
 use super::RunHandle;
 use super::sockets::Listener;
+use super::tcp;
 use baton_model::time::Millis;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two looks: soon at first, since most requests are short, then at ease.
+const LOOK_FIRST: Duration = Duration::from_millis(5);
+const LOOK_LAST: Duration = Duration::from_millis(200);
 
 /// Waits until the accept queues of `listeners` are empty and no process of the run holds a connection on their ports,
-/// or `within` has passed. Returns how many connections were still open (cut) then.
-pub async fn drain(_run: &RunHandle, _listeners: &[Listener], _within: Millis) -> u32 {
-    0
+/// or `within` has passed. Returns how many connections were still open (cut) then. Where that cannot be told (`/proc`
+/// is not readable), it waits for the whole time.
+pub async fn drain(run: &RunHandle, listeners: &[Listener], within: Millis) -> u32 {
+    let end = Instant::now() + within.duration();
+    let mut pause = LOOK_FIRST;
+    loop {
+        let (run, listeners) = (run.clone(), listeners.to_vec());
+        let looked = tokio::task::spawn_blocking(move || open_connections(&run, &listeners)).await;
+        let open = looked.unwrap_or_else(|error| Err(io::Error::other(error)));
+        if let Ok(0) = open {
+            return 0;
+        }
+        let now = Instant::now();
+        if now >= end {
+            return open.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the open connections of a run cannot be counted");
+                0
+            });
+        }
+        tokio::time::sleep(pause.min(end - now)).await;
+        pause = (pause * 2).min(LOOK_LAST);
+    }
+}
+
+/// Connections of the run now: waiting to be accepted, or held by one of its processes.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn open_connections(run: &RunHandle, listeners: &[Listener]) -> io::Result<u32> {
+    let waiting: u32 = listeners.iter().filter_map(|listener| tcp::accept_queue(&listener.socket)).sum();
+    let mut connected = BTreeSet::new();
+    for port in listeners.iter().map(|listener| listener.address.port()).collect::<BTreeSet<_>>() {
+        connected.extend(tcp::connections(port)?);
+    }
+    if connected.is_empty() {
+        return Ok(waiting);
+    }
+    let mut held = BTreeSet::new();
+    for pid in run.pids()? {
+        held.extend(sockets_of(pid).filter(|inode| connected.contains(inode)));
+    }
+    Ok(waiting + u32::try_from(held.len()).unwrap_or(u32::MAX))
+}
+
+/// Inodes of the sockets a process has open; none where it has just ended.
+fn sockets_of(pid: u32) -> impl Iterator<Item = u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().filter_map(Result::ok);
+    entries.filter_map(|entry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    })
 }

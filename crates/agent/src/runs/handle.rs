@@ -1,16 +1,73 @@
 //! A live run, as the agent holds it.
 
+use super::contain::Group;
+use super::record::{RunRecord, Stored};
 use super::sockets::Listener;
+use crate::shim::protocol::{Message, Phase, Refusal, Request, State};
 use baton_model::id::{InstanceId, ReleaseNumber, RunNumber};
 use baton_model::observed::Exit;
 use baton_model::spec::StopSignal;
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// A shim answers at once, unless its disk stands still while it writes logs.
+const REPLY_WITHIN: Duration = Duration::from_secs(5);
 
 /// A live run. Cheap to clone; dropping it changes nothing for the run.
 #[derive(Clone, Debug)]
-pub struct RunHandle {}
+pub struct RunHandle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) listeners: Arc<[Listener]>,
+    pub(super) orders: mpsc::Sender<Order>,
+}
+
+/// What the handles and the task of a run share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) record: RunRecord,
+    pub(super) group: Option<Group>,
+    state: Mutex<RunState>,
+}
+
+/// A request on its way to the run's task.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) request: Request,
+    pub(super) reply: oneshot::Sender<Message>,
+}
+
+impl Shared {
+    pub(super) fn new(stored: &Stored, state: &State) -> Self {
+        let group = stored.group.clone().map(|path| Group { path });
+        Self { record: stored.record.clone(), group, state: Mutex::new(RunState::from(state)) }
+    }
+
+    pub(super) fn state(&self) -> RunState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut RunState)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl From<&State> for RunState {
+    fn from(state: &State) -> Self {
+        Self {
+            shim_pid: state.shim.pid,
+            pid: Some(state.workload.pid).filter(|pid| *pid > 0),
+            restarts: u32::try_from(state.restarts).unwrap_or(u32::MAX),
+            crash_loop: state.crash_loop,
+            last_exit: state.last_exit,
+            stopped: (state.phase == Phase::Stopped).then_some(Stopped { killed: state.killed }),
+            log_bytes_dropped: state.log_bytes_dropped,
+        }
+    }
+}
 
 /// What the shim last said of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +107,9 @@ pub enum RunError {
         run: RunNumber,
     },
     /// The shim did not answer in time.
-    #[error("the shim of {instance} run {run} did not answer within {within_ms} ms; it may be held up by a full disk or a stopped machine")]
+    #[error(
+        "the shim of {instance} run {run} did not answer within {within_ms} ms; it may be held up by a full disk or a stopped machine"
+    )]
     Silent {
         /// The instance.
         instance: InstanceId,
@@ -76,50 +135,62 @@ impl RunHandle {
     /// The instance.
     #[must_use]
     pub fn instance(&self) -> &InstanceId {
-        unimplemented!()
+        &self.shared.record.instance
     }
     /// The run.
     #[must_use]
     pub fn run(&self) -> RunNumber {
-        unimplemented!()
+        self.shared.record.run
     }
     /// The release it runs.
     #[must_use]
     pub fn release(&self) -> ReleaseNumber {
-        unimplemented!()
+        self.shared.record.release
     }
     /// Its ports, as in the spec.
     #[must_use]
     pub fn ports(&self) -> &BTreeMap<String, u16> {
-        unimplemented!()
+        &self.shared.record.ports
     }
     /// Its listening sockets, in the order of the spec (after adoption: fetched from the shim).
     #[must_use]
     pub fn listeners(&self) -> &[Listener] {
-        unimplemented!()
+        &self.listeners
     }
     /// What the shim last said; no question is asked.
     #[must_use]
     pub fn state(&self) -> RunState {
-        unimplemented!()
+        self.shared.state()
     }
+
+    /// Asks the shim how it is, then gives that: for what it tells with no event (dropped log bytes).
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub async fn refresh(&self) -> Result<RunState, RunError> {
+        self.ask(Request::State).await?;
+        Ok(self.state())
+    }
+
     /// Signals the workload, waits at most `timeout`, kills what is left, confirms that nothing is. Returns when the
     /// shim has taken the order; the end is told as `Stopped`, also when it was stopped already. The shim goes on
     /// with it without the agent. A second stop may only shorten the first one's timeout.
     ///
     /// # Errors
     /// [`RunError`]
-    pub async fn stop(&self, _signal: StopSignal, _timeout: Millis) -> Result<(), RunError> {
-        unimplemented!()
+    pub async fn stop(&self, signal: StopSignal, timeout: Millis) -> Result<(), RunError> {
+        self.ask(Request::Stop { signal: number(signal), timeout_ms: timeout.0 }).await
     }
+
     /// The same sequence, then starts the workload again, under the restart policy's delays: told as `Exited`
     /// (with `restart_in`) and `Started`. Ignored when the run is being stopped.
     ///
     /// # Errors
     /// [`RunError`]
-    pub async fn restart(&self, _signal: StopSignal, _timeout: Millis) -> Result<(), RunError> {
-        unimplemented!()
+    pub async fn restart(&self, signal: StopSignal, timeout: Millis) -> Result<(), RunError> {
+        self.ask(Request::Restart { signal: number(signal), timeout_ms: timeout.0 }).await
     }
+
     /// Stop without a warning.
     ///
     /// # Errors
@@ -127,25 +198,59 @@ impl RunHandle {
     pub async fn kill(&self) -> Result<(), RunError> {
         self.stop(StopSignal::Sigkill, Millis::ZERO).await
     }
+
     /// Ends the shim of a stopped run and closes its sockets there; then [`super::Runs::forget`] may be called.
     ///
     /// # Errors
     /// [`RunError::Busy`] when it is not stopped.
     pub async fn quit(&self) -> Result<(), RunError> {
-        unimplemented!()
+        match self.ask(Request::Quit).await {
+            Err(RunError::Gone { .. }) => Ok(()),
+            result => result,
+        }
     }
+
     /// Says that the end with this number is journalled: it is not told again after the next adoption.
     ///
     /// # Errors
     /// [`RunError`]
-    pub async fn acknowledge(&self, _seq: u64) -> Result<(), RunError> {
-        unimplemented!()
+    pub async fn acknowledge(&self, seq: u64) -> Result<(), RunError> {
+        self.ask(Request::Acknowledge { seq }).await
     }
+
     /// The processes of the run now, without the shim: for metrics and for drains.
     ///
     /// # Errors
     /// `/proc` cannot be read.
     pub fn pids(&self) -> io::Result<Vec<u32>> {
-        unimplemented!()
+        super::process::descendants(self.state().shim_pid)
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), RunError> {
+        let (instance, run) = (self.instance().clone(), self.run());
+        let (reply, answer) = oneshot::channel();
+        if self.orders.send(Order { request, reply }).await.is_err() {
+            return Err(RunError::Gone { instance, run });
+        }
+        match tokio::time::timeout(REPLY_WITHIN, answer).await {
+            Err(_elapsed) => Err(RunError::Silent { instance, run, within_ms: REPLY_WITHIN.as_millis() as u64 }),
+            Ok(Err(_dropped)) => Err(RunError::Gone { instance, run }),
+            Ok(Ok(Message::Refused(Refusal::Busy))) => Err(RunError::Busy { instance, run }),
+            Ok(Ok(Message::Done | Message::State(_))) => Ok(()),
+            Ok(Ok(other)) => Err(RunError::Io(io::Error::other(format!("an unexpected answer: {other:?}")))),
+        }
+    }
+}
+
+/// The signal's number on this machine.
+fn number(signal: StopSignal) -> i32 {
+    match signal {
+        StopSignal::Sigterm => libc::SIGTERM,
+        StopSignal::Sigint => libc::SIGINT,
+        StopSignal::Sigquit => libc::SIGQUIT,
+        StopSignal::Sighup => libc::SIGHUP,
+        StopSignal::Sigusr1 => libc::SIGUSR1,
+        StopSignal::Sigusr2 => libc::SIGUSR2,
+        StopSignal::Sigkill => libc::SIGKILL,
     }
 }

@@ -14,6 +14,7 @@ mod contain;
 pub mod drain;
 mod event;
 mod handle;
+mod link;
 mod lost;
 mod preflight;
 pub mod process;
@@ -23,6 +24,7 @@ mod spec;
 mod start;
 pub mod steer;
 pub mod straggle;
+mod tcp;
 
 pub use adopt::{AdoptError, Adopted, Adoption};
 pub use contain::{Containment, ContainmentKind};
@@ -123,6 +125,6 @@ impl Runs {
     /// # Errors
     /// The shim still lives, or the directory cannot be removed.
     pub async fn forget(&self, instance: &InstanceId, run: RunNumber) -> io::Result<()> {
-        start::forget(self, &self.directory(instance, run)).await
+        start::forget(&self.directory(instance, run)).await
     }
 }

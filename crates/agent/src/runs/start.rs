@@ -1,8 +1,34 @@
 //! Starting a run.
 
-use super::{RunHandle, RunSpec, Runs};
-use std::io;
+use super::channel::Channel;
+use super::contain::Group;
+use super::handle::{RunHandle, Shared};
+use super::link::Link;
+use super::process::{Held, hex};
+use super::record::{RunRecord, Stored};
+use super::{RunSpec, Runs};
+use crate::shim::config::{Description, MARK_PREFIX};
+use crate::shim::protocol::{LISTENERS_MAX, Message, Refusal, Request, State};
+use crate::shim::statefile::{Recorded, STATE_FILE};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+/// From the spawn of a shim to its first word.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+/// Orders on their way to a shim.
+pub(super) const ORDERS_MAX: usize = 16;
+/// What a shim could not tell anyone (a panic) is kept here.
+const SHIM_LOG: &str = "shim.log";
 
 /// A run could not be started; nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +56,209 @@ pub enum StartError {
 }
 
 pub(super) async fn start(runs: &Runs, spec: RunSpec) -> Result<RunHandle, StartError> {
-    Err(StartError::Spec(format!("{} {:?}", spec.run, runs.exe)))
+    let directory = runs.directory(&spec.instance, spec.run);
+    match fs::DirBuilder::new().mode(0o700).create(&directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(StartError::Exists(directory)),
+        Err(source) => return Err(StartError::Io { what: "making a directory", directory, source }),
+    }
+    let mut group = None;
+    let started = start_in(runs, spec, &directory, &mut group).await;
+    if started.is_err() {
+        if let Some(group) = &group {
+            let _ = group.kill();
+            let _ = group.remove().await;
+        }
+        let _ = fs::remove_dir_all(&directory);
+    }
+    started
 }
 
-pub(super) async fn forget(_runs: &Runs, _directory: &Path) -> io::Result<()> {
-    Ok(())
+async fn start_in(
+    runs: &Runs,
+    spec: RunSpec,
+    directory: &Path,
+    group: &mut Option<Group>,
+) -> Result<RunHandle, StartError> {
+    let failed = |what| {
+        let directory = directory.to_owned();
+        move |source: io::Error| StartError::Io { what, directory, source }
+    };
+    if spec.listeners.len() > LISTENERS_MAX {
+        let text = format!("{} listening sockets; at most {LISTENERS_MAX} are possible", spec.listeners.len());
+        return Err(StartError::Spec(text));
+    }
+    let (cookie, mark) = (random()?, random()?);
+    let name = format!("{}-{}", spec.instance, spec.run);
+    *group = runs.containment.make(&format!("{name}-{}", &hex(&mark)[..16]));
+    let stored = Stored {
+        record: RunRecord {
+            instance: spec.instance.clone(),
+            run: spec.run,
+            release: spec.release,
+            ports: spec.ports.clone(),
+        },
+        cookie,
+        mark,
+        group: group.as_ref().map(|group| group.path.clone()),
+        listeners: spec.listeners.iter().map(|l| (l.name.clone(), l.address)).collect(),
+    };
+    stored.write(directory).map_err(failed("writing run.json"))?;
+    let config = describe(&spec, &stored).map_err(StartError::Spec)?;
+    let files = open_files(&spec, directory, group.as_ref(), &config).map_err(failed("opening the shim's files"))?;
+
+    let (channel, theirs) = Channel::pair().map_err(failed("making a socket"))?;
+    let mut child = spawn(runs, directory, &name, theirs).map_err(failed("executing the shim"))?;
+    let mut fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+    fds.extend(spec.listeners.iter().map(|listener| listener.socket.as_fd()));
+    let begin = Request::Begin { listeners: spec.listeners.len() as u8, group: group.is_some() };
+    let state = match begin_shim(&channel, &begin, &fds).await {
+        Ok(state) => state,
+        Err(reason) => {
+            // It is our child and not reaped yet, so its id is its own.
+            let _ = child.kill().await;
+            return Err(StartError::Shim(reason));
+        }
+    };
+    if let Some(group) = group.clone() {
+        // Not waited for: it takes a grace period of the kernel.
+        tokio::task::spawn_blocking(move || group.take_shim(state.shim.pid));
+    }
+    Ok(attach(runs, directory, stored, state, channel, spec.listeners.into(), Some(child), Vec::new()))
+}
+
+/// Starts the task of a run whose shim has been spoken with, and gives the handle.
+pub(super) fn attach(
+    runs: &Runs,
+    directory: &Path,
+    stored: Stored,
+    state: State,
+    channel: Channel,
+    listeners: Arc<[super::Listener]>,
+    child: Option<Child>,
+    early: Vec<Message>,
+) -> RunHandle {
+    let shared = Arc::new(Shared::new(&stored, &state));
+    let (sender, orders) = mpsc::channel(ORDERS_MAX);
+    let link = Link {
+        directory: directory.to_owned(),
+        stored,
+        shim: state.shim,
+        shared: shared.clone(),
+        events: runs.events.clone(),
+        orders,
+        child,
+        told_seq: state.acknowledged_seq,
+        told_pid: state.workload.pid,
+    };
+    tokio::spawn(link.run(channel, early));
+    RunHandle { shared, listeners, orders: sender }
+}
+
+fn random() -> Result<[u8; 16], StartError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::Spec(format!("no random bits: {error}")))?;
+    Ok(bytes)
+}
+
+/// The configuration's bytes, with what the shim adds to the environment.
+fn describe(spec: &RunSpec, stored: &Stored) -> Result<Vec<u8>, String> {
+    const OURS: [&str; 4] = ["BATON_RUN", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+    let mut env: Vec<Vec<u8>> = Vec::new();
+    for (name, value) in spec.env.iter().filter(|(name, _)| OURS.iter().all(|ours| name != *ours)) {
+        env.push(variable(name, value)?);
+    }
+    env.push(format!("{MARK_PREFIX}{}", hex(&stored.mark)).into_bytes());
+    if !spec.listeners.is_empty() {
+        let names: Vec<&str> = spec.listeners.iter().map(|listener| listener.name.as_str()).collect();
+        env.push(format!("LISTEN_FDS={}", names.len()).into_bytes());
+        env.push(format!("LISTEN_FDNAMES={}", names.join(":")).into_bytes());
+    }
+    let program = spec.program.as_os_str().as_bytes();
+    let mut args = vec![program];
+    args.extend(spec.args.iter().map(|argument| argument.as_bytes()));
+    let description = Description {
+        cookie: stored.cookie,
+        mark: stored.mark,
+        restart: &spec.restart,
+        logs: spec.logs,
+        program,
+        cwd: spec.cwd.as_os_str().as_bytes(),
+        args,
+        env,
+    };
+    description.encode()
+}
+
+fn variable(name: &OsString, value: &OsString) -> Result<Vec<u8>, String> {
+    if name.is_empty() || name.as_bytes().contains(&b'=') {
+        return Err(format!("`{}` is not a name of an environment variable", name.display()));
+    }
+    Ok([name.as_bytes(), b"=", value.as_bytes()].concat())
+}
+
+/// Configuration, run directory, log directory and control group, in the order the shim expects.
+fn open_files(spec: &RunSpec, directory: &Path, group: Option<&Group>, config: &[u8]) -> io::Result<Vec<OwnedFd>> {
+    fs::create_dir_all(&spec.log_dir)?;
+    // In memory only: the environment may hold secrets.
+    let mut memory = File::from(rustix::fs::memfd_create("baton-run", rustix::fs::MemfdFlags::CLOEXEC)?);
+    memory.write_all(config)?;
+    let mut files = vec![memory.into(), File::open(directory)?.into(), File::open(&spec.log_dir)?.into()];
+    if let Some(group) = group {
+        files.push(File::open(group.work())?.into());
+    }
+    Ok(files)
+}
+
+fn spawn(runs: &Runs, directory: &Path, name: &str, channel: OwnedFd) -> io::Result<Child> {
+    let log = OpenOptions::new().append(true).create(true).open(directory.join(SHIM_LOG))?;
+    Command::new(&runs.exe)
+        .args(["shim", name])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(channel))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(log))
+        .spawn()
+}
+
+async fn begin_shim(
+    channel: &Channel,
+    begin: &Request,
+    fds: &[std::os::fd::BorrowedFd<'_>],
+) -> Result<State, String> {
+    let speak = async {
+        channel.send(begin, 1, fds).await?;
+        channel.receive().await
+    };
+    match tokio::time::timeout(READY_WITHIN, speak).await {
+        Err(_elapsed) => Err(format!("no word from it within {} s", READY_WITHIN.as_secs())),
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(None)) => Err("it ended at once; is this program able to run as `baton shim`?".to_owned()),
+        Ok(Ok(Some(incoming))) => match incoming.message {
+            Message::State(state) => Ok(state),
+            Message::Refused(Refusal::Setup { step, errno }) => {
+                Err(format!("{step:?} failed: {}", io::Error::from_raw_os_error(errno)))
+            }
+            other => Err(format!("it said {other:?}")),
+        },
+    }
+}
+
+pub(super) async fn forget(directory: &Path) -> io::Result<()> {
+    let recorded = fs::read_to_string(directory.join(STATE_FILE)).ok().and_then(|text| Recorded::parse(&text));
+    if let Some(recorded) = recorded
+        && super::process::boot_id()? == recorded.boot
+        && Held::prove(recorded.shim).is_some()
+    {
+        let text = format!("its shim (process {}) lives; let it quit first", recorded.shim.pid);
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+    }
+    if let Some(path) = Stored::read(directory).ok().and_then(|stored| stored.group) {
+        Group { path }.remove().await?;
+    }
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }

@@ -1,0 +1,214 @@
+//! What a shim is told at its start, in one file read once. Not in arguments or environment: those can be read by
+//! others on the machine, and the workload's environment may hold secrets.
+//!
+//! Integers are little-endian; a text is its length (u32), its bytes and a NUL, so that the shim can point into
+//! what it read.
+
+use super::memory;
+use super::protocol::{Cookie, LISTENERS_MAX};
+use super::restart::Policy;
+use baton_model::spec::{LogPolicy, RestartMode, RestartPolicy};
+use std::io;
+use std::os::fd::BorrowedFd;
+
+const VERSION: u32 = 1;
+/// Longest configuration: Linux lets arguments and environment be 2 MiB by default (8 MiB of stack, a quarter).
+pub(crate) const CONFIG_BYTES_MAX: usize = 2 << 20;
+/// The workload's environment carries this and the run's mark, in hex: what a run left behind is known by it.
+pub(crate) const MARK_PREFIX: &str = "BATON_RUN=";
+/// Most arguments, and most variables.
+const STRINGS_MAX: usize = 16_384;
+
+/// The agent's side: what is to be written.
+#[derive(Debug)]
+pub(crate) struct Description<'a> {
+    pub(crate) cookie: Cookie,
+    pub(crate) mark: [u8; 16],
+    pub(crate) restart: &'a RestartPolicy,
+    pub(crate) logs: LogPolicy,
+    pub(crate) program: &'a [u8],
+    pub(crate) cwd: &'a [u8],
+    pub(crate) args: Vec<&'a [u8]>,
+    pub(crate) env: Vec<Vec<u8>>,
+}
+
+impl Description<'_> {
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// A sentence: a NUL byte in a text, or too much of something.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        out.extend(VERSION.to_le_bytes());
+        out.extend(self.cookie);
+        out.extend(self.mark);
+        out.push(match self.restart.mode {
+            RestartMode::Always => 0,
+            RestartMode::OnFailure => 1,
+            RestartMode::Never => 2,
+        });
+        for number in [
+            self.restart.base.0,
+            self.restart.max.0,
+            self.restart.reset_after.0,
+            u64::from(self.restart.crash_loop_after),
+            self.logs.max_bytes,
+            u64::from(self.logs.keep),
+        ] {
+            out.extend(number.to_le_bytes());
+        }
+        text(&mut out, self.program)?;
+        text(&mut out, self.cwd)?;
+        texts(&mut out, "arguments", self.args.iter().copied())?;
+        texts(&mut out, "environment variables", self.env.iter().map(Vec::as_slice))?;
+        if out.len() > CONFIG_BYTES_MAX {
+            return Err(format!("arguments and environment take {} bytes; at most {CONFIG_BYTES_MAX} are possible", out.len()));
+        }
+        Ok(out)
+    }
+}
+
+fn text(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), String> {
+    if bytes.contains(&0) {
+        return Err(format!("`{}` contains a NUL byte", String::from_utf8_lossy(bytes).escape_debug()));
+    }
+    out.extend((bytes.len() as u32).to_le_bytes());
+    out.extend(bytes);
+    out.push(0);
+    Ok(())
+}
+
+fn texts<'a>(out: &mut Vec<u8>, what: &str, list: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<(), String> {
+    if list.len() > STRINGS_MAX {
+        return Err(format!("{} {what}; at most {STRINGS_MAX} are possible", list.len()));
+    }
+    out.extend((list.len() as u32).to_le_bytes());
+    for bytes in list {
+        text(out, bytes)?;
+    }
+    Ok(())
+}
+
+/// The shim's side: pointers into the configuration as it was read.
+pub(super) struct Config {
+    pub(super) cookie: Cookie,
+    pub(super) mark: [u8; 16],
+    pub(super) policy: Policy,
+    pub(super) log_max_bytes: u64,
+    pub(super) log_keep: u32,
+    pub(super) command: Command,
+}
+
+/// What is executed: NUL-terminated texts and null-terminated tables, for execve(2).
+pub(super) struct Command {
+    pub(super) program: *const libc::c_char,
+    pub(super) cwd: *const libc::c_char,
+    pub(super) argv: &'static [*const libc::c_char],
+    pub(super) envp: &'static [*const libc::c_char],
+    /// The digits of `LISTEN_PID=` in the environment, filled in by the child; empty without listeners.
+    pub(super) listen_pid: &'static mut [u8],
+}
+
+const LISTEN_PID: &[u8] = b"LISTEN_PID=";
+/// Digits of the largest process id, and a NUL.
+const PID_TEXT_BYTES: usize = 11;
+
+impl Config {
+    /// Reads the whole of `file`.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not a configuration of this version.
+    pub(super) fn read(file: BorrowedFd<'_>, listeners: usize) -> io::Result<Self> {
+        let len = rustix::fs::fstat(file)?.st_size as usize;
+        if len > CONFIG_BYTES_MAX || listeners > LISTENERS_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let bytes = memory::map(len)?;
+        let mut filled = 0;
+        while filled < len {
+            match rustix::io::pread(file, &mut bytes[filled..], filled as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => filled += n,
+            }
+        }
+        Self::parse(bytes, listeners > 0)
+    }
+
+    fn parse(bytes: &'static [u8], listens: bool) -> io::Result<Self> {
+        let mut input = Input { bytes, at: 0 };
+        if u32::from_le_bytes(input.array()?) != VERSION {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let (cookie, mark) = (input.array()?, input.array()?);
+        let mode = match input.array::<1>()?[0] {
+            0 => RestartMode::Always,
+            1 => RestartMode::OnFailure,
+            2 => RestartMode::Never,
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        let policy = Policy {
+            mode,
+            base_ms: input.u64()?,
+            max_ms: input.u64()?,
+            reset_after_ms: input.u64()?,
+            crash_loop_after: u32::try_from(input.u64()?).unwrap_or(u32::MAX),
+        };
+        let (log_max_bytes, log_keep) = (input.u64()?, u32::try_from(input.u64()?).unwrap_or(u32::MAX));
+        let (program, cwd) = (input.text()?, input.text()?);
+        let argv = input.table(&[])?;
+        let listen_pid = memory::map(if listens { LISTEN_PID.len() + PID_TEXT_BYTES } else { 0 })?;
+        let (envp, digits) = if listens {
+            listen_pid[..LISTEN_PID.len()].copy_from_slice(LISTEN_PID);
+            let pointer = listen_pid.as_ptr().cast();
+            (input.table(&[pointer])?, &mut listen_pid[LISTEN_PID.len()..])
+        } else {
+            (input.table(&[])?, &mut listen_pid[..0])
+        };
+        let command = Command { program, cwd, argv, envp, listen_pid: digits };
+        Ok(Self { cookie, mark, policy, log_max_bytes, log_keep, command })
+    }
+}
+
+struct Input {
+    bytes: &'static [u8],
+    at: usize,
+}
+
+impl Input {
+    fn take(&mut self, len: usize) -> io::Result<&'static [u8]> {
+        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let part = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(part)
+    }
+    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.take(N)?);
+        Ok(out)
+    }
+    fn u64(&mut self) -> io::Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+    fn text(&mut self) -> io::Result<*const libc::c_char> {
+        let len = u32::from_le_bytes(self.array()?) as usize;
+        let text = self.take(len + 1)?;
+        if text[len] != 0 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(text.as_ptr().cast())
+    }
+    /// A null-terminated table of the texts that follow, after those in `first`.
+    fn table(&mut self, first: &[*const libc::c_char]) -> io::Result<&'static [*const libc::c_char]> {
+        let count = u32::from_le_bytes(self.array()?) as usize;
+        if count > STRINGS_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let table = memory::map_pointers(first.len() + count + 1)?;
+        table[..first.len()].copy_from_slice(first);
+        for entry in &mut table[first.len()..first.len() + count] {
+            *entry = self.text()?;
+        }
+        Ok(table)
+    }
+}
