@@ -3,7 +3,11 @@
 //! `cargo run --release -p baton-engine --example decide_bench` prints one line per size and state, with the median.
 //! Measured is [`decide`] with the audit of its outcome, as the coordinator runs it.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a bench is no part of the engine: it reads a clock")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a bench is no part of the engine: it reads a clock"
+)]
 
 use baton_engine::fleet::{Fleet, fleet, spec};
 use baton_engine::input::{ALL_CONFIRMED, Input};

@@ -2,7 +2,7 @@
 //! the stable release; what is too much retires under the budget, what is out of service first, then the fullest zone,
 //! then the youngest slot.
 
-use crate::turn::{Turn, Wish};
+use crate::turn::Turn;
 use baton_model::id::NodeName;
 use baton_model::report::Subject;
 use baton_model::spec::{Count, ServiceSpec};
@@ -14,29 +14,18 @@ pub(crate) fn run(turn: &mut Turn<'_>) {
         return;
     }
     let (Some(stable), Some(spec)) = (turn.memory.stable, turn.spec()) else { return };
-    match spec.placement.count {
-        Count::PerNode => one_per_node(turn, Wish::further(stable), spec),
+    turn.wishes = turn.missing(spec, stable);
+    let surplus = match spec.placement.count {
         Count::Replicas(replicas) => {
             let live = turn.live().count() - turn.replaced().len();
-            let wanted = usize::try_from(replicas).unwrap_or(usize::MAX);
-            for _ in live..wanted {
-                turn.wishes.push(Wish::further(stable));
-            }
-            retire_surplus(turn, live.saturating_sub(wanted), spec);
+            live.saturating_sub(usize::try_from(replicas).unwrap_or(usize::MAX))
         }
-    }
-}
-
-fn one_per_node(turn: &mut Turn<'_>, wish: Wish, spec: &ServiceSpec) {
-    let holders: BTreeSet<&NodeName> = turn.live().map(|(_, slot)| &slot.node).collect();
-    let empty =
-        turn.nodes.iter().filter(|(name, view)| view.eligible(&spec.placement) && !holders.contains(name));
-    let wishes: Vec<Wish> =
-        empty.map(|(name, _)| Wish { only: Some(name.clone()), ..wish.clone() }).collect();
-    turn.wishes.extend(wishes);
-    let mut first = BTreeSet::new();
-    let doubled = turn.live().filter(|(_, slot)| !first.insert(&slot.node)).count();
-    retire_surplus(turn, doubled, spec);
+        Count::PerNode => {
+            let mut first = BTreeSet::new();
+            turn.live().filter(|(_, slot)| !first.insert(&slot.node)).count()
+        }
+    };
+    retire_surplus(turn, surplus, spec);
 }
 
 fn retire_surplus(turn: &mut Turn<'_>, surplus: usize, spec: &ServiceSpec) {

@@ -156,6 +156,24 @@ impl<'a> Turn<'a> {
         self.memory.slots.iter().filter(|(_, slot)| !slot.retiring).map(|(number, slot)| (*number, slot))
     }
 
+    /// Wishes for the instances that `spec` asks for and that are not there yet. One per node wishes for each node that
+    /// may take one by name, and for no other: a node that is silent gets its own when it is back.
+    pub(crate) fn missing(&self, spec: &ServiceSpec, release: ReleaseNumber) -> Vec<Wish> {
+        let wish = Wish::further(release);
+        match spec.placement.count {
+            Count::Replicas(replicas) => {
+                let live = u32::try_from(self.live().count() - self.replaced().len()).unwrap_or(u32::MAX);
+                (live..replicas).map(|_| wish.clone()).collect()
+            }
+            Count::PerNode => {
+                let holders: BTreeSet<&NodeName> = self.live().map(|(_, slot)| &slot.node).collect();
+                let nodes = self.nodes.iter().filter(|(_, view)| view.eligible(&spec.placement));
+                let empty = nodes.filter(|(name, _)| !holders.contains(name));
+                empty.map(|(name, _)| Wish { only: Some(name.clone()), ..wish.clone() }).collect()
+            }
+        }
+    }
+
     /// Slots whose place another live slot takes.
     pub(crate) fn replaced(&self) -> BTreeSet<u64> {
         let live = self.live().filter_map(|(_, slot)| slot.replaces);

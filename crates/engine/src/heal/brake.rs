@@ -37,3 +37,50 @@ pub(crate) fn held<'a>(nodes: &Nodes<'a>) -> BTreeSet<&'a NodeName> {
     }
     held
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::fleet;
+    use crate::input::{ALL_CONFIRMED, Input};
+
+    /// `silent`: nodes by number with the second they were last heard, of `all`; `expect`: those that are held at 100 s.
+    fn check(all: u32, silent: &[(u32, u64)], draining: &[u32], expect: &[u32]) {
+        let mut fleet = fleet(all, 1);
+        fleet.tick();
+        let name = |number: &u32| NodeName::new(format!("n{number}")).unwrap();
+        for number in draining {
+            fleet.node(&format!("n{number}"), |node| node.draining = true);
+        }
+        let mut observed = fleet.observed();
+        for node in observed.nodes.values_mut() {
+            node.last_heard = UnixMs(100_000);
+        }
+        for (number, second) in silent {
+            observed.nodes.get_mut(&name(number)).unwrap().last_heard = UnixMs(second * 1000);
+        }
+        let progress = crate::progress::Progress::new();
+        let input = Input {
+            desired: &fleet.desired,
+            observed: &observed,
+            progress: &progress,
+            unconfirmed: &ALL_CONFIRMED,
+            now: UnixMs(100_000),
+        };
+        let nodes = Nodes::index(&input);
+        let expect: BTreeSet<NodeName> = expect.iter().map(name).collect();
+        let held: BTreeSet<NodeName> = held(&nodes).into_iter().cloned().collect();
+        assert_eq!(held, expect, "{silent:?} of {all}");
+    }
+
+    #[test]
+    fn holds_what_fell_silent_together_and_nothing_else() {
+        check(3, &[(1, 50)], &[], &[]);
+        check(3, &[(1, 50), (2, 60)], &[], &[1, 2]);
+        check(3, &[(1, 50), (2, 61)], &[], &[]);
+        check(10, &[(1, 50), (2, 51), (3, 52)], &[], &[]);
+        check(10, &[(1, 50), (2, 51), (3, 52), (4, 53)], &[], &[1, 2, 3, 4]);
+        check(10, &[(1, 50), (2, 51), (3, 52), (4, 53)], &[4], &[]);
+        check(10, &[(1, 20), (5, 50), (6, 51), (7, 52), (8, 60)], &[], &[5, 6, 7, 8]);
+    }
+}

@@ -127,3 +127,6 @@ fn explain(turn: &Turn<'_>, spec: &ServiceSpec, ports: &BTreeSet<u16>) -> String
     };
     format!("{nodes}; join a node, uncordon one, or ask for fewer replicas")
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,11 +124,9 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
             }
         }
     }
-    if places {
-        let live = u32::try_from(turn.live().count() - turn.replaced().len()).unwrap_or(u32::MAX);
-        for _ in live..turn.budget.wanted {
-            turn.wishes.push(Wish { stage: Some(index), ..Wish::further(goal) });
-        }
+    if let Some(spec) = turn.spec().filter(|_| places) {
+        let wishes = turn.missing(spec, goal).into_iter().map(|wish| Wish { stage: Some(index), ..wish });
+        turn.wishes = wishes.collect();
     }
 }
 

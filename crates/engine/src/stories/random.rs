@@ -120,7 +120,11 @@ fn at_rest(fleet: &mut Fleet) {
     let memory = fleet.progress[&web].value.clone();
     if let Some(rollout) = &memory.rollout {
         let held = rollout.failure.as_ref().is_some_and(|reason| !reason.is_empty());
-        assert!(rollout.outcome.is_final() || held, "it does not end: {rollout:#?}\n{journal}\n{:?}", fleet.web());
+        assert!(
+            rollout.outcome.is_final() || held,
+            "it does not end: {rollout:#?}\n{journal}\n{:?}",
+            fleet.web()
+        );
     }
     assert!(memory.slots.values().all(|slot| !slot.retiring), "{memory:#?}\n{journal}");
     for (number, slot) in &memory.slots {
