@@ -128,7 +128,15 @@ mod tests {
     fn a_problem_shows_file_line_caret_and_remedy() {
         let problems = baton_model::file::parse(SOURCE).unwrap_err();
         let drawing = draw(Path::new("web.toml"), SOURCE, &problems, false, 100);
-        insta::assert_snapshot!(drawing, @"");
+        insta::assert_snapshot!(drawing, @r#"
+         x `exec` must be a list of the program and its arguments, not text
+          ,-[web.toml:3:8]
+        2 | artifact = "./web"
+        3 | exec = "web --port 80"
+          :        ^^^^^^^^^^^^^^^
+          `----
+         help: no shell is involved; write `exec = ["web", "--port", "80"]`
+        "#);
     }
 
     #[test]

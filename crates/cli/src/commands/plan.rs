@@ -156,7 +156,22 @@ mod tests {
             }],
             waiting: vec![waiting],
         };
-        insta::assert_snapshot!(describe("web", &"2.0".parse().unwrap(), &artifact, &plan), @"");
+        insta::assert_snapshot!(describe("web", &"2.0".parse().unwrap(), &artifact, &plan), @r#"
+        web 2.0 would be a new release
+        artifact abababababab (1.5 KiB)
+
+        changes:
+          exec: web -> web --fast
+
+        new instances:
+          web.4                on n1
+
+        stages:
+           1. batch 1 of 2             web.1
+
+        would wait:
+          stage 2: waits for `baton rollout promote web` (approval)
+        "#);
         let same = DeployPlan {
             unchanged: true,
             changes: Vec::new(),

@@ -32,8 +32,9 @@ impl Compression {
 
 /// Links followed to a file; Linux follows as many (path_resolution(7)).
 const LINKS_MAX: usize = 40;
-/// Every tar archive ends with two blocks of zeros.
-const END_MARK_BYTES: u64 = 1024;
+/// A tar archive is made of blocks, and ends with two of zeros.
+const BLOCK_BYTES: u64 = 512;
+const END_MARK_BYTES: u64 = 2 * BLOCK_BYTES;
 
 /// Tells an archive by its bytes; `None` is a single file.
 ///
@@ -98,7 +99,7 @@ impl Source<'_> {
         survey.read(&mut archive, self.name)?;
         let mut rest = archive.into_inner();
         io::copy(&mut rest, &mut io::sink()).map_err(|e| damaged(self.name, &e))?;
-        if rest.zeros < END_MARK_BYTES {
+        if rest.zeros < END_MARK_BYTES || rest.read % BLOCK_BYTES != 0 {
             return Err(damaged(self.name, &io::Error::other("its end is missing")));
         }
         if !survey.entries.values().any(|known| matches!(known, Known::File { .. })) {

@@ -108,9 +108,8 @@ fn a_single_file_that_is_not_executable_is_a_warning() {
 }
 
 #[test]
-fn this_very_program_is_an_elf_program_of_this_machine() {
-    let me = std::env::current_exe().unwrap();
-    let packed = pack(&me, me.file_name().unwrap().to_str().unwrap()).unwrap();
+fn a_real_program_is_taken_without_a_warning() {
+    let packed = pack(Path::new("/bin/sh"), "sh").unwrap();
     assert_eq!(packed.warnings, Vec::<String>::new());
 }
 
@@ -164,9 +163,7 @@ fn damaged_archives_are_refused_wherever_they_are_cut() {
     let gz = gzip(&tar);
     let zst = zstd::encode_all(&tar[..], 3).unwrap();
     for (name, whole) in [("web.tar", &tar), ("web.tar.gz", &gz), ("web.tar.zst", &zst)] {
-        // Zeros at the end of a bare archive may be missing down to the end mark of two blocks.
-        let spare = if name == "web.tar" { 1 } else { 0 };
-        for cut in (300..whole.len() - spare).step_by(61).chain([whole.len() - 1 - spare]) {
+        for cut in (300..whole.len()).step_by(61).chain([whole.len() - 1]) {
             let packed = pack_bytes(name, &whole[..cut], "web");
             assert!(packed.is_err(), "{name} cut to {cut} of {} bytes was taken", whole.len());
         }
