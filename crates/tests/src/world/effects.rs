@@ -1,0 +1,195 @@
+//! What the simulated agent does about each effect of an instance: the part that production does with real processes.
+
+use super::World;
+use super::mutation::Mutation;
+use super::queue::Happening;
+use super::workload::{Behaviour, Run};
+use baton_engine::instance::{Effect, Event};
+use baton_model::id::{InstanceId, NodeName, RunNumber};
+use baton_model::observed::Exit;
+use baton_model::plan::InstancePlan;
+use baton_model::time::Millis;
+
+impl World {
+    /// Carries one effect out.
+    pub(crate) fn carry_out(&mut self, node: &NodeName, life: u64, id: &InstanceId, effect: Effect) {
+        match effect {
+            Effect::Stage(plan) => self.fetch(node, life, id, plan),
+            Effect::Start { run, plan, beside } => self.start_run(node, id, run, plan, beside),
+            Effect::Check { run, .. } => {
+                if let Some(agent) = self.nodes.get_mut(node).and_then(|host| host.agent.as_mut()) {
+                    agent.checks.insert((id.clone(), run), None);
+                }
+                self.check_soon(node, id, run);
+            }
+            Effect::Steer { run, from } => {
+                self.trace.line(self.now, &format!("{node} {id} steers to run {run}"));
+                self.set_serving(node, id, run, true);
+                if let Some(from) = from {
+                    self.set_serving(node, id, from, false);
+                }
+                self.agent_hears_soon(node, id, Event::Steered(run), 5);
+            }
+            Effect::Drain { run, within } => self.drain(node, id, run, within),
+            Effect::Stop { run, timeout, .. } => self.stop_run(node, id, run, timeout),
+            Effect::Restart { run, .. } => self.workload_exits(node, id, run, Exit::Signal(15)),
+            Effect::Forget(_) | Effect::Note { .. } => {}
+        }
+    }
+
+    fn fetch(&mut self, node: &NodeName, life: u64, id: &InstanceId, plan: Box<InstancePlan>) {
+        let behaviour = self.behaviour(id, &plan);
+        let Some(host) = self.nodes.get_mut(node) else { return };
+        let there = host.disk.artifacts.contains_key(&plan.artifact.digest);
+        let wait = if there { 5 } else { behaviour.fetch_ms(&mut host.random) };
+        let (node, id) = (node.clone(), id.clone());
+        self.queue.push(self.now + wait, Happening::FetchEnds { node, life, id, plan });
+    }
+
+    /// A fetch ends: the bytes are looked at, whether they came now or lay there before.
+    pub(crate) fn fetch_ends(&mut self, node: &NodeName, life: u64, id: &InstanceId, plan: &InstancePlan) {
+        if !self.has_agent(node, life) {
+            return;
+        }
+        let (reachable, behaviour) = (self.can_fetch(node), self.behaviour(id, plan));
+        let verifies = self.options.mutation != Some(Mutation::VerifySkipped);
+        let spoiled = self.faults_on && self.random.network.percent(4);
+        let release = plan.release;
+        let failed = |reason: &str, retry| Event::StageFailed { release, reason: reason.to_owned(), retry };
+        let Some(host) = self.nodes.get_mut(node) else { return };
+        let digest = plan.artifact.digest;
+        if verifies && host.disk.artifacts.get(&digest) == Some(&false) {
+            host.disk.artifacts.remove(&digest);
+        }
+        let event = if behaviour == Behaviour::Unusable {
+            failed("not a tar archive", false)
+        } else if host.disk.artifacts.contains_key(&digest) {
+            Event::Staged(release)
+        } else if !reachable {
+            failed("the coordinator cannot be reached", true)
+        } else if spoiled && verifies {
+            failed("the digest differs", true)
+        } else {
+            host.disk.artifacts.insert(digest, !spoiled);
+            Event::Staged(release)
+        };
+        self.agent_steps(node, life, id, event);
+    }
+
+    fn start_run(&mut self, node: &NodeName, id: &InstanceId, number: RunNumber, plan: Box<InstancePlan>, beside: Option<RunNumber>) {
+        let verifies = self.options.mutation != Some(Mutation::VerifySkipped);
+        let fails = self.faults_on && self.random.faults.percent(1);
+        let behaviour = self.behaviour(id, &plan);
+        let Some(host) = self.nodes.get_mut(node) else { return };
+        let key = (id.clone(), number);
+        if let Some(run) = host.runs.get(&key) {
+            // Said again after a restart: it is there already.
+            let started = run.pid.map(|pid| Event::Started { run: number, pid, ports: Default::default() });
+            started.into_iter().for_each(|event| self.agent_hears_soon(node, id, event, 1));
+            return;
+        }
+        let intact = host.disk.artifacts.get(&plan.artifact.digest).copied();
+        if fails || (verifies && intact != Some(true)) {
+            let reason = if fails { "address in use" } else { "the bytes on disk are not those of the release" };
+            let event = Event::StartFailed { run: number, reason: reason.to_owned() };
+            return self.agent_hears_soon(node, id, event, 5);
+        }
+        let run = Run {
+            number,
+            release: plan.release,
+            plan,
+            behaviour,
+            pid: None,
+            execution: 0,
+            executed_at: 0,
+            restarts: 0,
+            crashes: 0,
+            last_exit: None,
+            down: false,
+            ready: false,
+            serving: beside.is_none(),
+            stopping: false,
+            drain: None,
+        };
+        host.runs.insert(key, run);
+        self.execute(node, id, number);
+    }
+
+    fn behaviour(&self, id: &InstanceId, plan: &InstancePlan) -> Behaviour {
+        let key = (id.service.clone(), plan.release);
+        self.behaviours.get(&key).copied().unwrap_or(Behaviour::Good { start_ms: 100 })
+    }
+
+    fn set_serving(&mut self, node: &NodeName, id: &InstanceId, run: RunNumber, serving: bool) {
+        if let Some(run) = self.nodes.get_mut(node).and_then(|host| host.runs.get_mut(&(id.clone(), run))) {
+            run.serving = serving;
+        }
+    }
+
+    fn drain(&mut self, node: &NodeName, id: &InstanceId, number: RunNumber, within: Millis) {
+        let (now, skipped) = (self.now, self.options.mutation == Some(Mutation::DrainSkipped));
+        let Some(host) = self.nodes.get_mut(node) else { return };
+        let longest = within.0 + within.0 / 2;
+        let ends = now + host.random.between(0, longest);
+        let until = now + within.0;
+        let mut wait = ends.min(until) - now;
+        if let Some(run) = host.runs.get_mut(&(id.clone(), number)) {
+            let (ends, until) = *run.drain.get_or_insert((ends, until));
+            wait = ends.min(until).saturating_sub(now);
+        }
+        if skipped {
+            wait = 0;
+        }
+        let cut = u32::from(ends > until);
+        let (node, id, life) = (node.clone(), id.clone(), host.life);
+        let event = Event::Drained { run: number, cut };
+        self.queue.push(now + wait, Happening::AgentHears { node, life, id, event });
+    }
+
+    fn stop_run(&mut self, node: &NodeName, id: &InstanceId, number: RunNumber, timeout: Millis) {
+        let now = self.now;
+        self.judge_stop(node, id, number);
+        let Some(host) = self.nodes.get_mut(node) else { return };
+        if let Some(agent) = &mut host.agent {
+            agent.checks.remove(&(id.clone(), number));
+        }
+        let Some(run) = host.runs.get_mut(&(id.clone(), number)) else {
+            return self.agent_hears_soon(node, id, Event::Stopped { run: number, killed: false }, 2);
+        };
+        if run.stopping {
+            return;
+        }
+        run.stopping = true;
+        run.ready = false;
+        run.serving = false;
+        let stubborn = host.random.percent(10);
+        let wait = if stubborn { timeout.0 } else { host.random.between(1, timeout.0.min(500)) };
+        let (node, id, boot) = (node.clone(), id.clone(), host.boot);
+        self.trace.line(now, &format!("{node} {id} run {number} is stopped"));
+        self.queue.push(now + wait, Happening::StopEnds { node, boot, id, run: number });
+    }
+
+    /// The next check of a run is made within its interval.
+    pub(crate) fn check_soon(&mut self, node: &NodeName, id: &InstanceId, run: RunNumber) {
+        let Some(host) = self.nodes.get_mut(node).filter(|host| host.agent.is_some()) else { return };
+        let (life, wait) = (host.life, host.random.between(1, 700));
+        let (node, id) = (node.clone(), id.clone());
+        self.queue.push(self.now + wait, Happening::CheckAnswers { node, life, id, run });
+    }
+
+    /// A check tells the machine what changed.
+    pub(crate) fn check_answers(&mut self, node: &NodeName, life: u64, id: &InstanceId, number: RunNumber) {
+        if !self.has_agent(node, life) {
+            return;
+        }
+        let Some(host) = self.nodes.get_mut(node) else { return };
+        let key = (id.clone(), number);
+        let Some(ready) = host.runs.get(&key).map(|run| run.ready) else { return };
+        let Some(told) = host.agent.as_mut().and_then(|agent| agent.checks.get_mut(&key)) else { return };
+        if *told != Some(ready) {
+            *told = Some(ready);
+            let detail = if ready { "200" } else { "503" };
+            self.agent_steps(node, life, id, Event::Health { run: number, ready, detail: detail.to_owned() });
+        }
+    }
+}

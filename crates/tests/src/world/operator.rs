@@ -1,0 +1,170 @@
+//! Operators: they deploy, pause, resume, promote, abort, undo, retry, cordon and drain, at random, and remember what
+//! they were told is done.
+
+use super::World;
+use super::invariants;
+use super::mutation::Mutation;
+use super::queue::Happening;
+use baton_model::desired::{Desired, Service};
+use baton_model::id::{NodeName, ReleaseNumber, RolloutId, ServiceName};
+use baton_model::rollout::{RolloutControl, RolloutKind, RolloutRequest};
+
+/// What an operator may do.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Deploy,
+    Undo,
+    Pause,
+    Resume,
+    Promote,
+    Abort,
+    Retry,
+    Cordon,
+    Drain,
+    Restore,
+}
+
+/// Deploys are the most frequent; what undoes a hold is at least as frequent as what makes one.
+const DEEDS: [Deed; 22] = [
+    Deed::Deploy,
+    Deed::Deploy,
+    Deed::Deploy,
+    Deed::Deploy,
+    Deed::Deploy,
+    Deed::Deploy,
+    Deed::Undo,
+    Deed::Pause,
+    Deed::Resume,
+    Deed::Resume,
+    Deed::Promote,
+    Deed::Promote,
+    Deed::Promote,
+    Deed::Abort,
+    Deed::Retry,
+    Deed::Retry,
+    Deed::Cordon,
+    Deed::Drain,
+    Deed::Drain,
+    Deed::Restore,
+    Deed::Restore,
+    Deed::Restore,
+];
+
+impl World {
+    /// The first releases: good ones, most of the time.
+    pub(crate) fn first_deploys(&mut self) {
+        let names: Vec<ServiceName> = self.store.desired.services.keys().cloned().collect();
+        for name in names {
+            let good = self.random.operator.percent(85);
+            self.deploy(&name, good);
+        }
+    }
+
+    /// One deed, and the time of the next.
+    pub(crate) fn operator_acts(&mut self) {
+        if self.healed {
+            return;
+        }
+        let next = self.now + self.random.operator.between(2000, 45_000);
+        self.queue.push(next, Happening::OperatorActs);
+        let names: Vec<ServiceName> = self.store.desired.services.keys().cloned().collect();
+        let name = self.random.operator.pick(&names).clone();
+        let nodes: Vec<NodeName> = self.nodes.keys().cloned().collect();
+        let node = self.random.operator.pick(&nodes).clone();
+        let deed = *self.random.operator.pick(&DEEDS);
+        self.trace.line(self.now, &format!("operator: {deed:?} {name} {node}"));
+        match deed {
+            Deed::Deploy => self.deploy(&name, false),
+            Deed::Undo => self.undo(&name),
+            Deed::Pause => self.control(&name, |control| control.paused = true),
+            Deed::Resume => self.control(&name, |control| control.paused = false),
+            Deed::Promote => self.control(&name, |control| control.approved_through += 2),
+            Deed::Abort => self.control(&name, |control| control.abort = true),
+            Deed::Retry => self.control(&name, |control| control.retry += 1),
+            Deed::Cordon => self.change_node(&node, |node| node.cordoned = true),
+            Deed::Drain => self.change_node(&node, |node| node.draining = true),
+            Deed::Restore => self.restore_nodes(),
+        }
+        self.wake_coordinator();
+    }
+
+    /// Every node may be used again.
+    pub(crate) fn restore_nodes(&mut self) {
+        for node in self.store.desired.nodes.values_mut() {
+            node.cordoned = false;
+            node.draining = false;
+        }
+    }
+
+    fn deploy(&mut self, name: &ServiceName, good: bool) {
+        let Some(release) = self.new_release(name, good) else { return };
+        let number = release.number;
+        self.write_desired(|desired| {
+            if let Some(service) = desired.services.get_mut(name) {
+                service.releases.insert(number, release);
+            }
+        });
+        self.request(name, number, RolloutKind::Deploy);
+    }
+
+    fn undo(&mut self, name: &ServiceName) {
+        let stable = self.store.progress.get(name).and_then(|record| record.value.stable);
+        let Some(service) = self.store.desired.services.get(name) else { return };
+        let asked = service.request.as_ref().map(|request| request.to);
+        let before = service.releases.keys().copied().filter(|number| Some(*number) != asked).next_back();
+        if let Some(to) = stable.filter(|stable| Some(*stable) != asked).or(before) {
+            self.request(name, to, RolloutKind::Undo);
+        }
+    }
+
+    fn request(&mut self, name: &ServiceName, to: ReleaseNumber, kind: RolloutKind) {
+        let requested_at = self.unix_now();
+        self.change_service(name, |service| {
+            let id = service.request.as_ref().map_or(RolloutId(1), |request| request.id.next());
+            service.request = Some(RolloutRequest { id, to, kind, requested_at, requested_by: "sim".to_owned() });
+            service.control = RolloutControl { rollout: id, ..RolloutControl::default() };
+        });
+    }
+
+    fn control(&mut self, name: &ServiceName, change: impl FnOnce(&mut RolloutControl)) {
+        self.change_service(name, |service| {
+            if let Some(request) = &service.request {
+                if service.control.rollout != request.id {
+                    service.control = RolloutControl { rollout: request.id, ..RolloutControl::default() };
+                }
+                change(&mut service.control);
+            }
+        });
+    }
+
+    fn change_service(&mut self, name: &ServiceName, change: impl FnOnce(&mut Service)) {
+        self.write_desired(|desired| {
+            if let Some(service) = desired.services.get_mut(name) {
+                change(service);
+            }
+        });
+    }
+
+    fn change_node(&mut self, name: &NodeName, change: impl FnOnce(&mut baton_model::desired::Node)) {
+        self.write_desired(|desired| {
+            if let Some(node) = desired.nodes.get_mut(name) {
+                change(node);
+            }
+        });
+    }
+
+    /// A write by the API: durable, then told. The store may refuse it; then the operator is told so.
+    fn write_desired(&mut self, change: impl FnOnce(&mut Desired)) {
+        let verdict = invariants::acked_is_durable(&self.ledger, &self.store);
+        self.settle(verdict);
+        let mut wanted = self.store.desired.clone();
+        change(&mut wanted);
+        let fails = self.faults_on && self.random.store.percent(5);
+        if !fails {
+            self.store.desired.clone_from(&wanted);
+        }
+        if !fails || self.options.mutation == Some(Mutation::ToldBeforeDurable) {
+            self.ledger_told(&wanted);
+        }
+    }
+}
