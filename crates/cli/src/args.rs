@@ -1,6 +1,7 @@
 //! The command line.
 
-use crate::commands::{completions, context, deploy, events, explain, logs, node, plan, rollout, service, top, validate, version};
+use crate::commands::{agent, completions, context, coordinator, deploy, dev, events, explain, logs, node, plan, rollout, service, top, validate, version};
+use crate::demo;
 use crate::exit::Exit;
 use crate::global::Global;
 use crate::sample;
@@ -32,8 +33,6 @@ Examples:
 #[command(
     name = "baton",
     version,
-    propagate_version = true,
-    disable_help_subcommand = false,
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}\n\nData goes to stdout, talk to stderr.")
 )]
@@ -61,6 +60,10 @@ pub(crate) struct GlobalOptions {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// See it all on this machine: deploy, roll, kill, roll back, under load, with a receipt.
+    Demo(demo::Args),
+    /// Run a local cluster of separate processes, until Ctrl-C.
+    Dev(dev::Args),
     /// Check a service file, offline.
     Validate(validate::Args),
     /// Say what a deploy would do, and do nothing.
@@ -83,6 +86,10 @@ pub(crate) enum Command {
     Explain(explain::Args),
     /// Choose which coordinator commands talk to.
     Context(context::Args),
+    /// Make a cluster, and run its coordinator.
+    Coordinator(coordinator::Args),
+    /// Make a node of this host, and run its agent.
+    Agent(agent::Args),
     /// Print shell completions.
     Completions(completions::Args),
     /// Print the version of this program.
@@ -93,12 +100,28 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// The runtime that suits the command: the agent must stay small, the sample is one of many.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn runtime(&self) -> std::io::Result<tokio::runtime::Runtime> {
+        match self {
+            Self::Agent(_) => baton_agent::runtime(),
+            Self::SampleWeb(_) => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+            _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+        }
+    }
+
     /// Runs the command.
     ///
     /// # Errors
     /// Whatever the command met; see [`crate::fault`].
     pub(crate) async fn run(self, global: &Global) -> Result<Exit> {
         match self {
+            Self::Demo(args) => demo::run(args, global).await,
+            Self::Dev(args) => dev::run(args, global).await,
+            Self::Coordinator(args) => coordinator::run(args, global).await,
+            Self::Agent(args) => agent::run(args, global).await,
             Self::Validate(args) => validate::run(args, global).await,
             Self::Plan(args) => plan::run(args, global).await,
             Self::Deploy(args) => deploy::run(args, global).await,

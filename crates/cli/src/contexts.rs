@@ -141,7 +141,16 @@ impl Contexts {
         let joiner = JoinAs { name: join.operator.to_owned(), ..JoinAs::default() };
         let identity = baton_proto::identity::join(join.coordinator, join.token, joiner).await?;
         identity.save(&folder)?;
-        write(&folder.join("coordinator"), join.coordinator)
+        self.put(name, join.coordinator)
+    }
+
+    /// Records where the coordinator of `name` is; its identity is in [`Self::folder`] already.
+    ///
+    /// # Errors
+    /// When the config folder cannot be written.
+    pub(crate) fn put(&self, name: &str, coordinator: &str) -> Result<()> {
+        check_name(name)?;
+        write(&self.folder(name).join("coordinator"), coordinator)
     }
 
     /// Forgets `name` and its certificate.

@@ -23,6 +23,11 @@ impl Fault {
         Self { exit: Exit::BadUsage, ..Self::new(what, advice) }
     }
 
+    /// The operator asked for the end before it was done.
+    pub(crate) fn interrupted() -> Self {
+        Self { exit: Exit::Interrupted, ..Self::new("interrupted", "run it again when you like; nothing is left behind") }
+    }
+
     /// What the coordinator answered, with advice by the kind of its answer.
     pub(crate) fn refused(status: &tonic::Status) -> Self {
         use tonic::Code;
@@ -93,13 +98,9 @@ fn explain(error: &anyhow::Error) -> Option<Fault> {
     Some(Fault::new(what, advice))
 }
 
-/// Whether nobody answers there now, so that trying again may help.
-pub(crate) fn is_unreachable(error: &anyhow::Error) -> bool {
-    match (error.downcast_ref::<IdentityError>(), error.downcast_ref::<tonic::Status>()) {
-        (Some(error), _) => error.retryable(),
-        (None, Some(status)) => status.code() == tonic::Code::Unavailable,
-        (None, None) => false,
-    }
+/// Whether the error is that nobody reads our output any more.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn one_line(text: &str) -> String {

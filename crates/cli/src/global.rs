@@ -41,6 +41,11 @@ impl Global {
         }
     }
 
+    /// For a part that speaks to nobody: no colours, no terminal, no context.
+    pub(crate) const fn quiet() -> Self {
+        Self { context: None, json: false, color: false, stderr_color: false, terminal: false }
+    }
+
     /// Columns and rows of the terminal now; it may have been resized.
     pub(crate) fn size(&self) -> (u16, u16) {
         if !self.terminal {

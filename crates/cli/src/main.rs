@@ -8,6 +8,8 @@ mod args;
 mod commands;
 mod confirm;
 mod contexts;
+mod demo;
+mod dev;
 mod diagnostics;
 mod exit;
 mod fault;
@@ -15,6 +17,7 @@ mod global;
 mod live;
 mod pack;
 mod release;
+mod roles;
 mod sample;
 mod show;
 mod table;
@@ -22,16 +25,20 @@ mod table;
 use args::Cli;
 use clap::Parser as _;
 use global::Global;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let raw: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let raw: Vec<OsString> = std::env::args_os().collect();
+    if raw.get(1).is_some_and(|mode| mode == "shim") {
+        baton_agent::shim::main(&raw[2..]);
+    }
     let cli = match Cli::try_parse_from(raw) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     let global = Global::new(&cli.options);
-    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let outcome = match cli.command.runtime() {
         Ok(runtime) => {
             let outcome = runtime.block_on(cli.command.run(&global));
             // A task blocked on a terminal read must not hold the process back.
@@ -42,6 +49,8 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(exit) => exit.into(),
+        // Whoever read our output has read enough: `baton events | head`.
+        Err(error) if fault::is_closed_pipe(&error) => exit::Exit::Done.into(),
         Err(error) => fault::report(&error, global.stderr_color).into(),
     }
 }

@@ -32,6 +32,13 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// A count with its thousands set apart: `12,345`.
+pub(crate) fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
+
 /// A part of a whole: `1.2 GiB of 3.8 GiB`.
 pub(crate) fn of(part: u64, whole: u64) -> String {
     format!("{} of {}", bytes(part), bytes(whole))
@@ -76,6 +83,13 @@ mod tests {
         ];
         for (ms, text) in cases {
             assert_eq!(length(Duration::from_millis(ms)), text);
+        }
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345_678, "12,345,678")] {
+            assert_eq!(thousands(count), text);
         }
     }
 

@@ -1,8 +1,11 @@
 //! One file per command: its `Args`, and `run(args, &Global)`, which gives the exit code.
 
+pub(crate) mod agent;
 pub(crate) mod completions;
 pub(crate) mod context;
+pub(crate) mod coordinator;
 pub(crate) mod deploy;
+pub(crate) mod dev;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod logs;

@@ -10,19 +10,21 @@ use super::address::{AddressBlock, NODES_MAX};
 use super::family::Family;
 use super::found::{self, ClusterFile};
 use super::role::{Role, RoleNotice, RoleSpec, last_words};
-use crate::contexts::{Context, Contexts, JoinContext};
+use crate::contexts::{Context, Contexts};
 use crate::fault::Fault;
 use anyhow::Result;
 use baton_proto::v1;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// The context that is made for the cluster.
+/// The context that is made for the cluster, and the cluster's name.
 pub(crate) const CONTEXT: &str = "dev";
+/// The name of the coordinator among the roles.
+const COORDINATOR: &str = "coordinator";
 /// From the start of the first process to every node being connected.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// Pause between two questions whether it is.
@@ -76,13 +78,18 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Makes the cluster, or starts again the one kept in `options.dir`, and waits until every node is connected.
+    /// Makes the cluster, or starts again the one kept in `options.dir`, and waits until every node is connected
+    /// or `interrupt` ends.
     ///
     /// # Errors
-    /// When something could not be made or started; whatever was started is stopped again.
-    pub(crate) async fn start(options: &ClusterOptions) -> Result<Self> {
+    /// When something could not be made or started, or it was interrupted; whatever was started is stopped again.
+    pub(crate) async fn start(options: &ClusterOptions, interrupt: impl Future<Output = ()>) -> Result<Self> {
         let mut cluster = Self::lay_out(options)?;
-        match cluster.bring_up().await {
+        let up = tokio::select! {
+            up = cluster.bring_up() => up,
+            () = interrupt => Err(Fault::interrupted().into()),
+        };
+        match up {
             Ok(()) => Ok(cluster),
             Err(error) => {
                 cluster.stop().await?;
@@ -115,8 +122,7 @@ impl Cluster {
                 zone: char::from(b'a' + index % 3).to_string(),
             })
             .collect();
-        let file = ClusterFile { block: block.number() };
-        file.save(&dir)?;
+        ClusterFile { block: block.number() }.save(&dir)?;
         let (sender, notices) = mpsc::channel(NOTICES_MAX);
         Ok(Self {
             coordinator: block.coordinator(),
@@ -133,10 +139,11 @@ impl Cluster {
     }
 
     async fn bring_up(&mut self) -> Result<()> {
-        let token = found::found_coordinator(&self.dir.join("coordinator"), self.coordinator)?;
-        self.start_role("coordinator", &[&"coordinator", &"run", &"--dir", &self.dir.join("coordinator")])?;
+        let state = self.dir.join("coordinator");
+        found::found_coordinator(&state, &self.config_dir(), self.coordinator).await?;
+        self.start_role(COORDINATOR, &[&"coordinator", &"run", &"--dir", &state])?;
         let deadline = Instant::now() + READY_LIMIT;
-        let context = self.context(token, deadline).await?;
+        let context = self.answering(deadline).await?;
         let mut client = context.connect().await?;
         for node in self.nodes.clone() {
             found::join_node(&mut client, &self.node_dir(&node), &node, self.coordinator).await?;
@@ -157,30 +164,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// The cluster's own context: joins with `token` where it is new.
-    async fn context(&self, token: Option<baton_proto::identity::Token>, deadline: Instant) -> Result<Context> {
-        let contexts = Contexts::at(self.config_dir());
-        if let Some(token) = token {
-            loop {
-                let coordinator = self.coordinator.to_string();
-                let join = JoinContext { coordinator: &coordinator, token: &token, operator: CONTEXT, replace: true };
-                match contexts.join(CONTEXT, &join).await {
-                    Ok(()) => break,
-                    Err(error) if Instant::now() < deadline && crate::fault::is_unreachable(&error) => {}
-                    Err(error) => return Err(self.with_last_words(error, "coordinator")),
-                }
-                tokio::time::sleep(READY_POLL).await;
-            }
-            contexts.choose(CONTEXT)?;
-        }
-        let context = contexts.get(Some(CONTEXT))?;
+    /// The cluster's own context, once the coordinator answers.
+    async fn answering(&self, deadline: Instant) -> Result<Context> {
+        let context = Contexts::at(self.config_dir()).get(Some(CONTEXT))?;
         loop {
             match context.connect().await {
                 Ok(_) => return Ok(context),
-                Err(_) if Instant::now() < deadline => {}
-                Err(error) => return Err(self.with_last_words(error, "coordinator")),
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(READY_POLL).await,
+                Err(error) => return Err(self.with_last_words(error, COORDINATOR)),
             }
-            tokio::time::sleep(READY_POLL).await;
         }
     }
 
@@ -219,6 +211,14 @@ impl Cluster {
         })
     }
 
+    /// Its own context: whoever started it is its operator.
+    ///
+    /// # Errors
+    /// When its folder was changed by somebody else.
+    pub(crate) fn operator(&self) -> Result<Context> {
+        Contexts::at(self.config_dir()).get(Some(CONTEXT))
+    }
+
     /// Where `baton` finds this cluster: the value for `BATON_CONFIG_DIR`.
     pub(crate) fn config_dir(&self) -> PathBuf {
         self.dir.join("config")
@@ -239,12 +239,12 @@ impl Cluster {
         &self.roles[index + 1]
     }
 
-    /// Keeps the folder though it was to be thrown away, and says where it is.
-    pub(crate) fn keep(&mut self) -> &Path {
-        if let Some(temporary) = &mut self.thrown_away {
-            temporary.disable_cleanup(true);
-        }
-        &self.dir
+    /// Sends SIGKILL to a process of this cluster and waits until it is dead.
+    ///
+    /// # Errors
+    /// When the process is not ours, or does not die.
+    pub(crate) async fn kill_and_wait(&self, pid: u32) -> Result<()> {
+        Ok(self.family.kill_and_wait(pid).await?)
     }
 
     /// Ends every role, every shim and every workload of this cluster, and proves that none is left.

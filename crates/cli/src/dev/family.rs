@@ -8,6 +8,8 @@
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Pause between two looks at who is left.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -81,6 +83,24 @@ impl Family {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Sends SIGKILL to a descendant and waits until it is dead.
+    ///
+    /// # Errors
+    /// When it does not descend from us, or does not die in time.
+    pub(crate) async fn kill_and_wait(&self, pid: u32) -> std::io::Result<()> {
+        let foreign = || std::io::Error::other(format!("process {pid} is none of this cluster's"));
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(foreign)?;
+        let process = pidfd_open(number, PidfdFlags::empty())?;
+        if !self.descendants(&table()).contains(&pid) {
+            return Err(foreign());
+        }
+        // pidfd_open(2): readable once the process has ended, reaped or not.
+        let process = AsyncFd::register_with_interest(process, Interest::READABLE)?;
+        pidfd_send_signal(process.get_ref(), Signal::KILL)?;
+        let dead = tokio::time::timeout(KILL_LIMIT, process.readable()).await;
+        dead.map_err(|_| std::io::Error::other(format!("process {pid} does not die")))?.map(drop)
     }
 
     /// Signals the process `pid` if it descends from us at this moment.

@@ -1,14 +1,20 @@
 //! Founding a local cluster: its folder, its authority, its nodes' certificates.
 
-use super::cluster::ClusterNode;
+use super::cluster::{CONTEXT, ClusterNode};
+use super::sweep;
+use crate::contexts::Contexts;
 use crate::fault::Fault;
 use anyhow::Result;
-use baton_proto::identity::Token;
+use baton_coordinator::InitOptions;
+use baton_proto::identity::Role;
 use baton_proto::v1;
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tonic::transport::Channel;
+
+/// A node's token is used at once.
+const TOKEN_TTL_S: u64 = 60;
 
 /// What a kept cluster must find again when it is started anew.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
@@ -45,11 +51,15 @@ pub(super) fn kept(dir: &Path) -> Result<PathBuf> {
     Ok(make().map_err(|error| unusable(dir, &error))?)
 }
 
-/// The folder of a cluster that is thrown away.
+/// The folder of a cluster that is thrown away; what earlier ones left is cleared away first.
 pub(super) fn temporary() -> Result<tempfile::TempDir> {
     let parent = std::env::temp_dir();
+    for left in sweep::sweep(&parent) {
+        eprintln!("cleared away what a killed cluster had left in {}", left.display());
+    }
     let make = || {
-        let dir = tempfile::Builder::new().prefix("baton-dev-").tempdir()?;
+        let dir = tempfile::Builder::new().prefix(sweep::PREFIX).tempdir_in(parent.canonicalize()?)?;
+        sweep::own(dir.path())?;
         std::fs::create_dir(dir.path().join("logs"))?;
         Ok(dir)
     };
@@ -60,3 +70,52 @@ fn unusable(path: &Path, error: &std::io::Error) -> Fault {
     Fault::new(format!("{}: {error}", path.display()), "make room there, or set TMPDIR or --dir to a folder that can be written")
 }
 
+/// Makes the coordinator's state and the operator's context, where they are not there yet.
+pub(super) async fn found_coordinator(dir: &Path, config: &Path, listen: SocketAddr) -> Result<()> {
+    let contexts = Contexts::at(config);
+    if contexts.get(Some(CONTEXT)).is_ok() {
+        return Ok(());
+    }
+    // What was begun and not finished is of no use to anyone.
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(dir, &error).into()),
+        Ok(()) | Err(_) => {}
+    }
+    let options = InitOptions {
+        dir: dir.to_owned(),
+        cluster: CONTEXT.to_owned(),
+        listen,
+        operator: CONTEXT.to_owned(),
+        operator_dir: Some(contexts.folder(CONTEXT)),
+    };
+    baton_coordinator::init(options).await?;
+    contexts.put(CONTEXT, &listen.to_string())?;
+    contexts.choose(CONTEXT)
+}
+
+/// Joins a node with a token of its own, where its folder holds no node yet.
+pub(super) async fn join_node(
+    client: &mut OperatorServiceClient<Channel>,
+    dir: &Path,
+    node: &ClusterNode,
+    coordinator: SocketAddr,
+) -> Result<()> {
+    if dir.join("agent.json").exists() {
+        return Ok(());
+    }
+    let request =
+        v1::CreateTokenRequest { role: Role::Node.word().to_owned(), name: Some(node.name.clone()), ttl_s: TOKEN_TTL_S };
+    let token = client.create_token(request).await?.into_inner().token;
+    baton_agent::join(baton_agent::JoinOptions {
+        dir: dir.to_owned(),
+        coordinator: coordinator.to_string(),
+        other_coordinators: Vec::new(),
+        token,
+        name: node.name.parse()?,
+        address: node.address,
+        labels: [("zone".to_owned(), node.zone.clone())].into(),
+        force: true,
+    })
+    .await?;
+    Ok(())
+}

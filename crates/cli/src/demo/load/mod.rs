@@ -48,6 +48,21 @@ pub(crate) struct Load {
     pub(crate) started: Instant,
 }
 
+/// The counts of a load, for a view.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    shared: Arc<Shared>,
+}
+
+impl Meter {
+    /// Sent and failed in all, and in flight now.
+    pub(crate) fn totals(&self) -> (u64, u64, usize) {
+        let tally = self.shared.tally();
+        let sum = |of: fn(&PhaseTally) -> u64| tally.phases().iter().map(of).sum();
+        (sum(|phase| phase.sent), sum(|phase| phase.failed), tally.in_flight())
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     targets: Vec<SocketAddr>,
@@ -78,16 +93,9 @@ impl Load {
         self.shared.tally().next_phase();
     }
 
-    /// The counts of every phase so far.
-    pub(crate) fn phases(&self) -> Vec<PhaseTally> {
-        self.shared.tally().phases().to_vec()
-    }
-
-    /// Sent and failed in all, and in flight now: for the live view.
-    pub(crate) fn totals(&self) -> (u64, u64, usize) {
-        let tally = self.shared.tally();
-        let sum = |of: fn(&PhaseTally) -> u64| tally.phases().iter().map(of).sum();
-        (sum(|phase| phase.sent), sum(|phase| phase.failed), tally.in_flight())
+    /// Its counts for a view, as long as the view lives.
+    pub(crate) fn meter(&self) -> Meter {
+        Meter { shared: self.shared.clone() }
     }
 
     /// Begins to remember which requests are in flight to the target with this index.
@@ -234,7 +242,7 @@ mod tests {
         let load = Load::start(LoadOptions { targets: vec![target], rate: 500 });
         let deadline = Instant::now() + ROOM;
         while !until(&load) {
-            assert!(Instant::now() < deadline, "the load did not come so far: {:?}", load.totals());
+            assert!(Instant::now() < deadline, "the load did not come so far: {:?}", load.meter().totals());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         load.finish().await.remove(0)
@@ -243,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn good_answers_are_counted_by_release() {
         let target = serve(|_| GOOD).await;
-        let tally = run(target, |load| load.totals().0 >= 50).await;
+        let tally = run(target, |load| load.meter().totals().0 >= 50).await;
         assert_eq!((tally.ok, tally.failed), (tally.sent, 0));
         assert_eq!(tally.releases.get("1.0"), Some(&tally.sent));
         assert!(tally.latency.latency().max > 0.0);
@@ -260,7 +268,7 @@ mod tests {
         })
         .await;
         // The request whose answer stays short times out by itself: its connection stays open.
-        let tally = run(target, |load| load.totals().1 >= 4).await;
+        let tally = run(target, |load| load.meter().totals().1 >= 4).await;
         let kinds: Vec<_> = tally.kinds.into_iter().collect();
         let expected = [(Failure::Cut, 1), (Failure::TimedOut, 1), (Failure::Status, 1), (Failure::Body, 1)];
         assert_eq!(kinds, expected);
@@ -272,7 +280,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap();
         drop(listener);
-        let tally = run(target, |load| load.totals().1 >= 5).await;
+        let tally = run(target, |load| load.meter().totals().1 >= 5).await;
         assert_eq!(tally.kinds.get(&Failure::Refused), Some(&tally.sent));
     }
 }

@@ -1,0 +1,116 @@
+//! `baton agent`: making a node of this host, and the agent's own process.
+
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::global::Global;
+use crate::roles;
+use anyhow::Result;
+use baton_agent::{AgentConfig, JoinOptions};
+use baton_model::id::NodeName;
+use baton_model::time::Millis;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Make a node of this host, and run its agent.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  baton agent join --coordinator 10.0.0.5:7443 --token TOKEN --name node-1 --address 10.0.0.11 --label zone=a --dir /var/lib/baton/agent
+  baton agent run --dir /var/lib/baton/agent")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Make a node of this host with a one-time token from `baton node token`.
+    #[command(after_help = "Examples:\n  baton agent join --coordinator 10.0.0.5:7443 --token TOKEN --name node-1 --address 10.0.0.11 --label zone=a --dir /var/lib/baton/agent")]
+    Join(JoinArgs),
+    /// Run the agent until it is told to stop; workloads go on without it.
+    #[command(after_help = "Examples:\n  baton agent run --dir /var/lib/baton/agent")]
+    Run {
+        /// The agent's folder, as `join` made it.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Use these coordinators instead of the one that was joined.
+        #[arg(long = "coordinator", value_name = "HOST:PORT")]
+        coordinators: Vec<String>,
+        /// How often load and memory are sampled.
+        #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "2s")]
+        metrics_every: Millis,
+        #[command(flatten)]
+        process: roles::ProcessOptions,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct JoinArgs {
+    /// Where the coordinator listens; more than once for several, the first of which is asked now.
+    #[arg(long = "coordinator", required = true, value_name = "HOST:PORT")]
+    coordinators: Vec<String>,
+    /// From `baton node token`.
+    #[arg(long, env = "BATON_TOKEN", hide_env_values = true)]
+    token: String,
+    /// The node's name in the cluster.
+    #[arg(long)]
+    name: NodeName,
+    /// The address that services on this node are reached at.
+    #[arg(long, value_name = "IP")]
+    address: IpAddr,
+    /// Labels, among them `region` and `zone`.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    /// The agent's folder; made if it is not there.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Replace the node that the folder holds.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// When the coordinator refuses the token, the folder is in use or holds no node.
+pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
+    match args.action {
+        Action::Join(args) => join(args, global).await,
+        Action::Run { dir, coordinators, metrics_every, process } => {
+            process.prepare()?;
+            let config = AgentConfig { coordinators, metrics_every: metrics_every.duration(), ..AgentConfig::new(dir) };
+            baton_agent::run(config, roles::stop_asked()?).await?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+async fn join(args: JoinArgs, global: &Global) -> Result<Exit> {
+    let mut coordinators = args.coordinators.into_iter();
+    let coordinator = coordinators.next().expect("clap asks for one");
+    let options = JoinOptions {
+        dir: args.dir.clone(),
+        coordinator: coordinator.clone(),
+        other_coordinators: coordinators.collect(),
+        token: args.token.clone(),
+        name: args.name.clone(),
+        address: args.address,
+        labels: labels(&args.labels)?,
+        force: args.force,
+    };
+    baton_agent::join(options).await?;
+    if global.json {
+        global.print_json(&serde_json::json!({ "node": args.name, "coordinator": coordinator, "dir": args.dir }))?;
+    }
+    eprintln!("{} has joined; now `baton agent run --dir {}`", args.name, args.dir.display());
+    Ok(Exit::Done)
+}
+
+fn labels(texts: &[String]) -> Result<BTreeMap<String, String>> {
+    let parse = |text: &String| {
+        let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+        let (key, value) = pair.ok_or_else(|| Fault::usage(format!("`{text}` is not a label"), "write KEY=VALUE, as in zone=a"))?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(parse).collect()
+}
