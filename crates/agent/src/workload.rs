@@ -103,6 +103,13 @@ impl Surroundings {
         let mut rest = text;
         while let Some(start) = rest.find("${") {
             let (before, tail) = rest.split_at(start);
+            if let Some(before) = before.strip_suffix('$') {
+                // `$${` is a literal `${`, as the service file has it (`baton_model::file::expand`).
+                out.push_str(before);
+                out.push_str("${");
+                rest = &tail[2..];
+                continue;
+            }
             out.push_str(before);
             match tail.find('}').and_then(|end| Some((self.value(&tail[2..end])?, end))) {
                 Some((value, end)) => {
@@ -207,6 +214,7 @@ pub(crate) mod tests {
             ("v${VERSION}", "v1.0"),
             ("${OTHER} ${", "${OTHER} ${"),
             ("${${VERSION}}", "${1.0}"),
+            ("echo $${HOME} $${VERSION} $", "echo ${HOME} ${VERSION} $"),
             ("$VERSION", "$VERSION"),
         ] {
             assert_eq!(around.expand(text), expect, "{text}");

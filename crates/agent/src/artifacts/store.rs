@@ -287,3 +287,7 @@ fn named(paths: &[PathBuf]) -> String {
     }
     text.join(", ")
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
