@@ -2,10 +2,10 @@
 
 mod sockets;
 
-use super::{Authority, AuthorityError, Issued, JoinAsk, Lifetimes, keep_server_certificate};
+use super::{Authority, AuthorityError, Issued, JoinAsk, Lifetimes, keep_server_certificate, member, token};
 use crate::store::{MemoryStore, Store};
 use baton_model::id::NodeName;
-use baton_proto::identity::{Identity, Peer, Role, Token, request_certificate, server_tls};
+use baton_proto::identity::{Identity, Peer, Role, Subject, Token, request_certificate, server_tls};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -66,7 +66,27 @@ async fn a_token_gives_one_certificate_of_the_name_asked_for() {
     assert!(matches!(world.authority.admit(&peer("n2")).await, Err(AuthorityError::NotAMember { .. })));
 }
 
+/// Both have looked at the token before either uses it.
 #[tokio::test]
+async fn the_slower_of_two_is_told_who_was_faster() {
+    let world = world();
+    let token = world.token(Role::Node, None).await;
+    let (n1, n2) = (Subject::new(Role::Node, "n1").unwrap(), Subject::new(Role::Node, "n2").unwrap());
+    let first = token::check(&*world.store, &token, "n1", noon()).await.unwrap();
+    let second = token::check(&*world.store, &token, "n2", noon()).await.unwrap();
+    first.use_up(&*world.store, &n1, noon()).await.unwrap();
+    let error = second.use_up(&*world.store, &n2, noon()).await.unwrap_err();
+    assert!(matches!(&error, AuthorityError::TokenUsed { by, .. } if by == "node n1"), "{error}");
+
+    // The same with two tokens and one name.
+    let first = member::seat(&*world.store, &n1, false, noon()).await.unwrap();
+    let second = member::seat(&*world.store, &n1, false, noon()).await.unwrap();
+    first.take(&*world.store, "t1", noon()).await.unwrap();
+    let error = second.take(&*world.store, "t2", noon()).await.unwrap_err();
+    assert!(matches!(error, AuthorityError::NameTaken { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_at_once_use_a_token_once() {
     let world = Arc::new(world());
     let token = world.token(Role::Node, None).await;
