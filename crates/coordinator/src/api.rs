@@ -35,7 +35,10 @@ pub(crate) type Answers<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, S
 
 /// The operator who calls, where it is one and still a member. `caller` is taken from the request beforehand, because
 /// a request that streams must not be held while the store is asked.
-pub(crate) async fn operator_of(coordinator: &Coordinator, caller: Result<Peer, Status>) -> Result<String, Status> {
+pub(crate) async fn operator_of(
+    coordinator: &Coordinator,
+    caller: Result<Peer, Status>,
+) -> Result<String, Status> {
     let caller = caller?;
     coordinator.authority.admit(&caller).await.map_err(Refusal::from)?;
     match caller {
@@ -48,7 +51,10 @@ pub(crate) async fn operator_of(coordinator: &Coordinator, caller: Result<Peer, 
 }
 
 /// The node that calls, where it is one and still a member.
-pub(crate) async fn node_of(coordinator: &Coordinator, caller: Result<Peer, Status>) -> Result<NodeName, Status> {
+pub(crate) async fn node_of(
+    coordinator: &Coordinator,
+    caller: Result<Peer, Status>,
+) -> Result<NodeName, Status> {
     let caller = caller?;
     coordinator.authority.admit(&caller).await.map_err(Refusal::from)?;
     match caller {
@@ -62,5 +68,7 @@ pub(crate) async fn node_of(coordinator: &Coordinator, caller: Result<Peer, Stat
 
 /// What to say when every attempt of a compare-and-set was lost.
 pub(crate) fn contended(what: &str) -> Refusal {
-    Refusal::Contended(format!("{what} was changed by others {ATTEMPTS_MAX} times in a row; nothing was done, try again"))
+    Refusal::Contended(format!(
+        "{what} was changed by others {ATTEMPTS_MAX} times in a row; nothing was done, try again"
+    ))
 }

@@ -113,8 +113,10 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
     let lock = lock(&config.dir)?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(store_path(&config.dir))?);
     let records = Records::new(Arc::clone(&store));
-    let cluster: Versioned<ClusterRecord> =
-        records.get(records::CLUSTER).await?.ok_or_else(|| CoordinatorError::NoCluster { dir: config.dir.clone() })?;
+    let cluster: Versioned<ClusterRecord> = records
+        .get(records::CLUSTER)
+        .await?
+        .ok_or_else(|| CoordinatorError::NoCluster { dir: config.dir.clone() })?;
     let authority = Arc::new(Authority::open(&config.dir, store, Lifetimes::default())?);
     let server_identity = authority.server_identity(SystemTime::now())?;
     let tls = server_tls(&server_identity)?;
@@ -125,7 +127,8 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
     let mark = records.get::<UnixMs>(records::CLOCK).await?.map_or(UnixMs(0), |read| read.value);
     let clock = Clock::start(mark.max(journal_time).max(cache.latest_time()));
     let sessions = Sessions::new(clock, Timing { heartbeat: config.heartbeat, silence: config.silence });
-    let (reconcile, view) = Reconcile::new(cache, records.clone(), Arc::clone(&sessions), Arc::clone(&journal), clock);
+    let (reconcile, view) =
+        Reconcile::new(cache, records.clone(), Arc::clone(&sessions), Arc::clone(&journal), clock);
     let wanted = config.listen.unwrap_or(cluster.value.listen);
     let listen_failed = |source| CoordinatorError::Listen { address: wanted, source };
     let listener = TcpListener::bind(wanted).await.map_err(listen_failed)?;
@@ -152,7 +155,12 @@ fn lock(dir: &Path) -> Result<File, CoordinatorError> {
     }
     let path = dir.join("lock");
     let failed = |action, source| CoordinatorError::File { action, path: path.clone(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|source| failed("open", source))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| failed("open", source))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(CoordinatorError::Locked { dir: dir.to_owned() }),
@@ -178,9 +186,17 @@ impl Bound {
         let journal_stop = CancellationToken::new();
         let writing = tokio::spawn(writer.run(journal_stop.clone()));
         let tasks = background::start(&coordinator, &served);
-        let rotation = tokio::spawn(keep_server_certificate(Arc::clone(&coordinator.authority), tls.clone(), server_identity, |error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot renew the server's certificate; it is tried again");
-        }));
+        let rotation = tokio::spawn(keep_server_certificate(
+            Arc::clone(&coordinator.authority),
+            tls.clone(),
+            server_identity,
+            |error| {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot renew the server's certificate; it is tried again"
+                );
+            },
+        ));
         let router = router(&coordinator).await?;
         tracing::info!(%address, cluster = coordinator.cluster, "serving");
         notify(&[sd_notify::NotifyState::Ready]);
@@ -193,11 +209,14 @@ impl Bound {
         for task in tasks {
             settle(task.await, "background");
         }
-        settle(tokio::task::spawn_blocking(move || decider.join()).await.map(|joined| {
-            if joined.is_err() {
-                tracing::error!("the deciding thread panicked");
-            }
-        }), "reconcile");
+        settle(
+            tokio::task::spawn_blocking(move || decider.join()).await.map(|joined| {
+                if joined.is_err() {
+                    tracing::error!("the deciding thread panicked");
+                }
+            }),
+            "reconcile",
+        );
         background::mark(&coordinator).await;
         journal_stop.cancel();
         settle(writing.await, "journal");
@@ -247,13 +266,22 @@ async fn router(coordinator: &Arc<Coordinator>) -> Result<Router, CoordinatorErr
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .add_service(health_service)
         .add_service(reflection)
-        .add_service(operator.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(agent.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            operator
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            agent.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(enrollment.max_decoding_message_size(MESSAGE_BYTES_MAX)))
 }
 
 /// Decisions over a large fleet take longer than sessions may wait, so they have a thread.
-fn decide_on_a_thread(reconcile: Reconcile, stop: CancellationToken) -> Result<std::thread::JoinHandle<()>, CoordinatorError> {
+fn decide_on_a_thread(
+    reconcile: Reconcile,
+    stop: CancellationToken,
+) -> Result<std::thread::JoinHandle<()>, CoordinatorError> {
     let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new()
         .name("reconcile".to_owned())

@@ -26,6 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes sent to a node in one message.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
+/// Blobs opened for nodes at a time: a thousand nodes that ask for one not yet verified must not hash it a thousand
+/// times beside one another.
+const OPENING_MAX: usize = 2;
 /// Read at a time when a file is hashed.
 const HASH_BUFFER_BYTES: usize = 1024 * 1024;
 
@@ -36,17 +39,25 @@ pub(crate) enum ArtifactError {
     Missing(Digest),
     #[error("artifact {digest} has {size} bytes, and {limit} is the limit of this coordinator")]
     TooLarge { digest: Digest, size: u64, limit: u64 },
-    #[error("no room for artifact {digest}: {needed} bytes are needed and {free} are free on the coordinator's disk; make room there and try again")]
+    #[error(
+        "no room for artifact {digest}: {needed} bytes are needed and {free} are free on the coordinator's disk; make room there and try again"
+    )]
     NoRoom { digest: Digest, needed: u64, free: u64 },
     #[error("an upload of artifact {0} is under way; wait until it has ended, then try again")]
     Busy(Digest),
-    #[error("the upload of artifact {digest} can go on at byte {have} or before, not at {offset}; ask how much is here and try again")]
+    #[error(
+        "the upload of artifact {digest} can go on at byte {have} or before, not at {offset}; ask how much is here and try again"
+    )]
     WrongOffset { digest: Digest, have: u64, offset: u64 },
     #[error("artifact {digest} was announced with {announced} bytes and {received} came; nothing was kept")]
     WrongSize { digest: Digest, announced: u64, received: u64 },
-    #[error("what was uploaded as artifact {announced} has the digest {actual}; nothing was kept, upload it again")]
+    #[error(
+        "what was uploaded as artifact {announced} has the digest {actual}; nothing was kept, upload it again"
+    )]
     WrongDigest { announced: Digest, actual: Digest },
-    #[error("artifact {0} has changed on the coordinator's disk and was taken away; deploy it again to upload it anew, and look after the disk")]
+    #[error(
+        "artifact {0} has changed on the coordinator's disk and was taken away; deploy it again to upload it anew, and look after the disk"
+    )]
     Corrupt(Digest),
     #[error("cannot use the artifact file {path}")]
     Io { path: PathBuf, source: io::Error },
@@ -74,6 +85,8 @@ pub(crate) struct Artifacts {
     verified: Mutex<BTreeMap<Digest, FileMark>>,
     /// Deploys hold it to read, the collector to write: what a deploy found here is not taken away under it.
     pub(crate) in_use: tokio::sync::RwLock<()>,
+    /// Held while a blob is opened for a node.
+    pub(crate) opening: tokio::sync::Semaphore,
 }
 
 impl Artifacts {
@@ -87,6 +100,7 @@ impl Artifacts {
             uploading: Mutex::default(),
             verified: Mutex::default(),
             in_use: tokio::sync::RwLock::default(),
+            opening: tokio::sync::Semaphore::new(OPENING_MAX),
         }))
     }
 
@@ -104,7 +118,9 @@ impl Artifacts {
         let path = self.blob(digest);
         let mut file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ArtifactError::Missing(digest)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ArtifactError::Missing(digest));
+            }
             Err(source) => return Err(ArtifactError::Io { path, source }),
         };
         let failed = |source| ArtifactError::Io { path: path.clone(), source };
@@ -151,7 +167,10 @@ impl ArtifactReader {
     pub(crate) fn next_chunk(&mut self) -> Result<bytes::Bytes, ArtifactError> {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         let limit = CHUNK_BYTES as u64;
-        (&mut self.file).take(limit).read_to_end(&mut chunk).map_err(|source| ArtifactError::Io { path: self.path.clone(), source })?;
+        (&mut self.file)
+            .take(limit)
+            .read_to_end(&mut chunk)
+            .map_err(|source| ArtifactError::Io { path: self.path.clone(), source })?;
         Ok(chunk.into())
     }
 }

@@ -23,8 +23,18 @@ pub(crate) fn start(coordinator: &Arc<Coordinator>, stop: &CancellationToken) ->
     let look = Duration::from_millis(coordinator.sessions.timing.silence.0 / LOOKS_PER_SILENCE).max(LOOK_MIN);
     vec![
         every(look, coordinator, stop, |coordinator| async move { tell_silent(&coordinator) }),
-        every(MARK_EVERY.duration(), coordinator, stop, |coordinator| async move { mark(&coordinator).await }),
-        every(COLLECT_EVERY, coordinator, stop, |coordinator| async move { collect_artifacts(coordinator).await }),
+        every(
+            MARK_EVERY.duration(),
+            coordinator,
+            stop,
+            |coordinator| async move { mark(&coordinator).await },
+        ),
+        every(
+            COLLECT_EVERY,
+            coordinator,
+            stop,
+            |coordinator| async move { collect_artifacts(coordinator).await },
+        ),
     ]
 }
 
@@ -72,7 +82,10 @@ async fn collect_artifacts(coordinator: Arc<Coordinator>) {
     let services = match coordinator.records.list::<Service>(SERVICES).await {
         Ok(services) => services,
         Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot tell which artifacts are in use; none is collected");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot tell which artifacts are in use; none is collected"
+            );
             return;
         }
     };
@@ -82,7 +95,9 @@ async fn collect_artifacts(coordinator: Arc<Coordinator>) {
     match tokio::task::spawn_blocking(move || collect(&artifacts, &referenced, SystemTime::now())).await {
         Ok(Ok(0)) => {}
         Ok(Ok(removed)) => tracing::info!(removed, "artifacts that no release refers to were removed"),
-        Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot collect artifacts"),
+        Ok(Err(error)) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot collect artifacts")
+        }
         Err(error) => tracing::error!(%error, "collecting artifacts failed"),
     }
 }

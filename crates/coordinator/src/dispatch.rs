@@ -7,7 +7,9 @@ use baton_model::plan::{InstancePlan, NodePlan};
 
 /// A stored plan names a release that is not kept. Nothing is sent then: a plan without the instance would stop it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the plan of node `{node}` gives instance `{instance}` release {release}, which is not kept; deploy that service again")]
+#[error(
+    "the plan of node `{node}` gives instance `{instance}` release {release}, which is not kept; deploy that service again"
+)]
 pub(crate) struct MissingRelease {
     pub(crate) node: NodeName,
     pub(crate) instance: InstanceId,
@@ -15,14 +17,23 @@ pub(crate) struct MissingRelease {
 }
 
 /// The complete plan of a node.
-pub(crate) fn fill(node: &NodeName, record: &PlanRecord, desired: &Desired) -> Result<NodePlan, MissingRelease> {
-    let mut plan = NodePlan { node: node.clone(), generation: record.generation, instances: Default::default() };
+pub(crate) fn fill(
+    node: &NodeName,
+    record: &PlanRecord,
+    desired: &Desired,
+) -> Result<NodePlan, MissingRelease> {
+    let mut plan =
+        NodePlan { node: node.clone(), generation: record.generation, instances: Default::default() };
     for (id, assignment) in &record.assignments {
         let release = desired
             .services
             .get(&id.service)
             .and_then(|service| service.releases.get(&assignment.release))
-            .ok_or_else(|| MissingRelease { node: node.clone(), instance: id.clone(), release: assignment.release })?;
+            .ok_or_else(|| MissingRelease {
+                node: node.clone(),
+                instance: id.clone(),
+                release: assignment.release,
+            })?;
         let instance = InstancePlan {
             release: release.number,
             version: release.version.clone(),

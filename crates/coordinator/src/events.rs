@@ -87,7 +87,12 @@ impl Journal {
     }
 
     /// Records what an agent told, once. The receiver resolves when it is durable.
-    pub(crate) fn record_from_agent(&self, node: NodeName, sequence: u64, event: Event) -> Result<oneshot::Receiver<()>, JournalFull> {
+    pub(crate) fn record_from_agent(
+        &self,
+        node: NodeName,
+        sequence: u64,
+        event: Event,
+    ) -> Result<oneshot::Receiver<()>, JournalFull> {
         let (durable, done) = oneshot::channel();
         self.queue.try_send(Entry::Agent { node, sequence, event, durable }).map_err(|_| JournalFull)?;
         Ok(done)

@@ -21,7 +21,9 @@ const LINE_OVERHEAD_BYTES: usize = 64;
 
 /// Too many requests for logs run already.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("{REQUESTS_MAX} requests for logs run already; end some of them (`baton logs -f` elsewhere), then try again")]
+#[error(
+    "{REQUESTS_MAX} requests for logs run already; end some of them (`baton logs -f` elsewhere), then try again"
+)]
 pub(crate) struct TooManyRequests;
 
 /// The requests that run.
@@ -78,12 +80,16 @@ impl LogBroker {
             if running.len() >= REQUESTS_MAX {
                 return Err(TooManyRequests);
             }
-            running.insert(request, Running { nodes: nodes.clone(), sender, waiting: Arc::clone(&waiting), skipped: 0 });
+            running.insert(
+                request,
+                Running { nodes: nodes.clone(), sender, waiting: Arc::clone(&waiting), skipped: 0 },
+            );
         }
         let reader = LogReader { broker: Arc::clone(self), request, receiver, waiting };
         let mut missing = Vec::new();
         for node in nodes {
-            let message = v1::coordinator_message::Message::LogRequest(v1::LogRequest { request, ..asked.clone() });
+            let message =
+                v1::coordinator_message::Message::LogRequest(v1::LogRequest { request, ..asked.clone() });
             if self.sessions.send(&node, message).is_err() {
                 self.forget_node(request, &node);
                 missing.push(node);

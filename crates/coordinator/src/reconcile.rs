@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// After a wake-up, what follows within this time is decided upon together.
+/// After a wake-up, what follows within this time is decided upon together. It also bounds how often is decided.
 const COALESCE: Duration = Duration::from_millis(5);
 /// When the store cannot be read, it is tried again this often.
 const RETRY: Duration = Duration::from_secs(1);
@@ -65,7 +65,8 @@ impl Reconcile {
         journal: Arc<Journal>,
         clock: Clock,
     ) -> (Self, watch::Receiver<Arc<View>>) {
-        let (view, receiver) = watch::channel(Arc::new(View { snapshot: cache.snapshot(), report: Report::default() }));
+        let (view, receiver) =
+            watch::channel(Arc::new(View { snapshot: cache.snapshot(), report: Report::default() }));
         (Self { records, sessions, journal, clock, cache, view }, receiver)
     }
 
@@ -94,7 +95,11 @@ impl Reconcile {
                 Action::Load => {
                     self.refresh().await;
                     decided_at = self.clock.now();
-                    cycle.loaded(Snapshot::clone(&self.cache.snapshot()), &self.sessions.observed(), decided_at)
+                    cycle.loaded(
+                        Snapshot::clone(&self.cache.snapshot()),
+                        &self.sessions.observed(),
+                        decided_at,
+                    )
                 }
                 Action::Write(write) => {
                     let written = self.write(write).await;
@@ -115,7 +120,10 @@ impl Reconcile {
     /// Reads what has changed, as often as it takes.
     async fn refresh(&mut self) {
         while let Err(error) = self.cache.refresh(&self.records).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot read the store; it is tried again");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot read the store; it is tried again"
+            );
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -128,7 +136,10 @@ impl Reconcile {
                 Written::Conflict
             }
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "cannot write the decision; nothing was sent");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot write the decision; nothing was sent"
+                );
                 // What of it is in the store is not known for sure: read all of it again.
                 self.cache.forget();
                 Written::Failed
@@ -137,7 +148,13 @@ impl Reconcile {
     }
 
     /// Everything is durable: tells the journal, the readers and the nodes.
-    async fn send(&mut self, plans: &BTreeMap<NodeName, PlanRecord>, events: Vec<EventDraft>, report: Report, decided_at: UnixMs) {
+    async fn send(
+        &mut self,
+        plans: &BTreeMap<NodeName, PlanRecord>,
+        events: Vec<EventDraft>,
+        report: Report,
+        decided_at: UnixMs,
+    ) {
         self.journal.record(events.into_iter().map(|draft| from_draft(draft, decided_at)).collect());
         let snapshot = self.cache.snapshot();
         for (node, record) in plans {
@@ -162,7 +179,7 @@ impl Reconcile {
             }
         };
         tokio::select! {
-            () = timer => return,
+            () = timer => {}
             _ = wakers.nodes.changed() => self.cache.desired_changed(),
             _ = wakers.services.changed() => self.cache.desired_changed(),
             _ = wakers.observed.changed() => {}

@@ -123,7 +123,8 @@ struct FormatOnly {
 
 /// The bytes of a record.
 pub(crate) fn encode<T: Serialize>(key: &str, value: &T) -> Result<Vec<u8>, RecordError> {
-    serde_json::to_vec(&Written { format: FORMAT, value }).map_err(|source| RecordError::Unwritable { key: key.to_owned(), source })
+    serde_json::to_vec(&Written { format: FORMAT, value })
+        .map_err(|source| RecordError::Unwritable { key: key.to_owned(), source })
 }
 
 /// Reads the bytes of a record.
@@ -133,7 +134,9 @@ pub(crate) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, 
         Ok(read) => Err(RecordError::TooNew { key: key.to_owned(), found: read.format }),
         // A newer format may not parse as ours at all: then its number is the better explanation.
         Err(source) => match serde_json::from_slice::<FormatOnly>(bytes) {
-            Ok(FormatOnly { format }) if format > FORMAT => Err(RecordError::TooNew { key: key.to_owned(), found: format }),
+            Ok(FormatOnly { format }) if format > FORMAT => {
+                Err(RecordError::TooNew { key: key.to_owned(), found: format })
+            }
             Ok(_) | Err(_) => Err(RecordError::Malformed { key: key.to_owned(), source }),
         },
     }
@@ -141,7 +144,9 @@ pub(crate) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, 
 
 /// The name at the end of a key.
 pub(crate) fn name_in<T: std::str::FromStr>(key: &str, prefix: &str) -> Result<T, RecordError> {
-    key.strip_prefix(prefix).and_then(|name| name.parse().ok()).ok_or_else(|| RecordError::BadKey { key: key.to_owned() })
+    key.strip_prefix(prefix)
+        .and_then(|name| name.parse().ok())
+        .ok_or_else(|| RecordError::BadKey { key: key.to_owned() })
 }
 
 #[cfg(test)]
@@ -179,7 +184,10 @@ mod tests {
     #[test]
     fn what_is_not_a_record_is_an_error() {
         for text in ["", "{}", r#"{"format":1,"value":"x"}"#, r#"{"format":1,"val"#] {
-            assert!(matches!(decode::<u64>("clock", text.as_bytes()), Err(RecordError::Malformed { .. })), "{text}");
+            assert!(
+                matches!(decode::<u64>("clock", text.as_bytes()), Err(RecordError::Malformed { .. })),
+                "{text}"
+            );
         }
         assert!(matches!(name_in::<NodeName>("node/Not A Name", NODES), Err(RecordError::BadKey { .. })));
     }

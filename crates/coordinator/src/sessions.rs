@@ -118,7 +118,13 @@ impl Sessions {
         let listening_since = clock.now();
         // Numbered from the time of the start: they grow over restarts too.
         let state = State { nodes: BTreeMap::new(), next: SessionId(listening_since.0) };
-        Arc::new(Self { clock, timing, listening_since, state: Mutex::new(state), changed: watch::Sender::new(0) })
+        Arc::new(Self {
+            clock,
+            timing,
+            listening_since,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+        })
     }
 
     /// Wakes whoever follows what is observed; the number has no meaning.
@@ -197,10 +203,18 @@ impl Sessions {
 
     /// Changes what is known of a node in its current session, and marks it as heard. `false` when the session is
     /// not the current one any more: what it said does not count.
-    pub(crate) fn hear(&self, node: &NodeName, session: SessionId, word: impl FnOnce(&mut NodeObserved) -> Changed) -> Heard {
+    pub(crate) fn hear(
+        &self,
+        node: &NodeName,
+        session: SessionId,
+        word: impl FnOnce(&mut NodeObserved) -> Changed,
+    ) -> Heard {
         let now = self.clock.now();
         let mut state = self.lock();
-        let Some(entry) = state.nodes.get_mut(node).filter(|entry| entry.link.as_ref().is_some_and(|link| link.session == session))
+        let Some(entry) = state
+            .nodes
+            .get_mut(node)
+            .filter(|entry| entry.link.as_ref().is_some_and(|link| link.session == session))
         else {
             return Heard::Replaced;
         };
@@ -222,14 +236,23 @@ impl Sessions {
     }
 
     /// Queues a message for a node. A node that leaves its queue full loses its session.
-    pub(crate) fn send(&self, node: &NodeName, message: v1::coordinator_message::Message) -> Result<(), NotConnected> {
+    pub(crate) fn send(
+        &self,
+        node: &NodeName,
+        message: v1::coordinator_message::Message,
+    ) -> Result<(), NotConnected> {
         let mut state = self.lock();
         let entry = state.nodes.get_mut(node).ok_or(NotConnected)?;
         entry.send(node, message)
     }
 
     /// Queues a plan for a node, unless its session was sent it before.
-    pub(crate) fn send_plan(&self, node: &NodeName, generation: Generation, plan: impl FnOnce() -> v1::NodePlan) {
+    pub(crate) fn send_plan(
+        &self,
+        node: &NodeName,
+        generation: Generation,
+        plan: impl FnOnce() -> v1::NodePlan,
+    ) {
         let mut state = self.lock();
         let Some(entry) = state.nodes.get_mut(node) else { return };
         let Some(link) = entry.link.as_mut().filter(|link| link.sent < generation) else { return };
@@ -241,7 +264,8 @@ impl Sessions {
 
     /// What the engine sees.
     pub(crate) fn observed(&self) -> Observed {
-        let nodes = self.lock().nodes.iter().map(|(name, entry)| (name.clone(), entry.observed.clone())).collect();
+        let nodes =
+            self.lock().nodes.iter().map(|(name, entry)| (name.clone(), entry.observed.clone())).collect();
         Observed { nodes, listening_since: self.listening_since }
     }
 
@@ -299,8 +323,12 @@ pub(crate) enum Heard {
 
 impl Entry {
     fn unheard(now: UnixMs) -> Self {
-        let observed =
-            NodeObserved { last_heard: now, generation: Generation(0), instances: BTreeMap::new(), facts: NodeFacts::default() };
+        let observed = NodeObserved {
+            last_heard: now,
+            generation: Generation(0),
+            instances: BTreeMap::new(),
+            facts: NodeFacts::default(),
+        };
         Self { observed, silent: false, metrics: None, link: None, replaced: VecDeque::new() }
     }
 
@@ -319,7 +347,11 @@ impl Entry {
         flapping
     }
 
-    fn send(&mut self, node: &NodeName, message: v1::coordinator_message::Message) -> Result<(), NotConnected> {
+    fn send(
+        &mut self,
+        node: &NodeName,
+        message: v1::coordinator_message::Message,
+    ) -> Result<(), NotConnected> {
         let link = self.link.as_ref().ok_or(NotConnected)?;
         match link.queue.try_send(v1::CoordinatorMessage { message: Some(message) }) {
             Ok(()) => Ok(()),

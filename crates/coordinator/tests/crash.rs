@@ -95,7 +95,10 @@ async fn a_killed_coordinator_goes_on_with_the_rollout_where_it_was() {
         process = Process::start(&dir, address).await;
         let mut operator = operator_of(&process, &identity).await;
         let status = operator.get_service(web()).await.unwrap().into_inner();
-        assert_eq!(status.releases.iter().map(|release| release.version.as_str()).collect::<Vec<_>>(), ["1.0", "2.0"]);
+        assert_eq!(
+            status.releases.iter().map(|release| release.version.as_str()).collect::<Vec<_>>(),
+            ["1.0", "2.0"]
+        );
         let now = events(&mut operator).await;
         assert_eq!(now[..seen.len()], seen[..], "what was seen of the journal stays as it was");
         seen = now;
@@ -131,7 +134,13 @@ async fn every_acknowledged_deploy_survives_a_kill() {
 async fn a_folder_has_one_cluster_and_one_coordinator() {
     let (home, dir, _) = found().await;
     let listen = "127.0.0.1:0".parse().unwrap();
-    let again = InitOptions { dir: dir.clone(), cluster: "other".to_owned(), listen, operator: "ann".to_owned(), operator_dir: None };
+    let again = InitOptions {
+        dir: dir.clone(),
+        cluster: "other".to_owned(),
+        listen,
+        operator: "ann".to_owned(),
+        operator_dir: None,
+    };
     assert!(matches!(init(again).await, Err(CoordinatorError::NotEmpty { .. })));
     let first = bind(CoordinatorConfig::new(&dir)).await.unwrap();
     let second = bind(CoordinatorConfig::new(&dir)).await;

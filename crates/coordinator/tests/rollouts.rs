@@ -10,7 +10,8 @@ use tonic::Code;
 async fn a_deploy_reaches_the_nodes_and_succeeds_when_they_are_ready() {
     let cluster = Cluster::start().await;
     let mut operator = cluster.operator().await;
-    let agents = [cluster.node("n1").await, cluster.node("n2").await].map(|node| FakeAgent::start(cluster.address, node));
+    let agents = [cluster.node("n1").await, cluster.node("n2").await]
+        .map(|node| FakeAgent::start(cluster.address, node));
 
     let first = deploy(&mut operator, "1.0", b"one").await;
     assert!(!first.unchanged);
@@ -68,7 +69,9 @@ async fn a_deploy_that_cannot_work_is_refused_and_changes_nothing() {
     let mut wrong = request("1.0", b"one", "");
     wrong.artifact.as_mut().unwrap().size_bytes += 1;
     assert_eq!(operator.deploy(wrong).await.unwrap_err().code(), Code::InvalidArgument);
-    assert!(operator.list_services(v1::ListServicesRequest {}).await.unwrap().into_inner().services.is_empty());
+    assert!(
+        operator.list_services(v1::ListServicesRequest {}).await.unwrap().into_inner().services.is_empty()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,11 +84,14 @@ async fn a_plan_says_what_a_deploy_would_do_and_does_nothing() {
     assert!(plan.first && !plan.unchanged);
     assert_eq!(plan.new_instances.len(), 2);
     assert!(plan.new_instances.iter().all(|new| new.node == "n1"), "{plan:#?}");
-    assert!(operator.list_services(v1::ListServicesRequest {}).await.unwrap().into_inner().services.is_empty());
+    assert!(
+        operator.list_services(v1::ListServicesRequest {}).await.unwrap().into_inner().services.is_empty()
+    );
 
     let first = deploy(&mut operator, "1.0", b"one").await;
     ended(&mut operator, first.rollout).await;
-    let plan = operator.plan_deploy(request("2.0", b"two", "[env]\nCOLOR = \"red\"\n")).await.unwrap().into_inner();
+    let plan =
+        operator.plan_deploy(request("2.0", b"two", "[env]\nCOLOR = \"red\"\n")).await.unwrap().into_inner();
     assert!(!plan.first && plan.new_instances.is_empty());
     assert_eq!(plan.stages.len(), 2, "{:#?}", plan.stages);
     assert!(plan.changes.iter().any(|change| change == "version: 1.0 -> 2.0"), "{:?}", plan.changes);
@@ -108,7 +114,11 @@ async fn eventually_planned(operator: &mut Operator) -> v1::DeployPlan {
 async fn control_is_for_a_rollout_that_is_under_way() {
     let cluster = Cluster::start().await;
     let mut operator = cluster.operator().await;
-    let set = |action: RolloutAction, rollout| v1::ControlRolloutRequest { service: "web".to_owned(), rollout, action: action.into() };
+    let set = |action: RolloutAction, rollout| v1::ControlRolloutRequest {
+        service: "web".to_owned(),
+        rollout,
+        action: action.into(),
+    };
     let unknown = operator.control_rollout(set(RolloutAction::Pause, None)).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     // No node: the rollout waits.

@@ -18,7 +18,10 @@ async fn a_newer_session_takes_the_place_of_the_older() {
     let mut old = Session::open(cluster.address, &node, 0).await.unwrap();
     let mut new = Session::open(cluster.address, &node, 0).await.unwrap();
     assert!(new.welcome.session > old.welcome.session);
-    assert_eq!(old.next().await.unwrap(), Some(Told::Replaced(v1::Replaced { by_session: new.welcome.session })));
+    assert_eq!(
+        old.next().await.unwrap(),
+        Some(Told::Replaced(v1::Replaced { by_session: new.welcome.session }))
+    );
     assert_eq!(old.next().await.unwrap(), None, "the older one ends");
     new.say(Say::Heartbeat(v1::Heartbeat { sequence: 7 })).await;
     assert_eq!(new.next().await.unwrap(), Some(Told::Heartbeat(v1::Heartbeat { sequence: 7 })));
@@ -32,7 +35,8 @@ async fn two_agents_with_one_identity_are_told_and_recorded() {
     for _ in 0..3 {
         sessions.push(Session::open(cluster.address, &node, 0).await.unwrap());
     }
-    let refused = Session::open(cluster.address, &node, 0).await.err().expect("the third replacement is one too many");
+    let refused =
+        Session::open(cluster.address, &node, 0).await.err().expect("the third replacement is one too many");
     assert_eq!(refused.code(), Code::Aborted, "{refused}");
     assert!(refused.message().contains("two agents"), "{refused}");
     for session in &mut sessions {
@@ -51,7 +55,10 @@ async fn a_node_may_not_operate_and_an_operator_is_no_node() {
     let refusals = [
         as_node.list_services(v1::ListServicesRequest {}).await.unwrap_err(),
         as_node.deploy(request("1.0", b"one", "")).await.unwrap_err(),
-        as_node.create_token(v1::CreateTokenRequest { role: "operator".to_owned(), ..Default::default() }).await.unwrap_err(),
+        as_node
+            .create_token(v1::CreateTokenRequest { role: "operator".to_owned(), ..Default::default() })
+            .await
+            .unwrap_err(),
         as_node.watch_service(web()).await.unwrap_err(),
         as_node.upload_artifact(tokio_stream::iter(Vec::new())).await.unwrap_err(),
         Session::open(cluster.address, &cluster.operator_identity, 0).await.err().unwrap(),
@@ -88,7 +95,8 @@ async fn a_removed_node_is_out_at_once() {
     let mut session = Session::open(cluster.address, &node, 0).await.unwrap();
     let refused = operator.remove_node(name()).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "it is connected: {refused}");
-    let drain = v1::SetNodeRequest { name: "n1".to_owned(), draining: Some(true), ..v1::SetNodeRequest::default() };
+    let drain =
+        v1::SetNodeRequest { name: "n1".to_owned(), draining: Some(true), ..v1::SetNodeRequest::default() };
     assert!(operator.set_node(drain).await.unwrap().into_inner().node.unwrap().draining);
     operator.remove_node(name()).await.unwrap();
     assert!(!matches!(session.next().await, Ok(Some(_))), "its session ends");

@@ -32,7 +32,10 @@ async fn an_upload_goes_on_where_it_broke_off_even_over_a_restart() {
     let data: Vec<u8> = (0..1_000_000u32).map(|n| (n / 7) as u8).collect();
     let stat = || v1::StatArtifactRequest { digest: digest(&data) };
     let mut operator = cluster.operator().await;
-    let half = operator.upload_artifact(tokio_stream::iter(upload(start(&data, 0), &data[..400_000]))).await.unwrap();
+    let half = operator
+        .upload_artifact(tokio_stream::iter(upload(start(&data, 0), &data[..400_000])))
+        .await
+        .unwrap();
     assert_eq!(half.into_inner(), v1::StatArtifactResponse { complete: false, offset: 400_000 });
     cluster.stop().await;
     cluster.run().await;
@@ -50,12 +53,20 @@ async fn an_upload_goes_on_where_it_broke_off_even_over_a_restart() {
 async fn an_upload_of_other_bytes_is_refused_and_forgotten() {
     let cluster = Cluster::start().await;
     let mut operator = cluster.operator().await;
-    let wrong = operator.upload_artifact(tokio_stream::iter(upload(start(b"right", 0), b"wrong"))).await.unwrap_err();
+    let wrong =
+        operator.upload_artifact(tokio_stream::iter(upload(start(b"right", 0), b"wrong"))).await.unwrap_err();
     assert_eq!(wrong.code(), Code::InvalidArgument, "{wrong}");
     assert!(wrong.message().contains("digest"), "{wrong}");
-    let longer = operator.upload_artifact(tokio_stream::iter(upload(start(b"right", 0), b"right and more"))).await.unwrap_err();
+    let longer = operator
+        .upload_artifact(tokio_stream::iter(upload(start(b"right", 0), b"right and more")))
+        .await
+        .unwrap_err();
     assert_eq!(longer.code(), Code::InvalidArgument, "{longer}");
-    let stat = operator.stat_artifact(v1::StatArtifactRequest { digest: digest(b"right") }).await.unwrap().into_inner();
+    let stat = operator
+        .stat_artifact(v1::StatArtifactRequest { digest: digest(b"right") })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(stat, v1::StatArtifactResponse::default());
     let huge = v1::UploadStart { digest: digest(b"huge"), size_bytes: 3 << 30, offset: 0 };
     let refused = operator.upload_artifact(tokio_stream::iter(upload(huge, b"h"))).await.unwrap_err();
@@ -114,17 +125,26 @@ async fn what_an_agent_tells_is_kept_once_and_over_restarts() {
         for sequence in 1..=(3 + round) {
             session.say(tell(sequence)).await;
         }
-        while session.next().await.unwrap() != Some(Told::EventsStored(v1::EventsStored { through: 3 + round })) {}
+        while session.next().await.unwrap()
+            != Some(Told::EventsStored(v1::EventsStored { through: 3 + round }))
+        {}
         cluster.stop().await;
         cluster.run().await;
     }
     let told = events(&mut cluster.operator().await).await;
     let exits: Vec<&v1::Event> = told.iter().filter(|event| event.kind == "instance-exited").collect();
-    assert_eq!(exits.iter().map(|event| event.message.as_str()).collect::<Vec<_>>(), ["exit 1", "exit 2", "exit 3", "exit 4"]);
+    assert_eq!(
+        exits.iter().map(|event| event.message.as_str()).collect::<Vec<_>>(),
+        ["exit 1", "exit 2", "exit 3", "exit 4"]
+    );
     assert!(told.windows(2).all(|pair| pair[0].seq < pair[1].seq), "numbers only grow");
     let joined = told.iter().find(|event| event.kind == "joined").unwrap();
     assert!(exits[0].at_ms < joined.at_ms, "it happened five seconds before it was told");
-    let of_service = v1::ListEventsRequest { service: Some("web".to_owned()), last: 2, ..v1::ListEventsRequest::default() };
+    let of_service = v1::ListEventsRequest {
+        service: Some("web".to_owned()),
+        last: 2,
+        ..v1::ListEventsRequest::default()
+    };
     let mut last = cluster.operator().await.list_events(of_service).await.unwrap().into_inner();
     assert_eq!(last.message().await.unwrap().unwrap().message, "exit 3");
     assert_eq!(last.message().await.unwrap().unwrap().message, "exit 4");
@@ -147,9 +167,21 @@ async fn logs_come_from_all_nodes_as_one_stream() {
             loop {
                 let Told::LogRequest(request) = session.next().await.unwrap().unwrap() else { continue };
                 let at = |place: u64| 1000 * place + 10 * index as u64;
-                let line = |place| v1::LogLine { instance: instance.clone(), at_ms: at(place), text: "hello".into(), stderr: false };
+                let line = |place| v1::LogLine {
+                    instance: instance.clone(),
+                    at_ms: at(place),
+                    text: "hello".into(),
+                    stderr: false,
+                };
                 let lines = vec![line(1), line(2)];
-                session.say(Say::LogLines(v1::LogLines { request: request.request, lines, end: true, error: String::new() })).await;
+                session
+                    .say(Say::LogLines(v1::LogLines {
+                        request: request.request,
+                        lines,
+                        end: true,
+                        error: String::new(),
+                    }))
+                    .await;
                 return session;
             }
         }));
@@ -158,7 +190,9 @@ async fn logs_come_from_all_nodes_as_one_stream() {
     let asked = v1::LogRequest { service: "web".to_owned(), tail_lines: 10, ..v1::LogRequest::default() };
     let mut stream = operator.logs(asked).await.unwrap().into_inner();
     let mut times = Vec::new();
-    while let Some(message) = tokio::time::timeout(PATIENCE, stream.message()).await.expect("in time").unwrap() {
+    while let Some(message) =
+        tokio::time::timeout(PATIENCE, stream.message()).await.expect("in time").unwrap()
+    {
         assert_eq!(message.error, "");
         times.extend(message.lines.iter().map(|line| line.at_ms));
     }
@@ -180,7 +214,12 @@ async fn who_stops_reading_logs_cancels_them_on_the_node() {
     until(&mut operator, |status| (status.instances.len() == 2).then_some(())).await;
     let asked = v1::LogRequest { service: "web".to_owned(), follow: true, ..v1::LogRequest::default() };
     let stream = operator.logs(asked).await.unwrap().into_inner();
-    let Told::LogRequest(request) = session.next().await.unwrap().unwrap() else { panic!("the node is asked") };
+    let Told::LogRequest(request) = session.next().await.unwrap().unwrap() else {
+        panic!("the node is asked")
+    };
     drop(stream);
-    assert_eq!(session.next().await.unwrap(), Some(Told::LogCancel(v1::LogCancel { request: request.request })));
+    assert_eq!(
+        session.next().await.unwrap(),
+        Some(Told::LogCancel(v1::LogCancel { request: request.request }))
+    );
 }

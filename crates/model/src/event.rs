@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub struct Event {
     /// Its place.
     pub seq: EventSeq,
-    /// When the coordinator recorded it.
+    /// When it happened, on the coordinator's clock.
     pub at: UnixMs,
     /// How much it matters.
     pub severity: Severity,

@@ -12,7 +12,10 @@ use tonic::{Status, Streaming};
 /// An upload that sends nothing for this long is ended; what came is kept.
 const UPLOAD_SILENCE: Duration = Duration::from_secs(60);
 
-pub(super) async fn stat(coordinator: &Arc<Coordinator>, request: v1::StatArtifactRequest) -> Result<v1::StatArtifactResponse, Refusal> {
+pub(super) async fn stat(
+    coordinator: &Arc<Coordinator>,
+    request: v1::StatArtifactRequest,
+) -> Result<v1::StatArtifactResponse, Refusal> {
     let digest: Digest = request.digest.parse()?;
     let artifacts = Arc::clone(&coordinator.artifacts);
     let stat = blocking(move || artifacts.stat(digest)).await?;
@@ -25,18 +28,27 @@ pub(super) async fn upload(
     mut stream: Streaming<v1::UploadArtifactRequest>,
 ) -> Result<v1::StatArtifactResponse, Status> {
     let Some(Part::Start(start)) = next(&mut stream).await? else {
-        return Err(Refusal::Invalid("an upload begins with the artifact's digest and size; upgrade the CLI".to_owned()).into());
+        return Err(Refusal::Invalid(
+            "an upload begins with the artifact's digest and size; upgrade the CLI".to_owned(),
+        )
+        .into());
     };
     let digest: Digest = start.digest.parse().map_err(Refusal::from)?;
     let artifacts = Arc::clone(&coordinator.artifacts);
-    let begun = blocking(move || Upload::begin(&artifacts, digest, start.size_bytes, start.offset)).await?.map_err(Refusal::from)?;
+    let begun = blocking(move || Upload::begin(&artifacts, digest, start.size_bytes, start.offset))
+        .await?
+        .map_err(Refusal::from)?;
     let Some(mut upload) = begun else {
         return Ok(answer(Stat { complete: true, offset: start.size_bytes }));
     };
     while !upload.is_complete() {
         let data = match next(&mut stream).await? {
             Some(Part::Data(data)) => data,
-            Some(Part::Start(_)) => return Err(Refusal::Invalid("an upload has one beginning only; upgrade the CLI".to_owned()).into()),
+            Some(Part::Start(_)) => {
+                return Err(
+                    Refusal::Invalid("an upload has one beginning only; upgrade the CLI".to_owned()).into()
+                );
+            }
             None => return Ok(answer(Stat { complete: false, offset: upload.received() })),
         };
         let appended = blocking(move || upload.append(&data).map(|()| upload)).await?;
@@ -53,7 +65,9 @@ pub(super) async fn upload(
 async fn too_much(mut upload: Upload, part: Part) -> Refusal {
     let data = match part {
         Part::Data(data) => data,
-        Part::Start(_) => return Refusal::Invalid("an upload has one beginning only; upgrade the CLI".to_owned()),
+        Part::Start(_) => {
+            return Refusal::Invalid("an upload has one beginning only; upgrade the CLI".to_owned());
+        }
     };
     match blocking(move || upload.append(&data)).await {
         Ok(Ok(())) => Refusal::Invalid("an upload goes on after its end; upgrade the CLI".to_owned()),
@@ -63,12 +77,18 @@ async fn too_much(mut upload: Upload, part: Part) -> Refusal {
 }
 
 async fn next(stream: &mut Streaming<v1::UploadArtifactRequest>) -> Result<Option<Part>, Status> {
-    let silent = |_| Refusal::Unavailable(format!("the upload sent nothing for {} seconds; what came is kept, go on with it", UPLOAD_SILENCE.as_secs()));
+    let silent = |_| {
+        Refusal::Unavailable(format!(
+            "the upload sent nothing for {} seconds; what came is kept, go on with it",
+            UPLOAD_SILENCE.as_secs()
+        ))
+    };
     match tokio::time::timeout(UPLOAD_SILENCE, stream.message()).await.map_err(silent)?? {
         Some(v1::UploadArtifactRequest { part: Some(part) }) => Ok(Some(part)),
-        Some(v1::UploadArtifactRequest { part: None }) => {
-            Err(Refusal::Invalid("an upload sent something this coordinator does not know; upgrade the coordinator".to_owned()).into())
-        }
+        Some(v1::UploadArtifactRequest { part: None }) => Err(Refusal::Invalid(
+            "an upload sent something this coordinator does not know; upgrade the coordinator".to_owned(),
+        )
+        .into()),
         None => Ok(None),
     }
 }
@@ -78,6 +98,8 @@ fn answer(stat: Stat) -> v1::StatArtifactResponse {
 }
 
 /// Runs what waits for the disk where that holds nobody up.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Refusal::Defect(error.to_string()))
 }

@@ -12,7 +12,11 @@ use baton_model::id::{RolloutId, ServiceName};
 use baton_model::rollout::{RolloutControl, RolloutOutcome};
 use baton_proto::v1::{self, RolloutAction};
 
-pub(super) async fn control(coordinator: &Coordinator, by: &str, request: v1::ControlRolloutRequest) -> Result<v1::ServiceStatus, Refusal> {
+pub(super) async fn control(
+    coordinator: &Coordinator,
+    by: &str,
+    request: v1::ControlRolloutRequest,
+) -> Result<v1::ServiceStatus, Refusal> {
     let action = request.action();
     let name = ServiceName::new(request.service)?;
     let key = records::service(&name);
@@ -32,7 +36,12 @@ pub(super) async fn control(coordinator: &Coordinator, by: &str, request: v1::Co
         match coordinator.records.put(&key, revision, &service).await {
             Ok(_) => {
                 let word = word(action);
-                let mut event = event(coordinator.clock.now(), Severity::Info, "rollout-controlled", format!("{by} set `{word}` for {name}"));
+                let mut event = event(
+                    coordinator.clock.now(),
+                    Severity::Info,
+                    "rollout-controlled",
+                    format!("{by} set `{word}` for {name}"),
+                );
                 event.service = Some(name.clone());
                 event.fields.insert("action".to_owned(), word.to_owned());
                 coordinator.journal.record(vec![event]);
@@ -64,13 +73,20 @@ fn controlled(
     action: RolloutAction,
 ) -> Result<RolloutControl, Refusal> {
     let name = &service.name;
-    let none = || Refusal::NotNow(format!("no rollout of `{name}` is under way; `baton rollout history {name}` shows the last ones"));
+    let none = || {
+        Refusal::NotNow(format!(
+            "no rollout of `{name}` is under way; `baton rollout history {name}` shows the last ones"
+        ))
+    };
     let current = service.request.as_ref().ok_or_else(none)?.id;
     if let Some(other) = named.filter(|named| *named != current) {
-        return Err(Refusal::NotNow(format!("the current rollout of `{name}` is {current}, not {other}; look at it first (`baton rollout status {name}`)")));
+        return Err(Refusal::NotNow(format!(
+            "the current rollout of `{name}` is {current}, not {other}; look at it first (`baton rollout status {name}`)"
+        )));
     }
     // The engine may not have taken the request up yet: then it is under way, and nothing of it is done.
-    let rollout = progress.and_then(|progress| progress.rollout.as_ref()).filter(|rollout| rollout.id == current);
+    let rollout =
+        progress.and_then(|progress| progress.rollout.as_ref()).filter(|rollout| rollout.id == current);
     if rollout.is_some_and(|rollout| rollout.outcome.is_final()) {
         return Err(none());
     }
@@ -81,18 +97,26 @@ fn controlled(
     };
     match action {
         RolloutAction::Unspecified => {
-            return Err(Refusal::Invalid("the request names no action this coordinator knows; upgrade it".to_owned()));
+            return Err(Refusal::Invalid(
+                "the request names no action this coordinator knows; upgrade it".to_owned(),
+            ));
         }
         RolloutAction::Pause => control.paused = true,
         RolloutAction::Resume => resume(name, rollout, &mut control)?,
-        RolloutAction::Promote => control.approved_through = waiting_stage(name, rollout, control.approved_through)?,
+        RolloutAction::Promote => {
+            control.approved_through = waiting_stage(name, rollout, control.approved_through)?
+        }
         RolloutAction::Abort => control.abort = true,
         RolloutAction::Retry => control.retry = control.retry.saturating_add(1),
     }
     Ok(control)
 }
 
-fn resume(name: &ServiceName, rollout: Option<&RolloutProgress>, control: &mut RolloutControl) -> Result<(), Refusal> {
+fn resume(
+    name: &ServiceName,
+    rollout: Option<&RolloutProgress>,
+    control: &mut RolloutControl,
+) -> Result<(), Refusal> {
     let held = rollout.filter(|rollout| rollout.outcome == RolloutOutcome::Paused && !control.paused);
     if let Some(rollout) = held {
         return Err(Refusal::NotNow(format!(
@@ -106,10 +130,19 @@ fn resume(name: &ServiceName, rollout: Option<&RolloutProgress>, control: &mut R
 
 /// The stage that waits for its approval now. One that is not reached yet cannot be approved: nobody has seen what
 /// comes before it.
-fn waiting_stage(name: &ServiceName, rollout: Option<&RolloutProgress>, approved_through: u32) -> Result<u32, Refusal> {
-    let nothing = || Refusal::NotNow(format!("no stage of `{name}` waits for an approval now; `baton rollout status {name}` shows what it waits for"));
+fn waiting_stage(
+    name: &ServiceName,
+    rollout: Option<&RolloutProgress>,
+    approved_through: u32,
+) -> Result<u32, Refusal> {
+    let nothing = || {
+        Refusal::NotNow(format!(
+            "no stage of `{name}` waits for an approval now; `baton rollout status {name}` shows what it waits for"
+        ))
+    };
     let stages = rollout.map(|rollout| rollout.stages.as_slice()).unwrap_or_default();
-    let (next, stage) = (1u32..).zip(stages).find(|(_, stage)| stage.ended_at.is_none()).ok_or_else(nothing)?;
+    let (next, stage) =
+        (1u32..).zip(stages).find(|(_, stage)| stage.ended_at.is_none()).ok_or_else(nothing)?;
     if stage.approval && stage.started_at.is_none() && next > approved_through {
         return Ok(next);
     }

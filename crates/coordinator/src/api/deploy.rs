@@ -35,14 +35,19 @@ pub(super) enum Step {
     Write(Service),
 }
 
-pub(super) async fn deploy(coordinator: &Arc<Coordinator>, by: &str, request: v1::DeployRequest) -> Result<v1::RolloutRef, Refusal> {
+pub(super) async fn deploy(
+    coordinator: &Arc<Coordinator>,
+    by: &str,
+    request: v1::DeployRequest,
+) -> Result<v1::RolloutRef, Refusal> {
     let wanted = wanted(request)?;
     // Held until the release is written: the collector must not take the artifact away in between.
     let _in_use = coordinator.artifacts.in_use.read().await;
     present(coordinator, &wanted.artifact).await?;
     let name = wanted.spec.name.clone();
     let asked = Asked { by, at: coordinator.clock.now() };
-    let rollout = write(coordinator, &name, |service, snapshot| deployed(service, &wanted, asked, snapshot)).await?;
+    let rollout =
+        write(coordinator, &name, |service, snapshot| deployed(service, &wanted, asked, snapshot)).await?;
     if !rollout.unchanged {
         let message = format!("{by} asked for {name} {}", wanted.version);
         note(coordinator, "deploy-requested", &name, message);
@@ -50,12 +55,17 @@ pub(super) async fn deploy(coordinator: &Arc<Coordinator>, by: &str, request: v1
     Ok(rollout)
 }
 
-pub(super) async fn undo(coordinator: &Arc<Coordinator>, by: &str, request: v1::UndoRequest) -> Result<v1::RolloutRef, Refusal> {
+pub(super) async fn undo(
+    coordinator: &Arc<Coordinator>,
+    by: &str,
+    request: v1::UndoRequest,
+) -> Result<v1::RolloutRef, Refusal> {
     let name = ServiceName::new(request.service)?;
     let version = request.version.map(Version::new).transpose()?;
     let asked = Asked { by, at: coordinator.clock.now() };
     let rollout = write(coordinator, &name, |service, snapshot| {
-        let service = service.filter(|service| !service.removed).ok_or_else(|| super::services::unknown(&name))?;
+        let service =
+            service.filter(|service| !service.removed).ok_or_else(|| super::services::unknown(&name))?;
         let progress = progress_of(snapshot, &name);
         let target = releases::undo_target(&service, version.as_ref(), progress)?;
         Ok(request_release(service, target, RolloutKind::Undo, asked, snapshot))
@@ -71,17 +81,24 @@ pub(super) async fn undo(coordinator: &Arc<Coordinator>, by: &str, request: v1::
 pub(super) fn wanted(request: v1::DeployRequest) -> Result<Wanted, Refusal> {
     let missing = |what: &str| Refusal::Invalid(format!("the deploy names no {what}; upgrade the CLI"));
     let spec: ServiceSpec = request.spec.ok_or_else(|| missing("service"))?.try_into().map_err(invalid)?;
-    let artifact: Artifact = request.artifact.ok_or_else(|| missing("artifact"))?.try_into().map_err(invalid)?;
+    let artifact: Artifact =
+        request.artifact.ok_or_else(|| missing("artifact"))?.try_into().map_err(invalid)?;
     let version = Version::new(request.version)?;
     let problems = baton_model::file::check_spec(&spec);
     if !problems.is_empty() {
-        return Err(Refusal::Invalid(format!("the service file of `{}` cannot be used: {}", spec.name, problems.join("; "))));
+        return Err(Refusal::Invalid(format!(
+            "the service file of `{}` cannot be used: {}",
+            spec.name,
+            problems.join("; ")
+        )));
     }
     Ok(Wanted { version, artifact, spec })
 }
 
 fn invalid(error: impl std::fmt::Display) -> Refusal {
-    Refusal::Invalid(format!("the deploy cannot be read: {error}; check the service file with `baton validate`, and that CLI and coordinator have the same version"))
+    Refusal::Invalid(format!(
+        "the deploy cannot be read: {error}; check the service file with `baton validate`, and that CLI and coordinator have the same version"
+    ))
 }
 
 /// The artifact must be here in full before a release may name it.
@@ -92,7 +109,10 @@ async fn present(coordinator: &Arc<Coordinator>, artifact: &Artifact) -> Result<
         return Err(ArtifactError::Missing(digest).into());
     }
     if stat.offset != artifact.size_bytes {
-        return Err(Refusal::Invalid(format!("artifact {digest} has {} bytes, and the deploy says {}; pack and deploy it again", stat.offset, artifact.size_bytes)));
+        return Err(Refusal::Invalid(format!(
+            "artifact {digest} has {} bytes, and the deploy says {}; pack and deploy it again",
+            stat.offset, artifact.size_bytes
+        )));
     }
     Ok(())
 }
@@ -111,12 +131,20 @@ async fn write(
         };
         let snapshot = Arc::clone(&coordinator.view.borrow().snapshot);
         let service = match decide(service, &snapshot)? {
-            Step::Unchanged(rollout) => return Ok(v1::RolloutRef { service: name.to_string(), rollout: rollout.0, unchanged: true }),
+            Step::Unchanged(rollout) => {
+                return Ok(v1::RolloutRef { service: name.to_string(), rollout: rollout.0, unchanged: true });
+            }
             Step::Write(service) => service,
         };
         let rollout = service.request.as_ref().map_or(RolloutId(0), |request| request.id);
         match coordinator.records.put(&key, revision, &service).await {
-            Ok(_) => return Ok(v1::RolloutRef { service: name.to_string(), rollout: rollout.0, unchanged: false }),
+            Ok(_) => {
+                return Ok(v1::RolloutRef {
+                    service: name.to_string(),
+                    rollout: rollout.0,
+                    unchanged: false,
+                });
+            }
             Err(error) if error.is_conflict() => {}
             Err(error) => return Err(error.into()),
         }
@@ -125,7 +153,12 @@ async fn write(
 }
 
 /// What a deploy makes of a service.
-pub(super) fn deployed(service: Option<Service>, wanted: &Wanted, asked: Asked<'_>, snapshot: &Snapshot) -> Result<Step, Refusal> {
+pub(super) fn deployed(
+    service: Option<Service>,
+    wanted: &Wanted,
+    asked: Asked<'_>,
+    snapshot: &Snapshot,
+) -> Result<Step, Refusal> {
     let mut service = service.unwrap_or_else(|| Service {
         name: wanted.spec.name.clone(),
         releases: std::collections::BTreeMap::new(),
@@ -153,17 +186,26 @@ pub(super) fn deployed(service: Option<Service>, wanted: &Wanted, asked: Asked<'
 }
 
 /// Asks for a release, unless it is what is wanted already.
-fn request_release(mut service: Service, to: ReleaseNumber, kind: RolloutKind, asked: Asked<'_>, snapshot: &Snapshot) -> Step {
+fn request_release(
+    mut service: Service,
+    to: ReleaseNumber,
+    kind: RolloutKind,
+    asked: Asked<'_>,
+    snapshot: &Snapshot,
+) -> Step {
     let progress = progress_of(snapshot, &service.name);
     if !service.removed
-        && let Some(request) = service.request.as_ref().filter(|_| releases::is_wanted(&service, to, progress))
+        && let Some(request) =
+            service.request.as_ref().filter(|_| releases::is_wanted(&service, to, progress))
     {
         return Step::Unchanged(request.id);
     }
     let requested = service.request.as_ref().map_or(RolloutId(0), |request| request.id);
-    let remembered = progress.and_then(|progress| progress.rollout.as_ref()).map_or(RolloutId(0), |rollout| rollout.id);
+    let remembered =
+        progress.and_then(|progress| progress.rollout.as_ref()).map_or(RolloutId(0), |rollout| rollout.id);
     let id = requested.max(remembered).next();
-    service.request = Some(RolloutRequest { id, to, kind, requested_at: asked.at, requested_by: asked.by.to_owned() });
+    service.request =
+        Some(RolloutRequest { id, to, kind, requested_at: asked.at, requested_by: asked.by.to_owned() });
     service.control = RolloutControl { rollout: id, ..RolloutControl::default() };
     service.removed = false;
     releases::trim(&mut service, snapshot);

@@ -34,7 +34,10 @@ impl Enrollment for EnrollmentApi {
 }
 
 async fn join(coordinator: &Coordinator, request: v1::JoinRequest) -> Result<v1::JoinResponse, Refusal> {
-    let token: Token = request.token.parse().map_err(|error: baton_proto::identity::IdentityError| Refusal::Invalid(error.to_string()))?;
+    let token: Token = request
+        .token
+        .parse()
+        .map_err(|error: baton_proto::identity::IdentityError| Refusal::Invalid(error.to_string()))?;
     // Everything that can be wrong is found before the token is used up.
     let node = match token.role {
         Role::Operator => None,
@@ -45,7 +48,8 @@ async fn join(coordinator: &Coordinator, request: v1::JoinRequest) -> Result<v1:
     if let Some(node) = node {
         record(coordinator, &node).await?;
     }
-    let mut event = event(coordinator.clock.now(), Severity::Info, "joined", format!("{} joined", issued.subject));
+    let mut event =
+        event(coordinator.clock.now(), Severity::Info, "joined", format!("{} joined", issued.subject));
     event.node = match &issued.subject {
         Subject::Node(name) => Some(name.clone()),
         Subject::Operator(_) | Subject::Coordinator => None,
@@ -57,10 +61,12 @@ async fn join(coordinator: &Coordinator, request: v1::JoinRequest) -> Result<v1:
 /// The node that a join would make.
 fn joining(coordinator: &Coordinator, request: &v1::JoinRequest) -> Result<Node, Refusal> {
     let name = NodeName::new(request.name.clone())?;
-    let address: IpAddr = request
-        .address
-        .parse()
-        .map_err(|_| Refusal::Invalid(format!("`{}` is not an IP address; give the one this node's services are reached at (`--address`)", request.address)))?;
+    let address: IpAddr = request.address.parse().map_err(|_| {
+        Refusal::Invalid(format!(
+            "`{}` is not an IP address; give the one this node's services are reached at (`--address`)",
+            request.address
+        ))
+    })?;
     nodes::check_labels(&request.labels)?;
     Ok(Node {
         name,
@@ -77,7 +83,9 @@ async fn record(coordinator: &Coordinator, node: &Node) -> Result<(), Refusal> {
     let key = records::node(&node.name);
     for _ in 0..ATTEMPTS_MAX {
         let (revision, joining) = match coordinator.records.get::<Node>(&key).await? {
-            Some(Versioned { revision, value }) => (revision, Node { cordoned: value.cordoned, draining: value.draining, ..node.clone() }),
+            Some(Versioned { revision, value }) => {
+                (revision, Node { cordoned: value.cordoned, draining: value.draining, ..node.clone() })
+            }
             None => (Revision(0), node.clone()),
         };
         match coordinator.records.put(&key, revision, &joining).await {
@@ -103,17 +111,33 @@ fn answer(coordinator: &Coordinator, issued: Issued) -> v1::JoinResponse {
 }
 
 /// Makes a one-time token.
-pub(super) async fn create_token(coordinator: &Coordinator, by: &str, request: v1::CreateTokenRequest) -> Result<v1::CreateTokenResponse, Refusal> {
+pub(super) async fn create_token(
+    coordinator: &Coordinator,
+    by: &str,
+    request: v1::CreateTokenRequest,
+) -> Result<v1::CreateTokenResponse, Refusal> {
     let role = match request.role.as_str() {
         "node" => Role::Node,
         "operator" => Role::Operator,
-        other => return Err(Refusal::Invalid(format!("`{other}` is not a role; make a token for a `node` or an `operator`"))),
+        other => {
+            return Err(Refusal::Invalid(format!(
+                "`{other}` is not a role; make a token for a `node` or an `operator`"
+            )));
+        }
     };
     let ttl = Duration::from_secs(request.ttl_s);
-    let (token, expires) = coordinator.authority.create_token(role, request.name.as_deref(), ttl, SystemTime::now()).await?;
+    let (token, expires) =
+        coordinator.authority.create_token(role, request.name.as_deref(), ttl, SystemTime::now()).await?;
     let named = request.name.map(|name| format!(" named {name}")).unwrap_or_default();
-    let message = format!("{by} made a token for {} {}{named}", if role == Role::Node { "a" } else { "an" }, role.word());
+    let message = format!(
+        "{by} made a token for {} {}{named}",
+        if role == Role::Node { "a" } else { "an" },
+        role.word()
+    );
     coordinator.journal.record(vec![event(coordinator.clock.now(), Severity::Info, "token-made", message)]);
     let expires_at_ms = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    Ok(v1::CreateTokenResponse { token: token.to_string(), expires_at_ms: u64::try_from(expires_at_ms).unwrap_or(u64::MAX) })
+    Ok(v1::CreateTokenResponse {
+        token: token.to_string(),
+        expires_at_ms: u64::try_from(expires_at_ms).unwrap_or(u64::MAX),
+    })
 }

@@ -15,7 +15,10 @@ use tonic::Status;
 /// Events that may wait for a reader; it reads from the journal, so that waiting loses nothing.
 const AHEAD: usize = 64;
 
-pub(super) fn list(coordinator: &Arc<Coordinator>, request: v1::ListEventsRequest) -> Result<Answers<v1::Event>, Refusal> {
+pub(super) fn list(
+    coordinator: &Arc<Coordinator>,
+    request: v1::ListEventsRequest,
+) -> Result<Answers<v1::Event>, Refusal> {
     let filter = Filter {
         service: request.service.map(ServiceName::new).transpose()?,
         node: request.node.map(NodeName::new).transpose()?,

@@ -26,7 +26,10 @@ const NODES_SILENCE: Duration = Duration::from_secs(10);
 
 type Sender = mpsc::Sender<Result<v1::LogLines, Status>>;
 
-pub(super) async fn logs(coordinator: &Arc<Coordinator>, request: v1::LogRequest) -> Result<Answers<v1::LogLines>, Refusal> {
+pub(super) async fn logs(
+    coordinator: &Arc<Coordinator>,
+    request: v1::LogRequest,
+) -> Result<Answers<v1::LogLines>, Refusal> {
     let service = ServiceName::new(request.service.clone())?;
     let instance: Option<InstanceId> = request.instance.as_deref().map(str::parse).transpose()?;
     if coordinator.records.get::<Service>(&records::service(&service)).await?.is_none() {
@@ -34,14 +37,21 @@ pub(super) async fn logs(coordinator: &Arc<Coordinator>, request: v1::LogRequest
     }
     let nodes = nodes_of(coordinator, &service, instance.as_ref());
     if nodes.is_empty() {
-        let what = instance.map_or_else(|| format!("service `{service}` has no instances"), |id| format!("there is no instance `{id}`"));
+        let what = instance.map_or_else(
+            || format!("service `{service}` has no instances"),
+            |id| format!("there is no instance `{id}`"),
+        );
         return Err(Refusal::NotFound(format!("{what}; `baton service show {service}` shows where it runs")));
     }
     let asked = nodes.len();
-    let (reader, missing) = coordinator.logs.ask(&request, nodes).map_err(|full| Refusal::Exhausted(full.to_string()))?;
+    let (reader, missing) =
+        coordinator.logs.ask(&request, nodes).map_err(|full| Refusal::Exhausted(full.to_string()))?;
     if missing.len() == asked {
         let names: Vec<&str> = missing.iter().map(NodeName::as_str).collect();
-        return Err(Refusal::Unavailable(format!("no node that has these logs is connected: {}; try again when one is back", names.join(", "))));
+        return Err(Refusal::Unavailable(format!(
+            "no node that has these logs is connected: {}; try again when one is back",
+            names.join(", ")
+        )));
     }
     let (sender, answers) = mpsc::channel(AHEAD);
     let stop = coordinator.stop.clone();
@@ -56,7 +66,11 @@ pub(super) async fn logs(coordinator: &Arc<Coordinator>, request: v1::LogRequest
 }
 
 /// The nodes on which the instances are placed.
-fn nodes_of(coordinator: &Coordinator, service: &ServiceName, instance: Option<&InstanceId>) -> BTreeSet<NodeName> {
+fn nodes_of(
+    coordinator: &Coordinator,
+    service: &ServiceName,
+    instance: Option<&InstanceId>,
+) -> BTreeSet<NodeName> {
     let view = Arc::clone(&coordinator.view.borrow());
     let Some(progress) = view.snapshot.progress.get(service) else { return BTreeSet::new() };
     let asked = |slot: u64| instance.is_none_or(|id| id.service == *service && id.slot == slot);
@@ -65,7 +79,9 @@ fn nodes_of(coordinator: &Coordinator, service: &ServiceName, instance: Option<&
 
 async fn send(mut reader: LogReader, missing: Vec<NodeName>, follow: bool, sender: &Sender) {
     for node in missing {
-        if !pass_on(Vec::new(), format!("node `{node}` is not connected, its lines are missing"), sender).await {
+        if !pass_on(Vec::new(), format!("node `{node}` is not connected, its lines are missing"), sender)
+            .await
+        {
             return;
         }
     }
@@ -89,7 +105,9 @@ async fn send(mut reader: LogReader, missing: Vec<NodeName>, follow: bool, sende
             }
             continue;
         }
-        if !pass_on(std::mem::take(&mut past), String::new(), sender).await || !pass_on(lines, error, sender).await {
+        if !pass_on(std::mem::take(&mut past), String::new(), sender).await
+            || !pass_on(lines, error, sender).await
+        {
             return;
         }
     }
@@ -117,7 +135,10 @@ async fn pass_on(mut lines: Vec<v1::LogLine>, error: String, sender: &Sender) ->
 fn taken(part: Part) -> (Vec<v1::LogLine>, String) {
     match part {
         Part::Lines { lines, skipped: 0 } => (lines, String::new()),
-        Part::Lines { lines, skipped } => (lines, format!("{skipped} lines were skipped before these: they came faster than they were read")),
+        Part::Lines { lines, skipped } => (
+            lines,
+            format!("{skipped} lines were skipped before these: they came faster than they were read"),
+        ),
         Part::End { error, .. } if error.is_empty() => (Vec::new(), String::new()),
         Part::End { node, error } => (Vec::new(), format!("the lines of node `{node}` ended early: {error}")),
     }

@@ -33,7 +33,8 @@ pub(super) async fn get(coordinator: &Coordinator, request: v1::NodeRef) -> Resu
 }
 
 pub(super) async fn list(coordinator: &Coordinator) -> Result<v1::ListNodesResponse, Refusal> {
-    let nodes: Vec<Node> = coordinator.records.list::<Node>(NODES).await?.into_iter().map(|(_, read)| read.value).collect();
+    let nodes: Vec<Node> =
+        coordinator.records.list::<Node>(NODES).await?.into_iter().map(|(_, read)| read.value).collect();
     let mut placed = placed_by_node(coordinator)?;
     let looks = coordinator.sessions.look();
     let statuses = nodes.into_iter().map(|node| {
@@ -61,10 +62,16 @@ fn placed_by_node(coordinator: &Coordinator) -> Result<BTreeMap<NodeName, Vec<Pl
     Ok(placed)
 }
 
-fn put_together(coordinator: &Coordinator, node: Node, instances: Vec<PlacedInstance>, looks: &Looks<'_>) -> NodeStatus {
+fn put_together(
+    coordinator: &Coordinator,
+    node: Node,
+    instances: Vec<PlacedInstance>,
+    looks: &Looks<'_>,
+) -> NodeStatus {
     let now = coordinator.clock.now();
     let view = coordinator.view.borrow();
-    let plan_generation = view.snapshot.plans.get(&node.name).map_or(Generation(0), |plan| plan.value.generation);
+    let plan_generation =
+        view.snapshot.plans.get(&node.name).map_or(Generation(0), |plan| plan.value.generation);
     let look = looks.get(&node.name);
     let connected = look.is_some_and(|look| look.connected);
     NodeStatus {
@@ -81,7 +88,11 @@ fn put_together(coordinator: &Coordinator, node: Node, instances: Vec<PlacedInst
 }
 
 /// Cordons, drains and labels a node.
-pub(super) async fn set(coordinator: &Coordinator, by: &str, request: v1::SetNodeRequest) -> Result<v1::NodeStatus, Refusal> {
+pub(super) async fn set(
+    coordinator: &Coordinator,
+    by: &str,
+    request: v1::SetNodeRequest,
+) -> Result<v1::NodeStatus, Refusal> {
     let name = NodeName::new(request.name.clone())?;
     let key = records::node(&name);
     for _ in 0..ATTEMPTS_MAX {
@@ -149,7 +160,11 @@ fn described(old: &Node, new: &Node) -> String {
 }
 
 /// Forgets a node. Refused while anything is placed on it, or while its agent is connected and it is not drained.
-pub(super) async fn remove(coordinator: &Coordinator, by: &str, request: v1::NodeRef) -> Result<v1::RemoveNodeResponse, Refusal> {
+pub(super) async fn remove(
+    coordinator: &Coordinator,
+    by: &str,
+    request: v1::NodeRef,
+) -> Result<v1::RemoveNodeResponse, Refusal> {
     let name = NodeName::new(request.name)?;
     let key = records::node(&name);
     let read = coordinator.records.get::<Node>(&key).await?.ok_or_else(|| unknown(&name))?;
@@ -176,7 +191,8 @@ pub(super) async fn remove(coordinator: &Coordinator, by: &str, request: v1::Nod
     coordinator.authority.forget(&Peer::Node(name.clone())).await?;
     coordinator.sessions.forget(&name);
     coordinator.journal.forget(name.clone()).await;
-    let mut event = event(coordinator.clock.now(), Severity::Info, "node-removed", format!("{by} removed node {name}"));
+    let mut event =
+        event(coordinator.clock.now(), Severity::Info, "node-removed", format!("{by} removed node {name}"));
     event.node = Some(name);
     coordinator.journal.record(vec![event]);
     Ok(v1::RemoveNodeResponse {})
@@ -186,7 +202,9 @@ pub(super) async fn remove(coordinator: &Coordinator, by: &str, request: v1::Nod
 fn placed_on(coordinator: &Coordinator, node: &NodeName) -> Vec<InstanceId> {
     let view = Arc::clone(&coordinator.view.borrow());
     let looks = coordinator.sessions.look();
-    let reports = |id: &InstanceId| looks.get(node).is_some_and(|look| look.connected && look.observed.instances.contains_key(id));
+    let reports = |id: &InstanceId| {
+        looks.get(node).is_some_and(|look| look.connected && look.observed.instances.contains_key(id))
+    };
     let mut placed = Vec::new();
     for (service, progress) in &view.snapshot.progress {
         for (slot, at) in progress.value.slots.iter().filter(|(_, at)| at.node == *node) {

@@ -32,12 +32,18 @@ impl OperatorService for OperatorApi {
         }))
     }
 
-    async fn stat_artifact(&self, request: Request<v1::StatArtifactRequest>) -> Answer<v1::StatArtifactResponse> {
+    async fn stat_artifact(
+        &self,
+        request: Request<v1::StatArtifactRequest>,
+    ) -> Answer<v1::StatArtifactResponse> {
         operator_of(&self.0, peer(&request)).await?;
         Ok(Response::new(artifacts::stat(&self.0, request.into_inner()).await?))
     }
 
-    async fn upload_artifact(&self, request: Request<Streaming<v1::UploadArtifactRequest>>) -> Answer<v1::StatArtifactResponse> {
+    async fn upload_artifact(
+        &self,
+        request: Request<Streaming<v1::UploadArtifactRequest>>,
+    ) -> Answer<v1::StatArtifactResponse> {
         operator_of(&self.0, peer(&request)).await?;
         Ok(Response::new(artifacts::upload(&self.0, request.into_inner()).await?))
     }
@@ -57,7 +63,10 @@ impl OperatorService for OperatorApi {
         Ok(Response::new(deploy::undo(&self.0, &by, request.into_inner()).await?))
     }
 
-    async fn control_rollout(&self, request: Request<v1::ControlRolloutRequest>) -> Answer<v1::ServiceStatus> {
+    async fn control_rollout(
+        &self,
+        request: Request<v1::ControlRolloutRequest>,
+    ) -> Answer<v1::ServiceStatus> {
         let by = operator_of(&self.0, peer(&request)).await?;
         Ok(Response::new(control::control(&self.0, &by, request.into_inner()).await?))
     }
@@ -67,7 +76,10 @@ impl OperatorService for OperatorApi {
         Ok(Response::new(services::history(&self.0, request.into_inner()).await?))
     }
 
-    async fn list_services(&self, request: Request<v1::ListServicesRequest>) -> Answer<v1::ListServicesResponse> {
+    async fn list_services(
+        &self,
+        request: Request<v1::ListServicesRequest>,
+    ) -> Answer<v1::ListServicesResponse> {
         operator_of(&self.0, peer(&request)).await?;
         Ok(Response::new(services::list(&self.0).await?))
     }
@@ -107,7 +119,10 @@ impl OperatorService for OperatorApi {
         Ok(Response::new(nodes::remove(&self.0, &by, request.into_inner()).await?))
     }
 
-    async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Answer<v1::CreateTokenResponse> {
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Answer<v1::CreateTokenResponse> {
         let by = operator_of(&self.0, peer(&request)).await?;
         Ok(Response::new(super::enrollment::create_token(&self.0, &by, request.into_inner()).await?))
     }

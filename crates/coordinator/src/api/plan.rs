@@ -19,7 +19,11 @@ use std::sync::Arc;
 /// Differences shown; a plan is read by a person.
 const CHANGES_MAX: usize = 200;
 
-pub(super) async fn plan(coordinator: &Arc<Coordinator>, by: &str, request: v1::DeployRequest) -> Result<v1::DeployPlan, Refusal> {
+pub(super) async fn plan(
+    coordinator: &Arc<Coordinator>,
+    by: &str,
+    request: v1::DeployRequest,
+) -> Result<v1::DeployPlan, Refusal> {
     let wanted = wanted(request)?;
     let name = wanted.spec.name.clone();
     let present = coordinator.records.get::<Service>(&records::service(&name)).await?.map(|read| read.value);
@@ -36,8 +40,15 @@ pub(super) async fn plan(coordinator: &Arc<Coordinator>, by: &str, request: v1::
         let mut desired = snapshot.desired.clone();
         let name = service.name.clone();
         desired.services.insert(name.clone(), service);
-        let progress: Progress = snapshot.progress.iter().map(|(name, read)| (name.clone(), read.value.clone())).collect();
-        let input = Input { desired: &desired, observed: &observed, progress: &progress, unconfirmed: &ALL_CONFIRMED, now: asked.at };
+        let progress: Progress =
+            snapshot.progress.iter().map(|(name, read)| (name.clone(), read.value.clone())).collect();
+        let input = Input {
+            desired: &desired,
+            observed: &observed,
+            progress: &progress,
+            unconfirmed: &ALL_CONFIRMED,
+            now: asked.at,
+        };
         let outcome = baton_engine::decide(&input);
         let new_instances = new_instances(&name, &progress, &outcome);
         (outcome, new_instances)
@@ -69,7 +80,13 @@ fn changes(present: Option<&Service>, wanted: &Wanted) -> Vec<String> {
     }
     if old.artifact != wanted.artifact {
         let (was, is) = (&old.artifact, &wanted.artifact);
-        changes.push(format!("artifact: {} ({} bytes) -> {} ({} bytes)", was.digest.short(), was.size_bytes, is.digest.short(), is.size_bytes));
+        changes.push(format!(
+            "artifact: {} ({} bytes) -> {} ({} bytes)",
+            was.digest.short(),
+            was.size_bytes,
+            is.digest.short(),
+            is.size_bytes
+        ));
     }
     let (old, new) = (fields_of(&old.spec), fields_of(&wanted.spec));
     for (path, value) in &old {

@@ -27,7 +27,9 @@ pub(super) struct Wanted {
 /// # Errors
 /// When that version has other content: a version names one thing for ever.
 pub(super) fn existing(service: &Service, wanted: &Wanted) -> Result<Option<ReleaseNumber>, Refusal> {
-    let Some(release) = service.releases.values().find(|release| release.version == wanted.version) else { return Ok(None) };
+    let Some(release) = service.releases.values().find(|release| release.version == wanted.version) else {
+        return Ok(None);
+    };
     let differs = match (release.artifact == wanted.artifact, release.spec == wanted.spec) {
         (true, true) => return Ok(Some(release.number)),
         (false, true) => "another artifact",
@@ -71,35 +73,75 @@ fn in_use(service: &Service, snapshot: &Snapshot) -> BTreeSet<ReleaseNumber> {
 }
 
 /// Whether the latest request is at `number` and has not come to nothing.
-pub(super) fn is_wanted(service: &Service, number: ReleaseNumber, progress: Option<&ServiceProgress>) -> bool {
+pub(super) fn is_wanted(
+    service: &Service,
+    number: ReleaseNumber,
+    progress: Option<&ServiceProgress>,
+) -> bool {
     let Some(request) = service.request.as_ref().filter(|request| request.to == number) else { return false };
-    let rollout = progress.and_then(|progress| progress.rollout.as_ref()).filter(|rollout| rollout.id == request.id);
+    let rollout =
+        progress.and_then(|progress| progress.rollout.as_ref()).filter(|rollout| rollout.id == request.id);
     match rollout.map(|rollout| rollout.outcome) {
         None | Some(RolloutOutcome::Running | RolloutOutcome::Paused | RolloutOutcome::Succeeded) => true,
-        Some(RolloutOutcome::RollingBack | RolloutOutcome::RolledBack | RolloutOutcome::Superseded | RolloutOutcome::Failed) => false,
+        Some(
+            RolloutOutcome::RollingBack
+            | RolloutOutcome::RolledBack
+            | RolloutOutcome::Superseded
+            | RolloutOutcome::Failed,
+        ) => false,
     }
 }
 
 /// The release an undo goes to: the named one, or the one before the present.
-pub(super) fn undo_target(service: &Service, version: Option<&Version>, progress: Option<&ServiceProgress>) -> Result<ReleaseNumber, Refusal> {
+pub(super) fn undo_target(
+    service: &Service,
+    version: Option<&Version>,
+    progress: Option<&ServiceProgress>,
+) -> Result<ReleaseNumber, Refusal> {
     if let Some(version) = version {
         let found = service.releases.values().find(|release| release.version == *version);
         return found.map(|release| release.number).ok_or_else(|| not_kept(service, version));
     }
-    let from = progress.and_then(|progress| progress.rollout.as_ref()).and_then(|rollout| match rollout.outcome {
-        RolloutOutcome::Running | RolloutOutcome::Paused | RolloutOutcome::Succeeded => rollout.from,
-        RolloutOutcome::RollingBack | RolloutOutcome::RolledBack | RolloutOutcome::Superseded | RolloutOutcome::Failed => None,
-    });
-    let present = progress.and_then(|progress| progress.stable).or(service.request.as_ref().map(|request| request.to));
-    let before = present.and_then(|present| service.releases.range(..present).next_back().map(|(number, _)| *number));
-    from.filter(|number| service.releases.contains_key(number)).or(before).ok_or_else(|| no_earlier(&service.name))
+    let asked = service.request.as_ref().map(|request| (request.id, request.to));
+    let rollout = progress.and_then(|progress| progress.rollout.as_ref());
+    let current = rollout.filter(|rollout| asked.is_some_and(|(id, _)| rollout.id == id));
+    let from = match current.map(|rollout| (rollout.outcome, rollout.from)) {
+        Some((RolloutOutcome::Running | RolloutOutcome::Paused | RolloutOutcome::Succeeded, from)) => from,
+        Some((
+            RolloutOutcome::RollingBack
+            | RolloutOutcome::RolledBack
+            | RolloutOutcome::Superseded
+            | RolloutOutcome::Failed,
+            _,
+        )) => None,
+        // Asked for, and not taken up yet: the release before is the one that runs.
+        None => progress
+            .and_then(|progress| progress.stable)
+            .filter(|stable| asked.is_some_and(|(_, to)| to != *stable)),
+    };
+    let present = progress.and_then(|progress| progress.stable).or(asked.map(|(_, to)| to));
+    let before =
+        present.and_then(|present| service.releases.range(..present).next_back().map(|(number, _)| *number));
+    from.filter(|number| service.releases.contains_key(number))
+        .or(before)
+        .ok_or_else(|| no_earlier(&service.name))
 }
 
 fn not_kept(service: &Service, version: &Version) -> Refusal {
-    let kept: Vec<&str> = service.releases.values().map(|release: &Release| release.version.as_str()).collect();
-    Refusal::NotFound(format!("`{}` has no release {version}; these are kept: {}. Deploy {version} again instead", service.name, kept.join(", ")))
+    let kept: Vec<&str> =
+        service.releases.values().map(|release: &Release| release.version.as_str()).collect();
+    Refusal::NotFound(format!(
+        "`{}` has no release {version}; these are kept: {}. Deploy {version} again instead",
+        service.name,
+        kept.join(", ")
+    ))
 }
 
 fn no_earlier(service: &ServiceName) -> Refusal {
-    Refusal::NotNow(format!("`{service}` has no release before the present one; deploy another version instead"))
+    Refusal::NotNow(format!(
+        "`{service}` has no release before the present one; deploy another version instead"
+    ))
 }
+
+#[cfg(test)]
+mod tests;

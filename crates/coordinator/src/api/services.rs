@@ -33,7 +33,10 @@ async fn find(coordinator: &Coordinator, request: v1::ServiceRef) -> Result<Serv
     read.map(|read| read.value).ok_or_else(|| unknown(&name))
 }
 
-pub(super) async fn get(coordinator: &Coordinator, request: v1::ServiceRef) -> Result<v1::ServiceStatus, Refusal> {
+pub(super) async fn get(
+    coordinator: &Coordinator,
+    request: v1::ServiceRef,
+) -> Result<v1::ServiceStatus, Refusal> {
     status(coordinator, &find(coordinator, request).await?)
 }
 
@@ -43,11 +46,15 @@ pub(super) async fn list(coordinator: &Coordinator) -> Result<v1::ListServicesRe
     Ok(v1::ListServicesResponse { services })
 }
 
-pub(super) async fn history(coordinator: &Coordinator, request: v1::ServiceRef) -> Result<v1::RolloutHistoryResponse, Refusal> {
+pub(super) async fn history(
+    coordinator: &Coordinator,
+    request: v1::ServiceRef,
+) -> Result<v1::RolloutHistoryResponse, Refusal> {
     let service = find(coordinator, request).await?;
     let view = Arc::clone(&coordinator.view.borrow());
     let current = view.report.services.get(&service.name).and_then(|report| report.rollout.clone());
-    let mut rollouts = view.snapshot.progress.get(&service.name).map(|read| read.value.history.clone()).unwrap_or_default();
+    let mut rollouts =
+        view.snapshot.progress.get(&service.name).map(|read| read.value.history.clone()).unwrap_or_default();
     // The last one may be both: the present report, and ended.
     if let Some(current) = current.filter(|current| rollouts.iter().all(|ended| ended.id != current.id)) {
         rollouts.push(current);
@@ -80,7 +87,12 @@ fn model_status(coordinator: &Coordinator, service: &Service) -> Result<ServiceS
 }
 
 /// An instance where it is placed, with what its node says of it.
-pub(super) fn placed(service: &Service, slot: u64, at: &Slot, looks: &Looks<'_>) -> Result<PlacedInstance, Refusal> {
+pub(super) fn placed(
+    service: &Service,
+    slot: u64,
+    at: &Slot,
+    looks: &Looks<'_>,
+) -> Result<PlacedInstance, Refusal> {
     let id = InstanceId { service: service.name.clone(), slot };
     let look = looks.get(&at.node);
     let version = match service.releases.get(&at.release) {
@@ -99,7 +111,10 @@ pub(super) fn placed(service: &Service, slot: u64, at: &Slot, looks: &Looks<'_>)
 }
 
 /// Sends the status at once, and again after every change.
-pub(super) async fn watch(coordinator: &Arc<Coordinator>, request: v1::ServiceRef) -> Result<Answers<v1::ServiceStatus>, Refusal> {
+pub(super) async fn watch(
+    coordinator: &Arc<Coordinator>,
+    request: v1::ServiceRef,
+) -> Result<Answers<v1::ServiceStatus>, Refusal> {
     let service = find(coordinator, request).await?;
     let (sender, answers) = mpsc::channel(WATCH_AHEAD);
     let coordinator = Arc::clone(coordinator);
@@ -114,7 +129,11 @@ pub(super) async fn watch(coordinator: &Arc<Coordinator>, request: v1::ServiceRe
     Ok(Box::pin(ReceiverStream::new(answers)))
 }
 
-async fn follow(coordinator: &Coordinator, service: Service, sender: &mpsc::Sender<Result<v1::ServiceStatus, Status>>) {
+async fn follow(
+    coordinator: &Coordinator,
+    service: Service,
+    sender: &mpsc::Sender<Result<v1::ServiceStatus, Status>>,
+) {
     let name = service.name.clone();
     let mut view = coordinator.view.clone();
     let mut observed = coordinator.sessions.changes();
@@ -161,11 +180,17 @@ fn looks_the_same(shown: &ServiceStatus, next: &ServiceStatus) -> bool {
         && shown.removed == next.removed
         && shown.releases == next.releases
         && shown.instances.len() == next.instances.len()
-        && instances.into_iter().all(|(a, b)| PlacedInstance { metrics: None, ..a.clone() } == PlacedInstance { metrics: None, ..b.clone() })
+        && instances.into_iter().all(|(a, b)| {
+            PlacedInstance { metrics: None, ..a.clone() } == PlacedInstance { metrics: None, ..b.clone() }
+        })
 }
 
 /// Stops a service everywhere and forgets it, as soon as nothing of it runs any more.
-pub(super) async fn remove(coordinator: &Coordinator, by: &str, request: v1::ServiceRef) -> Result<v1::ServiceStatus, Refusal> {
+pub(super) async fn remove(
+    coordinator: &Coordinator,
+    by: &str,
+    request: v1::ServiceRef,
+) -> Result<v1::ServiceStatus, Refusal> {
     let name = ServiceName::new(request.service)?;
     let key = records::service(&name);
     for _ in 0..ATTEMPTS_MAX {
@@ -176,7 +201,12 @@ pub(super) async fn remove(coordinator: &Coordinator, by: &str, request: v1::Ser
         }
         match coordinator.records.put(&key, revision, &service).await {
             Ok(_) => {
-                let mut event = event(coordinator.clock.now(), Severity::Info, "removal-requested", format!("{by} asked to remove {name}"));
+                let mut event = event(
+                    coordinator.clock.now(),
+                    Severity::Info,
+                    "removal-requested",
+                    format!("{by} asked to remove {name}"),
+                );
                 event.service = Some(name.clone());
                 coordinator.journal.record(vec![event]);
                 return status(coordinator, &service);

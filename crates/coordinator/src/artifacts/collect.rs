@@ -16,7 +16,11 @@ const STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// Removes what is not in `referenced` and not young; returns how many files went. The caller holds
 /// [`Artifacts::in_use`] to write since before it read what is referenced.
-pub(crate) fn collect(artifacts: &Artifacts, referenced: &BTreeSet<Digest>, now: SystemTime) -> Result<usize, ArtifactError> {
+pub(crate) fn collect(
+    artifacts: &Artifacts,
+    referenced: &BTreeSet<Digest>,
+    now: SystemTime,
+) -> Result<usize, ArtifactError> {
     let mut removed = 0;
     for (path, digest, age) in files(&artifacts.dir, now)? {
         if !referenced.contains(&digest) && age > YOUNG {

@@ -59,7 +59,10 @@ fn an_upload_goes_on_where_it_stopped() {
     assert!(matches!(Upload::begin(&folder.artifacts, digest, size, 0), Err(ArtifactError::Busy(_))));
     drop(first);
     assert_eq!(folder.artifacts.stat(digest), Stat { complete: false, offset: 16 });
-    assert!(matches!(Upload::begin(&folder.artifacts, digest, size, 17), Err(ArtifactError::WrongOffset { have: 16, .. })));
+    assert!(matches!(
+        Upload::begin(&folder.artifacts, digest, size, 17),
+        Err(ArtifactError::WrongOffset { have: 16, .. })
+    ));
     // A little is sent twice: the later bytes take the place of the earlier.
     let mut second = Upload::begin(&folder.artifacts, digest, size, 10).unwrap().unwrap();
     second.append(&data[10..]).unwrap();
@@ -83,11 +86,17 @@ fn bytes_that_are_not_the_artifact_are_refused_and_not_kept() {
 fn what_cannot_fit_is_refused_before_it_is_sent() {
     let folder = folder(u64::MAX);
     let digest = digest_of(b"x");
-    assert!(matches!(Upload::begin(&folder.artifacts, digest, 1 << 60, 0), Err(ArtifactError::NoRoom { .. })));
+    assert!(matches!(
+        Upload::begin(&folder.artifacts, digest, 1 << 60, 0),
+        Err(ArtifactError::NoRoom { .. })
+    ));
     let small = Artifacts::open(folder.dir.path().join("small"), 10).unwrap();
     assert!(matches!(Upload::begin(&small, digest, 11, 0), Err(ArtifactError::TooLarge { limit: 10, .. })));
     // A refusal gives the claim back.
-    assert!(matches!(Upload::begin(&folder.artifacts, digest, 1 << 60, 0), Err(ArtifactError::NoRoom { .. })));
+    assert!(matches!(
+        Upload::begin(&folder.artifacts, digest, 1 << 60, 0),
+        Err(ArtifactError::NoRoom { .. })
+    ));
 }
 
 #[test]

@@ -24,7 +24,12 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Begins or resumes an upload at `offset`. `None` when the artifact is here already.
-    pub(crate) fn begin(artifacts: &Arc<Artifacts>, digest: Digest, size_bytes: u64, offset: u64) -> Result<Option<Self>, ArtifactError> {
+    pub(crate) fn begin(
+        artifacts: &Arc<Artifacts>,
+        digest: Digest,
+        size_bytes: u64,
+        offset: u64,
+    ) -> Result<Option<Self>, ArtifactError> {
         if artifacts.stat(digest).complete {
             return Ok(None);
         }
@@ -37,7 +42,13 @@ impl Upload {
         let claim = Claim { artifacts: Arc::clone(artifacts), digest };
         let path = artifacts.partial(digest);
         let failed = |source| ArtifactError::Io { path: path.clone(), source };
-        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
         let have = file.metadata().map_err(failed)?.len();
         if offset > have || offset > size_bytes {
             return Err(ArtifactError::WrongOffset { digest, have: have.min(size_bytes), offset });
@@ -59,12 +70,18 @@ impl Upload {
         let received = self.received + data.len() as u64;
         if received > self.size_bytes {
             self.discard();
-            return Err(ArtifactError::WrongSize { digest: self.digest, announced: self.size_bytes, received });
+            return Err(ArtifactError::WrongSize {
+                digest: self.digest,
+                announced: self.size_bytes,
+                received,
+            });
         }
         self.file.write_all(data).map_err(|source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                ArtifactError::NoRoom { digest: self.digest, needed: self.size_bytes - self.received, free: 0 }
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ArtifactError::NoRoom {
+                digest: self.digest,
+                needed: self.size_bytes - self.received,
+                free: 0,
+            },
             _ => ArtifactError::Io { path: self.path.clone(), source },
         })?;
         self.hash.update(data);
@@ -85,7 +102,11 @@ impl Upload {
     /// All has come: checks the digest, makes it durable and puts it in place.
     pub(crate) fn finish(self) -> Result<(), ArtifactError> {
         if !self.is_complete() {
-            return Err(ArtifactError::WrongSize { digest: self.digest, announced: self.size_bytes, received: self.received });
+            return Err(ArtifactError::WrongSize {
+                digest: self.digest,
+                announced: self.size_bytes,
+                received: self.received,
+            });
         }
         let actual = Digest(self.hash.clone().finalize().into());
         if actual != self.digest {

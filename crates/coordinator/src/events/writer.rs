@@ -47,7 +47,10 @@ struct Gathered {
 }
 
 /// Reads the journal from the store. Also returns the latest time in it.
-pub(crate) async fn open(records: Records, kept_max: usize) -> Result<(Arc<Journal>, Writer, UnixMs), RecordsError> {
+pub(crate) async fn open(
+    records: Records,
+    kept_max: usize,
+) -> Result<(Arc<Journal>, Writer, UnixMs), RecordsError> {
     let mut through: BTreeMap<NodeName, u64> =
         records.get(records::JOURNAL_FLOOR).await?.map(|floor: Versioned<_>| floor.value).unwrap_or_default();
     let mut events = VecDeque::new();
@@ -59,7 +62,12 @@ pub(crate) async fn open(records: Records, kept_max: usize) -> Result<(Arc<Journ
         merge(&mut through, &batch.through);
         // A batch without events has taken a number too.
         latest = latest.max(EventSeq(records::name_in(&key, records::EVENTS)?));
-        batches.push_back(Stored { key, revision: stored.revision, events: batch.events.len(), through: batch.through });
+        batches.push_back(Stored {
+            key,
+            revision: stored.revision,
+            events: batch.events.len(),
+            through: batch.through,
+        });
         for event in batch.events {
             latest_time = latest_time.max(event.at);
             latest = latest.max(event.seq);
@@ -140,9 +148,18 @@ impl Writer {
             self.next = self.next.max(first.next());
             let key = records::events(first);
             let Some(revision) = self.store(&key, &batch, stop).await else { return false };
-            self.batches.push_back(Stored { key, revision, events: batch.events.len(), through: batch.through });
+            self.batches.push_back(Stored {
+                key,
+                revision,
+                events: batch.events.len(),
+                through: batch.through,
+            });
             let last = batch.events.last().map(|event| event.seq);
-            self.kept.events.write().unwrap_or_else(PoisonError::into_inner).extend(batch.events.into_iter().map(Arc::new));
+            self.kept
+                .events
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(batch.events.into_iter().map(Arc::new));
             if let Some(last) = last {
                 self.kept.latest.send_replace(last);
             }
@@ -163,10 +180,15 @@ impl Writer {
                 // Only this writer writes here: it is our own earlier attempt, whose answer was lost.
                 Err(error) if error.is_conflict() => match self.records.get::<Batch>(key).await {
                     Ok(found) => expected = found.map_or(Revision(0), |found| found.revision),
-                    Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot read the journal"),
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "cannot read the journal")
+                    }
                 },
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "cannot write the journal; it is tried again");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot write the journal; it is tried again"
+                    );
                 }
             }
             tokio::select! {
@@ -191,13 +213,17 @@ impl Writer {
             oldest += 1;
         }
         if let Err(error) = self.remove_oldest(oldest).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot trim the journal; it is tried again with the next event");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot trim the journal; it is tried again with the next event"
+            );
         }
     }
 
     async fn remove_oldest(&mut self, count: usize) -> Result<(), RecordsError> {
         let floor = self.records.get::<BTreeMap<NodeName, u64>>(records::JOURNAL_FLOOR).await?;
-        let (revision, mut through) = floor.map_or((Revision(0), BTreeMap::new()), |floor| (floor.revision, floor.value));
+        let (revision, mut through) =
+            floor.map_or((Revision(0), BTreeMap::new()), |floor| (floor.revision, floor.value));
         for stored in self.batches.iter().take(count) {
             merge(&mut through, &stored.through);
         }

@@ -20,8 +20,12 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) async fn read(records: &Records) -> Result<Self, RecordsError> {
-        let mut cache =
-            Self { snapshot: Arc::default(), services: BTreeMap::new(), desired_is_stale: true, memory_is_stale: true };
+        let mut cache = Self {
+            snapshot: Arc::default(),
+            services: BTreeMap::new(),
+            desired_is_stale: true,
+            memory_is_stale: true,
+        };
         cache.refresh(records).await?;
         Ok(cache)
     }
@@ -37,8 +41,12 @@ impl Cache {
         for progress in self.snapshot.progress.values().map(|read| &read.value) {
             latest = progress.slots.values().map(|slot| slot.assigned_at).fold(latest, UnixMs::max);
             let Some(rollout) = &progress.rollout else { continue };
-            latest = latest.max(rollout.started_at).max(rollout.progressed_at).max(rollout.ended_at.unwrap_or_default());
-            let stages = rollout.stages.iter().flat_map(|stage| [stage.started_at, stage.healthy_at, stage.ended_at]);
+            latest = latest
+                .max(rollout.started_at)
+                .max(rollout.progressed_at)
+                .max(rollout.ended_at.unwrap_or_default());
+            let stages =
+                rollout.stages.iter().flat_map(|stage| [stage.started_at, stage.healthy_at, stage.ended_at]);
             latest = stages.flatten().fold(latest, UnixMs::max);
         }
         latest
@@ -60,10 +68,14 @@ impl Cache {
         if self.desired_is_stale {
             let nodes = records.list::<Node>(NODES).await?;
             let services = records.list::<Service>(SERVICES).await?;
-            self.services = services.iter().map(|(_, read)| (read.value.name.clone(), read.revision)).collect();
+            self.services =
+                services.iter().map(|(_, read)| (read.value.name.clone(), read.revision)).collect();
             let desired = Desired {
                 nodes: nodes.into_iter().map(|(_, read)| (read.value.name.clone(), read.value)).collect(),
-                services: services.into_iter().map(|(_, read)| (read.value.name.clone(), read.value)).collect(),
+                services: services
+                    .into_iter()
+                    .map(|(_, read)| (read.value.name.clone(), read.value))
+                    .collect(),
             };
             Arc::make_mut(&mut self.snapshot).desired = desired;
             self.desired_is_stale = false;

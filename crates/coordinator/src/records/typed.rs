@@ -39,13 +39,19 @@ impl Records {
     }
 
     /// The record at `key`, where there is one.
-    pub(crate) async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Versioned<T>>, RecordsError> {
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<Option<Versioned<T>>, RecordsError> {
         let Some(record) = self.store.get(key).await? else { return Ok(None) };
         Ok(Some(Versioned { revision: record.revision, value: decode(key, &record.value)? }))
     }
 
     /// Every record under `prefix`, in the order of keys.
-    pub(crate) async fn list<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<(String, Versioned<T>)>, RecordsError> {
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<(String, Versioned<T>)>, RecordsError> {
         let mut found = Vec::new();
         for record in self.store.list(prefix).await? {
             let value = decode(&record.key, &record.value)?;
@@ -55,7 +61,12 @@ impl Records {
     }
 
     /// Writes a record that is at `expected` (0: that does not exist); durable when it returns.
-    pub(crate) async fn put<T: Serialize>(&self, key: &str, expected: Revision, value: &T) -> Result<Revision, RecordsError> {
+    pub(crate) async fn put<T: Serialize>(
+        &self,
+        key: &str,
+        expected: Revision,
+        value: &T,
+    ) -> Result<Revision, RecordsError> {
         let bytes = encode(key, value)?;
         Ok(self.store.put(key, bytes.into(), Precondition::Is(expected)).await?)
     }

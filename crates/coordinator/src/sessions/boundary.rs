@@ -25,7 +25,8 @@ pub(crate) fn take_foreign(
     let foreign: Vec<InstanceId> = reported
         .keys()
         .filter(|id| {
-            let slot = snapshot.progress.get(&id.service).and_then(|progress| progress.value.slots.get(&id.slot));
+            let slot =
+                snapshot.progress.get(&id.service).and_then(|progress| progress.value.slots.get(&id.slot));
             slot.is_some_and(|slot| slot.node != *node)
         })
         .cloned()

@@ -13,7 +13,10 @@ use std::collections::BTreeMap;
 const TOLERANCE: Millis = Millis(500);
 
 /// Keeps the known start of instances whose freshly estimated one agrees with it.
-pub(crate) fn settle(known: &BTreeMap<InstanceId, InstanceObserved>, reported: &mut BTreeMap<InstanceId, InstanceObserved>) {
+pub(crate) fn settle(
+    known: &BTreeMap<InstanceId, InstanceObserved>,
+    reported: &mut BTreeMap<InstanceId, InstanceObserved>,
+) {
     for (id, instance) in reported {
         let same_run = known.get(id).filter(|old| old.run == instance.run && old.release == instance.release);
         let previous = same_run.and_then(|old| old.ready_since);

@@ -10,6 +10,7 @@ use baton_engine::cycle::Versioned;
 use baton_model::desired::Node;
 use baton_model::event::{Event, Severity};
 use baton_model::id::{EventSeq, Generation, InstanceId, NodeName, SessionId};
+use baton_model::observed::NodeObserved;
 use baton_model::time::UnixMs;
 use baton_proto::convert::event::agent_event;
 use baton_proto::convert::observed::instances_observed;
@@ -29,7 +30,12 @@ const ADDRESS_ATTEMPTS_MAX: usize = 8;
 pub(crate) type Outbound = mpsc::Sender<Result<v1::CoordinatorMessage, Status>>;
 
 /// Serves the session of `node` until it ends.
-pub(crate) async fn serve(coordinator: Arc<Coordinator>, node: NodeName, mut inbound: Streaming<v1::AgentMessage>, outbound: Outbound) {
+pub(crate) async fn serve(
+    coordinator: Arc<Coordinator>,
+    node: NodeName,
+    mut inbound: Streaming<v1::AgentMessage>,
+    outbound: Outbound,
+) {
     let opened = match greet(&coordinator, &node, &mut inbound).await {
         Ok(opened) => opened,
         Err(refusal) => {
@@ -61,15 +67,20 @@ pub(crate) async fn serve(coordinator: Arc<Coordinator>, node: NodeName, mut inb
 }
 
 /// Waits for the hello, checks it, and opens the session.
-async fn greet(coordinator: &Coordinator, node: &NodeName, inbound: &mut Streaming<v1::AgentMessage>) -> Result<Opened, Refusal> {
+async fn greet(
+    coordinator: &Coordinator,
+    node: &NodeName,
+    inbound: &mut Streaming<v1::AgentMessage>,
+) -> Result<Opened, Refusal> {
     let first = tokio::time::timeout(HELLO_WITHIN, inbound.message()).await;
     let Ok(Ok(Some(v1::AgentMessage { message: Some(Message::Hello(hello)) }))) = first else {
-        return Err(Refusal::Invalid("a session begins with a hello, which did not come; upgrade the agent".to_owned()));
+        return Err(Refusal::Invalid(
+            "a session begins with a hello, which did not come; upgrade the agent".to_owned(),
+        ));
     };
-    let address: IpAddr = hello
-        .address
-        .parse()
-        .map_err(|_| Refusal::Invalid(format!("`{}` is not an IP address; start the agent with one", hello.address)))?;
+    let address: IpAddr = hello.address.parse().map_err(|_| {
+        Refusal::Invalid(format!("`{}` is not an IP address; start the agent with one", hello.address))
+    })?;
     admit(coordinator, node, address).await?;
     let generation = Generation(hello.generation);
     let opened = coordinator.sessions.open(node, hello.facts.unwrap_or_default().into(), generation);
@@ -100,7 +111,8 @@ async fn greet(coordinator: &Coordinator, node: &NodeName, inbound: &mut Streami
 async fn admit(coordinator: &Coordinator, node: &NodeName, address: IpAddr) -> Result<(), Refusal> {
     let key = records::node(node);
     for _ in 0..ADDRESS_ATTEMPTS_MAX {
-        let Some(Versioned { revision, value: mut record }) = coordinator.records.get::<Node>(&key).await? else {
+        let Some(Versioned { revision, value: mut record }) = coordinator.records.get::<Node>(&key).await?
+        else {
             return Err(Refusal::Denied(format!(
                 "node `{node}` was removed from this cluster; make a token (`baton node token`) and join it again"
             )));
@@ -115,7 +127,9 @@ async fn admit(coordinator: &Coordinator, node: &NodeName, address: IpAddr) -> R
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Refusal::Contended(format!("the record of node `{node}` changes all the time; the agent tries again by itself")))
+    Err(Refusal::Contended(format!(
+        "the record of node `{node}` changes all the time; the agent tries again by itself"
+    )))
 }
 
 /// A node whose plan is newer than the store's: the store is an older copy, or the node was fed by another coordinator.
@@ -182,38 +196,50 @@ impl Speaker<'_> {
             };
             match message.message {
                 Some(message) => self.take(message)?,
-                None => return Err(Refusal::Invalid("the agent sent something this coordinator does not know; upgrade the coordinator first".to_owned())),
+                None => return Err(Refusal::Invalid(
+                    "the agent sent something this coordinator does not know; upgrade the coordinator first"
+                        .to_owned(),
+                )),
             }
         }
     }
 
     fn take(&mut self, message: Message) -> Result<(), Refusal> {
         match message {
-            Message::Hello(_) => return Err(Refusal::Invalid("a session has one hello only; upgrade the agent".to_owned())),
+            Message::Hello(_) => {
+                return Err(Refusal::Invalid("a session has one hello only; upgrade the agent".to_owned()));
+            }
             Message::Heartbeat(heartbeat) => {
-                self.hear(|_| Changed::No);
-                self.answer(Answer::Heartbeat(heartbeat));
+                if self.hear(|_| Changed::No) {
+                    self.answer(Answer::Heartbeat(heartbeat));
+                }
             }
             Message::Observed(observed) => self.observe(observed)?,
             Message::Metrics(metrics) => {
                 let metrics = metrics.try_into().map_err(invalid)?;
-                self.hear(|_| Changed::No);
-                self.coordinator.sessions.measured(self.node, metrics);
+                if self.hear(|_| Changed::No) {
+                    self.coordinator.sessions.measured(self.node, metrics);
+                }
             }
             Message::Event(event) => self.record(event)?,
             Message::LogLines(lines) => {
-                self.hear(|_| Changed::No);
-                self.coordinator.logs.deliver(self.node, lines);
+                if self.hear(|_| Changed::No) {
+                    self.coordinator.logs.deliver(self.node, lines);
+                }
             }
         }
         Ok(())
     }
 
-    fn hear(&self, word: impl FnOnce(&mut baton_model::observed::NodeObserved) -> Changed) {
+    /// Notes a word of the node; `false` when a newer session speaks for it, and this word does not count.
+    fn hear(&self, word: impl FnOnce(&mut NodeObserved) -> Changed) -> bool {
         match self.coordinator.sessions.hear(self.node, self.session, word) {
-            Heard::Yes => {}
-            Heard::AfterSilence => self.coordinator.journal.record(vec![back(self.now(), self.node)]),
-            Heard::Replaced => tracing::debug!(node = %self.node, session = %self.session, "a replaced session still speaks"),
+            Heard::Yes => true,
+            Heard::AfterSilence => {
+                self.coordinator.journal.record(vec![back(self.now(), self.node)]);
+                true
+            }
+            Heard::Replaced => false,
         }
     }
 
@@ -230,12 +256,16 @@ impl Speaker<'_> {
     /// The whole state of the node: it takes the place of what was known.
     fn observe(&mut self, message: v1::Observed) -> Result<(), Refusal> {
         if message.instances.len() > INSTANCES_MAX {
-            return Err(Refusal::Exhausted(format!("a node may have {INSTANCES_MAX} instances, this one reports {}", message.instances.len())));
+            return Err(Refusal::Exhausted(format!(
+                "a node may have {INSTANCES_MAX} instances, this one reports {}",
+                message.instances.len()
+            )));
         }
         let now = self.now();
         let generation = Generation(message.generation);
         let mut reported = instances_observed(message.instances, now).map_err(invalid)?;
-        let foreign = boundary::take_foreign(self.node, &mut reported, &self.coordinator.view.borrow().snapshot);
+        let foreign =
+            boundary::take_foreign(self.node, &mut reported, &self.coordinator.view.borrow().snapshot);
         self.tell_foreign(&foreign);
         self.hear(|known| {
             ready::settle(&known.instances, &mut reported);
@@ -291,7 +321,9 @@ impl Speaker<'_> {
 }
 
 fn invalid(error: impl std::fmt::Display) -> Refusal {
-    Refusal::Invalid(format!("the agent sent something that cannot be: {error}; upgrade the agent, or the coordinator"))
+    Refusal::Invalid(format!(
+        "the agent sent something that cannot be: {error}; upgrade the agent, or the coordinator"
+    ))
 }
 
 fn back(now: UnixMs, node: &NodeName) -> Event {

@@ -1,1 +1,109 @@
 use super::*;
+use baton_model::event::Severity;
+use baton_proto::v1::coordinator_message::Message;
+
+fn sessions(silence: Millis) -> Arc<Sessions> {
+    Sessions::new(Clock::start(UnixMs(0)), Timing { heartbeat: Millis(10), silence })
+}
+
+fn node() -> NodeName {
+    "n1".parse().unwrap()
+}
+
+fn open(sessions: &Sessions) -> Opened {
+    sessions.open(&node(), NodeFacts::default(), Generation(0))
+}
+
+fn beat(sequence: u64) -> Message {
+    Message::Heartbeat(v1::Heartbeat { sequence })
+}
+
+#[test]
+fn an_agent_that_does_not_read_is_dropped_and_not_waited_for() {
+    let sessions = sessions(Millis::secs(60));
+    let opened = open(&sessions);
+    for sequence in 0..QUEUE_MAX as u64 {
+        sessions.send(&node(), beat(sequence)).unwrap();
+    }
+    assert!(!opened.cut.is_cancelled());
+    assert_eq!(sessions.send(&node(), beat(0)), Err(NotConnected));
+    assert!(opened.cut.is_cancelled() && opened.ended.is_cancelled());
+    assert!(!sessions.is_connected(&node()));
+}
+
+#[test]
+fn what_a_replaced_session_says_does_not_count() {
+    let sessions = sessions(Millis::secs(60));
+    let (old, new) = (open(&sessions), open(&sessions));
+    assert!(old.ended.is_cancelled() && !new.ended.is_cancelled());
+    let says = |session, generation| {
+        sessions.hear(&node(), session, |observed| {
+            observed.generation = Generation(generation);
+            Changed::Yes
+        })
+    };
+    assert_eq!(says(old.session, 5), Heard::Replaced);
+    assert_eq!(says(new.session, 6), Heard::Yes);
+    assert_eq!(sessions.observed().nodes[&node()].generation, Generation(6));
+    // The end of the older stream comes late and must not end the newer session.
+    sessions.close(&node(), old.session);
+    assert!(sessions.is_connected(&node()));
+    sessions.close(&node(), new.session);
+    assert!(!sessions.is_connected(&node()));
+}
+
+#[test]
+fn three_replacements_in_a_short_time_are_flapping() {
+    let sessions = sessions(Millis::secs(60));
+    let flapping: Vec<bool> = (0..8).map(|_| open(&sessions).flapping).collect();
+    assert_eq!(flapping, [false, false, false, true, false, false, true, false]);
+}
+
+#[test]
+fn a_closed_stream_alone_makes_nobody_silent() {
+    let sessions = sessions(Millis(30));
+    let opened = open(&sessions);
+    sessions.close(&node(), opened.session);
+    assert_eq!(sessions.sweep(), []);
+    std::thread::sleep(std::time::Duration::from_millis(40));
+    assert_eq!(sessions.sweep(), [node()]);
+    assert_eq!(sessions.sweep(), [], "told once");
+    assert!(open(&sessions).was_silent);
+}
+
+#[test]
+fn a_plan_is_queued_once_for_a_session() {
+    let sessions = sessions(Millis::secs(60));
+    let mut opened = open(&sessions);
+    let plan = |generation| v1::NodePlan { node: "n1".to_owned(), generation, ..v1::NodePlan::default() };
+    for generation in [2, 2, 1, 3] {
+        sessions.send_plan(&node(), Generation(generation), || plan(generation));
+    }
+    let mut sent = Vec::new();
+    while let Ok(v1::CoordinatorMessage { message: Some(Message::Plan(plan)) }) = opened.outbound.try_recv() {
+        sent.push(plan.generation);
+    }
+    assert_eq!(sent, [2, 3]);
+}
+
+#[test]
+fn only_a_change_wakes() {
+    let sessions = sessions(Millis::secs(60));
+    let opened = open(&sessions);
+    let mut changes = sessions.changes();
+    changes.mark_unchanged();
+    sessions.hear(&node(), opened.session, |_| Changed::No);
+    assert!(!changes.has_changed().unwrap(), "liveness alone decides nothing");
+    sessions.hear(&node(), opened.session, |_| Changed::Yes);
+    assert!(changes.has_changed().unwrap());
+}
+
+#[test]
+fn events_of_agents_are_cut_to_size() {
+    let mut event = crate::events::event(UnixMs(0), Severity::Info, "test", "ä".repeat(10_000));
+    event.fields = (0..100).map(|n| (format!("field{n}"), "x".repeat(10_000))).collect();
+    boundary::cut_event(&mut event);
+    assert_eq!(event.message.len(), 4096);
+    assert_eq!(event.fields.len(), 32);
+    assert!(event.fields.values().all(|value| value.len() == 512));
+}

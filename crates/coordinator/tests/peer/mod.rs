@@ -54,7 +54,8 @@ pub async fn found() -> (TempDir, PathBuf, Identity) {
 impl Cluster {
     pub async fn start() -> Self {
         let (home, _, operator_identity) = found().await;
-        let mut cluster = Self { home, operator_identity, address: "127.0.0.1:0".parse().unwrap(), running: None };
+        let mut cluster =
+            Self { home, operator_identity, address: "127.0.0.1:0".parse().unwrap(), running: None };
         cluster.run().await;
         cluster
     }
@@ -94,7 +95,8 @@ pub async fn operator(address: SocketAddr, identity: &Identity) -> Operator {
 
 pub async fn join_node(address: SocketAddr, operator_identity: &Identity, name: &str) -> Identity {
     let request = v1::CreateTokenRequest { role: "node".to_owned(), name: None, ttl_s: 0 };
-    let token = operator(address, operator_identity).await.create_token(request).await.unwrap().into_inner().token;
+    let token =
+        operator(address, operator_identity).await.create_token(request).await.unwrap().into_inner().token;
     let joiner = JoinAs { name: name.to_owned(), address: "127.0.0.1".to_owned(), labels: BTreeMap::new() };
     join(&address.to_string(), &token.parse().unwrap(), joiner).await.unwrap()
 }
@@ -108,14 +110,21 @@ pub struct Session {
 
 impl Session {
     /// Says hello with the plan generation it has, and waits to be welcomed.
-    pub async fn open(address: SocketAddr, identity: &Identity, generation: u64) -> Result<Self, tonic::Status> {
+    pub async fn open(
+        address: SocketAddr,
+        identity: &Identity,
+        generation: u64,
+    ) -> Result<Self, tonic::Status> {
         let mut client = AgentServiceClient::new(connect(&address.to_string(), identity).await.unwrap());
         let (say, said) = mpsc::channel(64);
-        let hello = v1::Hello { facts: Some(v1::NodeFacts::default()), generation, address: "127.0.0.1".to_owned() };
+        let hello =
+            v1::Hello { facts: Some(v1::NodeFacts::default()), generation, address: "127.0.0.1".to_owned() };
         say.send(v1::AgentMessage { message: Some(Say::Hello(hello)) }).await.unwrap();
         let mut told = client.session(ReceiverStream::new(said)).await?.into_inner();
         let first = tokio::time::timeout(PATIENCE, told.message()).await.expect("an answer in time")?;
-        let Some(Told::Welcome(welcome)) = first.and_then(|first| first.message) else { panic!("a welcome comes first") };
+        let Some(Told::Welcome(welcome)) = first.and_then(|first| first.message) else {
+            panic!("a welcome comes first")
+        };
         Ok(Self { say, told, welcome })
     }
 
@@ -125,7 +134,8 @@ impl Session {
 
     /// The next message; `None` at the end of the stream.
     pub async fn next(&mut self) -> Result<Option<Told>, tonic::Status> {
-        let message = tokio::time::timeout(PATIENCE, self.told.message()).await.expect("a message in time")?;
+        let message =
+            tokio::time::timeout(PATIENCE, self.told.message()).await.expect("a message in time")?;
         Ok(message.map(|message| message.message.expect("it says something")))
     }
 
@@ -134,7 +144,11 @@ impl Session {
         loop {
             match self.next().await.unwrap().expect("the session goes on") {
                 Told::Plan(plan) => return plan,
-                Told::Welcome(_) | Told::Heartbeat(_) | Told::EventsStored(_) | Told::LogRequest(_) | Told::LogCancel(_) => {}
+                Told::Welcome(_)
+                | Told::Heartbeat(_)
+                | Told::EventsStored(_)
+                | Told::LogRequest(_)
+                | Told::LogCancel(_) => {}
                 Told::Replaced(replaced) => panic!("replaced by session {}", replaced.by_session),
             }
         }
@@ -235,7 +249,9 @@ pub fn digest(data: &[u8]) -> String {
 /// The messages of an upload.
 pub fn upload(start: v1::UploadStart, data: &[u8]) -> Vec<v1::UploadArtifactRequest> {
     let start = v1::UploadArtifactRequest { part: Some(Part::Start(start)) };
-    let chunks = data.chunks(64 * 1024).map(|chunk| v1::UploadArtifactRequest { part: Some(Part::Data(chunk.to_vec().into())) });
+    let chunks = data
+        .chunks(64 * 1024)
+        .map(|chunk| v1::UploadArtifactRequest { part: Some(Part::Data(chunk.to_vec().into())) });
     std::iter::once(start).chain(chunks).collect()
 }
 

@@ -1,1 +1,91 @@
 use super::*;
+use baton_model::id::ReleaseNumber;
+use baton_model::rollout::{RolloutKind, RolloutRequest};
+use baton_model::time::UnixMs;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+fn service() -> Service {
+    let request = RolloutRequest {
+        id: RolloutId(3),
+        to: ReleaseNumber(2),
+        kind: RolloutKind::Deploy,
+        requested_at: UnixMs(0),
+        requested_by: "ann".to_owned(),
+    };
+    Service {
+        name: "web".parse().unwrap(),
+        releases: BTreeMap::new(),
+        request: Some(request),
+        control: RolloutControl { rollout: RolloutId(3), ..RolloutControl::default() },
+        removed: false,
+    }
+}
+
+/// A rollout of three stages, the second of which asks for an approval; so many are done.
+fn progress(outcome: RolloutOutcome, done: usize) -> ServiceProgress {
+    let stage = |number: usize| {
+        let at = |time: u64| (number < done).then_some(time);
+        json!({
+            "title": "", "cohort": [], "failed": {}, "approval": number == 1, "bake_ms": 0,
+            "started_at": at(1), "healthy_at": at(1), "ended_at": at(2),
+        })
+    };
+    let rollout = json!({
+        "id": 3, "from": 1, "to": 2, "outcome": outcome, "reason": "", "started_at": 0, "ended_at": null,
+        "progressed_at": 0, "retried": 0, "stages": (0..3).map(stage).collect::<Vec<_>>(),
+    });
+    let rollout: RolloutProgress = serde_json::from_value(rollout).unwrap();
+    ServiceProgress { rollout: Some(rollout), ..ServiceProgress::default() }
+}
+
+fn set(outcome: RolloutOutcome, done: usize, action: RolloutAction) -> Result<RolloutControl, Refusal> {
+    controlled(&service(), Some(&progress(outcome, done)), None, action)
+}
+
+#[test]
+fn only_the_stage_that_waits_is_approved() {
+    use RolloutAction::Promote;
+    assert!(set(RolloutOutcome::Running, 0, Promote).is_err(), "it is not reached yet");
+    assert_eq!(set(RolloutOutcome::Paused, 1, Promote).unwrap().approved_through, 2);
+    assert!(set(RolloutOutcome::Running, 2, Promote).is_err(), "the third goes on by itself");
+    let mut approved = service();
+    approved.control.approved_through = 2;
+    let again = controlled(&approved, Some(&progress(RolloutOutcome::Paused, 1)), None, Promote);
+    assert!(again.is_err(), "a second click approves nothing further");
+}
+
+#[test]
+fn control_is_whole_state() {
+    let paused = set(RolloutOutcome::Running, 1, RolloutAction::Pause).unwrap();
+    assert!(paused.paused && !paused.abort);
+    assert!(set(RolloutOutcome::Running, 1, RolloutAction::Abort).unwrap().abort);
+    assert_eq!(set(RolloutOutcome::Paused, 1, RolloutAction::Retry).unwrap().retry, 1);
+    let mut other = service();
+    other.control =
+        RolloutControl { rollout: RolloutId(2), paused: true, abort: true, ..RolloutControl::default() };
+    let fresh = controlled(&other, None, None, RolloutAction::Retry).unwrap();
+    assert_eq!(
+        fresh,
+        RolloutControl { rollout: RolloutId(3), retry: 1, ..RolloutControl::default() },
+        "of another rollout"
+    );
+}
+
+#[test]
+fn what_is_over_or_held_by_something_else_is_said() {
+    for over in [
+        RolloutOutcome::Succeeded,
+        RolloutOutcome::RolledBack,
+        RolloutOutcome::Superseded,
+        RolloutOutcome::Failed,
+    ] {
+        assert!(matches!(set(over, 3, RolloutAction::Pause), Err(Refusal::NotNow(_))), "{over:?}");
+    }
+    assert!(
+        set(RolloutOutcome::Paused, 1, RolloutAction::Resume).is_err(),
+        "an approval is what it waits for"
+    );
+    assert!(!set(RolloutOutcome::Running, 1, RolloutAction::Resume).unwrap().paused);
+    assert!(matches!(set(RolloutOutcome::Running, 1, RolloutAction::Unspecified), Err(Refusal::Invalid(_))));
+}
