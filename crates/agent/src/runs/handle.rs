@@ -1,6 +1,5 @@
 //! A live run, as the agent holds it.
 
-use super::contain::Group;
 use super::record::{RunRecord, Stored};
 use super::sockets::Listener;
 use crate::shim::protocol::{Message, Phase, Refusal, Request, State};
@@ -29,7 +28,6 @@ pub struct RunHandle {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) record: RunRecord,
-    pub(super) group: Option<Group>,
     state: Mutex<RunState>,
 }
 
@@ -42,8 +40,7 @@ pub(super) struct Order {
 
 impl Shared {
     pub(super) fn new(stored: &Stored, state: &State) -> Self {
-        let group = stored.group.clone().map(|path| Group { path });
-        Self { record: stored.record.clone(), group, state: Mutex::new(RunState::from(state)) }
+        Self { record: stored.record.clone(), state: Mutex::new(RunState::from(state)) }
     }
 
     pub(super) fn state(&self) -> RunState {

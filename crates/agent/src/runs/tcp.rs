@@ -123,11 +123,12 @@ fn is_connection(state: u8) -> bool {
 pub(super) fn listening(address: SocketAddr) -> io::Result<Vec<u64>> {
     let mut inodes = Vec::new();
     each_in_proc(address.is_ipv6(), |row| {
-        if row.local == address {
+        // The kernel lists those that listen first; behind them may be a great many others.
+        let listens = row.state == TCP_LISTEN;
+        if listens && row.local == address {
             inodes.push(row.inode);
         }
-        // The kernel lists those that listen first; behind them may be a great many others.
-        row.state == TCP_LISTEN
+        listens
     })?;
     Ok(inodes)
 }

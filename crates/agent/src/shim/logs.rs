@@ -234,6 +234,10 @@ impl Stream {
 
     /// Takes one batch from the pipe and writes its lines. Returns whether there was something.
     pub(super) fn pump(&mut self, logs: &mut Logs) -> bool {
+        if self.until_boundary == Some(0) {
+            self.until_boundary = None;
+            self.end_line(logs);
+        }
         let room = self.buffer.len() - self.len;
         let wanted = self.until_boundary.map_or(room, |left| left.min(room));
         let got = match rustix::io::read(&self.read_end, &mut self.buffer[self.len..self.len + wanted]) {

@@ -31,7 +31,7 @@ mod history;
 mod logs;
 mod memory;
 mod process;
-pub mod protocol;
+pub(crate) mod protocol;
 mod restart;
 mod setup;
 pub(crate) mod statefile;

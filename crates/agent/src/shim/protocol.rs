@@ -11,29 +11,29 @@
 use baton_model::observed::Exit;
 
 /// Version spoken here.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub(crate) const PROTOCOL_VERSION: u16 = 1;
 /// Length of every message.
-pub const FRAME_BYTES: usize = 512;
+pub(crate) const FRAME_BYTES: usize = 512;
 /// Ends of the workload that a shim remembers. With 100 ms to 30 s of backoff that is minutes to half an hour of an
 /// agent's absence in a crash loop; numbering shows what fell out.
-pub const HISTORY_MAX: usize = 32;
+pub(crate) const HISTORY_MAX: usize = 32;
 /// Bytes kept of the workload's last line on stderr.
-pub const NOTE_BYTES: usize = 240;
+pub(crate) const NOTE_BYTES: usize = 240;
 /// Listening sockets of one run. The kernel passes at most 253 descriptors in one message.
-pub const LISTENERS_MAX: usize = 32;
+pub(crate) const LISTENERS_MAX: usize = 32;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"BTNs");
 const HEADER_BYTES: usize = 12;
 
 /// One message as it travels.
-pub type Frame = [u8; FRAME_BYTES];
+pub(crate) type Frame = [u8; FRAME_BYTES];
 
 /// The secret that proves an agent to a shim: 128 random bits, kept in the run's directory (mode 0600).
-pub type Cookie = [u8; 16];
+pub(crate) type Cookie = [u8; 16];
 
 /// What an agent asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub(crate) enum Request {
     /// The first message on the shim's inherited socket. Carries descriptors: configuration, run directory, log
     /// directory, control group (if `group`), listeners.
     Begin { listeners: u8, group: bool },
@@ -55,7 +55,7 @@ pub enum Request {
 
 /// What a shim says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Message {
+pub(crate) enum Message {
     /// How it is.
     State(State),
     /// Event: the workload was executed.
@@ -76,7 +76,7 @@ pub enum Message {
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The cookie is wrong.
     Cookie,
     /// Processes are left.
@@ -89,7 +89,7 @@ pub enum Refusal {
 
 /// Steps of a shim's start, for the error that names one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetupStep {
+pub(crate) enum SetupStep {
     /// Taking the first message and its descriptors.
     Receive,
     /// Reading the configuration.
@@ -106,7 +106,7 @@ pub enum SetupStep {
 
 /// Where a shim stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The workload runs, or is started at this moment.
     #[default]
     Running,
@@ -122,75 +122,75 @@ pub enum Phase {
 
 /// How a shim is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct State {
+pub(crate) struct State {
     /// Where it stands.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// The kernel's boot id, without dashes.
-    pub boot: [u8; 16],
+    pub(crate) boot: [u8; 16],
     /// The run's mark, as in the workload's `BATON_RUN`.
-    pub mark: [u8; 16],
+    pub(crate) mark: [u8; 16],
     /// The shim's process and its start time (clock ticks since boot, proc_pid_stat(5)).
-    pub shim: Identity,
+    pub(crate) shim: Identity,
     /// The workload's, or zeros.
-    pub workload: Identity,
+    pub(crate) workload: Identity,
     /// Restarts so far.
-    pub restarts: u64,
+    pub(crate) restarts: u64,
     /// Crashes in a row have reached the limit.
-    pub crash_loop: bool,
+    pub(crate) crash_loop: bool,
     /// Stopping needed SIGKILL.
-    pub killed: bool,
+    pub(crate) killed: bool,
     /// The last end.
-    pub last_exit: Option<Exit>,
+    pub(crate) last_exit: Option<Exit>,
     /// Number of the last end; 0: none yet.
-    pub last_seq: u64,
+    pub(crate) last_seq: u64,
     /// Ends up to this were acknowledged.
-    pub acknowledged_seq: u64,
+    pub(crate) acknowledged_seq: u64,
     /// Bytes of log that could not be written.
-    pub log_bytes_dropped: u64,
+    pub(crate) log_bytes_dropped: u64,
 }
 
 /// A process and when it started: together they name it for as long as this boot lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Process id; 0: none.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Clock ticks after boot.
-    pub start: u64,
+    pub(crate) start: u64,
 }
 
 /// One end of the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Counts the ends of this run from 1.
-    pub seq: u64,
+    pub(crate) seq: u64,
     /// How.
-    pub exit: Exit,
+    pub(crate) exit: Exit,
     /// Restarts before it.
-    pub restarts: u64,
+    pub(crate) restarts: u64,
     /// It is started again after this many milliseconds.
-    pub restart_in_ms: Option<u64>,
+    pub(crate) restart_in_ms: Option<u64>,
     /// Crashes in a row have reached the limit.
-    pub crash_loop: bool,
+    pub(crate) crash_loop: bool,
     /// It had been told to stop: no event for the engine.
-    pub stopping: bool,
+    pub(crate) stopping: bool,
     /// The last line on stderr, cut.
-    pub note: Note,
+    pub(crate) note: Note,
 }
 
 /// A bounded line of text.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Note {
+pub(crate) struct Note {
     len: u8,
     bytes: [u8; NOTE_BYTES],
 }
 
 impl Note {
     /// No text.
-    pub const EMPTY: Self = Self { len: 0, bytes: [0; NOTE_BYTES] };
+    pub(crate) const EMPTY: Self = Self { len: 0, bytes: [0; NOTE_BYTES] };
 
     /// The first [`NOTE_BYTES`] of `text`.
     #[must_use]
-    pub fn new(text: &[u8]) -> Self {
+    pub(crate) fn new(text: &[u8]) -> Self {
         let mut note = Self::EMPTY;
         let len = text.len().min(NOTE_BYTES);
         note.bytes[..len].copy_from_slice(&text[..len]);
@@ -200,7 +200,7 @@ impl Note {
 
     /// The text.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 }
@@ -213,7 +213,7 @@ impl std::fmt::Debug for Note {
 
 /// A message that is not one of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
+pub(crate) enum FrameError {
     /// Wrong length or magic.
     #[error("not a message of a baton shim")]
     Foreign,
@@ -228,7 +228,7 @@ pub enum FrameError {
 impl Request {
     /// As it travels.
     #[must_use]
-    pub fn encode(&self, id: u32) -> Frame {
+    pub(crate) fn encode(&self, id: u32) -> Frame {
         let mut out = Writer::new();
         let kind = match *self {
             Self::Begin { listeners, group } => {
@@ -265,7 +265,7 @@ impl Request {
     ///
     /// # Errors
     /// [`FrameError`]
-    pub fn decode(frame: &[u8]) -> Result<(Self, u32), FrameError> {
+    pub(crate) fn decode(frame: &[u8]) -> Result<(Self, u32), FrameError> {
         let (kind, id, mut body) = Reader::open(frame)?;
         let request = match kind {
             1 => Self::Begin { listeners: body.u8(), group: body.bool() },
@@ -285,7 +285,7 @@ impl Request {
 impl Message {
     /// As it travels.
     #[must_use]
-    pub fn encode(&self, id: u32) -> Frame {
+    pub(crate) fn encode(&self, id: u32) -> Frame {
         let mut out = Writer::new();
         let kind = match self {
             Self::State(state) => {
@@ -323,7 +323,7 @@ impl Message {
     ///
     /// # Errors
     /// [`FrameError`]
-    pub fn decode(frame: &[u8]) -> Result<(Self, u32), FrameError> {
+    pub(crate) fn decode(frame: &[u8]) -> Result<(Self, u32), FrameError> {
         let (kind, id, mut body) = Reader::open(frame)?;
         let message = match kind {
             101 => Self::State(body.state()?),

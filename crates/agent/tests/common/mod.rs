@@ -61,7 +61,11 @@ impl Node {
     }
 
     pub(crate) async fn event(&mut self) -> RunEventKind {
-        tokio::time::timeout(WITHIN, self.events.recv()).await.expect("an event in time").expect("a run lives").kind
+        tokio::time::timeout(WITHIN, self.events.recv())
+            .await
+            .expect("an event in time")
+            .expect("a run lives")
+            .kind
     }
 
     /// The next event, which must be a start.
@@ -115,11 +119,13 @@ fn runs_in(folder: &Path, containment: Containment) -> (Runs, mpsc::Receiver<Run
 }
 
 fn is_shim(pid: u32) -> bool {
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text.split(|b| *b == 0).nth(1) == Some(b"shim"))
+    std::fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|text| text.split(|b| *b == 0).nth(1) == Some(b"shim"))
 }
 
 pub(crate) async fn forget(runs: &Runs, handle: &RunHandle) {
-    eventually("the shim ends", || async { runs.forget(handle.instance(), handle.run()).await.is_ok() }).await;
+    eventually("the shim ends", || async { runs.forget(handle.instance(), handle.run()).await.is_ok() })
+        .await;
 }
 
 /// Waits until `condition` holds.
