@@ -6,7 +6,7 @@
 use crate::audit::{Violation, audit};
 use crate::decide::decide;
 use crate::input::Input;
-use crate::outcome::{Assignments, EventDraft, Outcome};
+use crate::outcome::{Assignments, EventDraft};
 use crate::progress::{Progress, ServiceProgress};
 use baton_model::desired::Desired;
 use baton_model::event::Severity;
@@ -124,6 +124,8 @@ pub struct Cycle {
     /// Events of earlier runs that broke off after the progress they tell of was stored.
     owed: Vec<EventDraft>,
     report: Report,
+    /// The report that was published last: it stays until a decision stands.
+    published: Report,
     wake_at: Option<UnixMs>,
 }
 
@@ -151,7 +153,7 @@ impl Cycle {
         let violations = audit(&input, &outcome);
         self.now = now;
         if !violations.is_empty() {
-            return self.refuse(&violations, outcome);
+            return self.refuse(&violations);
         }
         self.writes = progress_writes(outcome.progress, &revisions);
         self.plans = plan_writes(outcome.assignments, plans, observed, &mut self.writes);
@@ -162,7 +164,7 @@ impl Cycle {
     }
 
     /// An outcome that breaks an invariant is never committed: nothing changes, and people are called.
-    fn refuse(&mut self, violations: &[Violation], outcome: Outcome) -> Action {
+    fn refuse(&mut self, violations: &[Violation]) -> Action {
         let list: Vec<String> = violations.iter().map(|v| format!("{}: {}", v.invariant, v.detail)).collect();
         let message = format!(
             "a decision was refused by the audit and nothing was done; please report this: {}",
@@ -179,7 +181,7 @@ impl Cycle {
             instance: None,
             fields: BTreeMap::new(),
         }];
-        self.report = outcome.report;
+        self.report = self.published.clone();
         self.wake_at = Some(self.now.plus(REFUSED_AFTER));
         self.next()
     }
@@ -190,6 +192,7 @@ impl Cycle {
         }
         let mut events = std::mem::take(&mut self.owed);
         events.append(&mut self.events);
+        self.published.clone_from(&self.report);
         Action::Send {
             plans: std::mem::take(&mut self.plans),
             events,

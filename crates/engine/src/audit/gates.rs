@@ -4,7 +4,7 @@ use super::{Change, Violation, reassigned, violation};
 use crate::gate::bake;
 use crate::gate::health::{self, Health};
 use crate::gate::hold;
-use crate::progress::{RolloutProgress, StageProgress};
+use crate::progress::{RolloutProgress, Slot, StageProgress};
 use baton_model::time::Millis;
 
 /// Invariant 4: no stage begins or ends past a gate that did not pass.
@@ -76,7 +76,8 @@ fn check_end(
     for number in stage.cohort.iter().filter(|number| !stage.failed.contains_key(number)) {
         let Some(slot) = after.memory.slots.get(number).filter(|slot| !slot.retiring) else { continue };
         let health = health::ask(after, *number, slot, policy.min_healthy);
-        let told_now = slot.assigned_at == now && change.before.memory.slots.get(number) != Some(slot);
+        let told = |slot: &Slot| (slot.release, slot.attempt);
+        let told_now = change.before.memory.slots.get(number).map(told) != Some(told(slot));
         if health != Health::Lost && (health != Health::Healthy || told_now) {
             say(&format!("ends although slot {number} is not healthy: {health:?}"));
         }

@@ -17,8 +17,9 @@ impl Instance {
     /// Fetching → Staged; or, in a swap, Staging → the candidate's start. An answer about another release is stale.
     pub(super) fn fetched(&mut self, release: ReleaseNumber, now: BootMs, effects: &mut Vec<Effect>) {
         match &self.current {
-            Current::Fetching { plan, .. } if plan.release == release => {
-                self.current = Current::Staged { plan: plan.clone(), retry: Retry::default() };
+            Current::Fetching { plan, retry } if plan.release == release => {
+                let retry = Retry { at: None, ..retry.clone() };
+                self.current = Current::Staged { plan: plan.clone(), retry };
             }
             Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => {}
             Current::Running(_) | Current::Parked { .. } | Current::Failed { .. } => {}
@@ -77,6 +78,15 @@ impl Instance {
         let run = self.next_run();
         effects.push(Effect::Start { run, plan: plan.clone(), beside: None });
         self.current = Current::Running(Run::new(run, plan, failures));
+    }
+
+    /// Staged → Fetching, after a wait: whatever kept it from starting may lie in its bytes, and looking at them again
+    /// costs little.
+    pub(super) fn stage_again(&mut self, effects: &mut Vec<Effect>) {
+        let Current::Staged { plan, retry } = &self.current else { return };
+        let (plan, retry) = (plan.clone(), Retry { at: None, ..retry.clone() });
+        effects.push(Effect::Stage(plan.clone()));
+        self.current = Current::Fetching { plan, retry };
     }
 
     /// Running → Staged after a wait; the candidate of a swap fails it.

@@ -196,7 +196,7 @@ impl Instance {
             Current::Running(run) if run.plan.release == target.release => {
                 let retried = target.attempt > run.plan.attempt;
                 run.plan.attempt = target.attempt;
-                if retried && (run.down || run.crash_loop) {
+                if retried && run.ready_since.is_none() && (run.down || run.crash_loop) {
                     self.start_again(effects);
                 }
             }
@@ -219,9 +219,8 @@ impl Instance {
                 effects.push(Effect::Stage(plan.clone()));
             }
             Current::Staged { .. } | Current::Parked { .. } if held_by_swap => {}
-            Current::Staged { retry, .. } if retry.at.is_none() || retry.is_due(now) => {
-                self.start_current(effects);
-            }
+            Current::Staged { retry, .. } if retry.at.is_none() => self.start_current(effects),
+            Current::Staged { retry, .. } if retry.is_due(now) => self.stage_again(effects),
             Current::Parked { .. } => self.unpark(effects),
             Current::Fetching { .. } | Current::Staged { .. } => {}
             Current::Absent | Current::Running(_) | Current::Failed { .. } => {}

@@ -16,7 +16,7 @@ impl Instance {
             Current::Fetching { plan, retry } => {
                 blank(plan.release, InstanceState::Fetching, retry_reason(retry))
             }
-            Current::Staged { plan, retry } if retry.failures == 0 => {
+            Current::Staged { plan, retry } if retry.at.is_none() => {
                 blank(plan.release, InstanceState::Staged, self.why_not_started())
             }
             Current::Staged { plan, retry } => {

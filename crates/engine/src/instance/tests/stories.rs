@@ -33,10 +33,13 @@ fn a_first_release_never_gives_up_while_trying_may_help() {
          +1 timer          -> stage 1 | fetching 1
          staged 1          -> start 1=1 | starting 1
          start-failed 1    -> forget 1 | failed 1
-         +1 timer          -> start 2=1 | starting 1
+         +3 timer          -> | failed 1
+         +1 timer          -> stage 1 | fetching 1
+         staged 1          -> start 2=1 | starting 1
          start-failed 2    -> forget 2 | failed 1
-         +1 timer          -> | failed 1
-         +1 timer          -> start 3=1 | starting 1",
+         +7 timer          -> | failed 1
+         +1 timer          -> stage 1 | fetching 1
+         staged 1          -> start 3=1 | starting 1",
     );
 }
 
@@ -252,7 +255,8 @@ fn a_lost_shim_is_replaced_at_once_then_with_patience() {
              started 2 -> check 2 | starting 1
              lost 2    -> forget 2 | failed 1
              +1 timer  -> | failed 1
-             +1 timer  -> start 3=1 | starting 1
+             +1 timer  -> stage 1 | fetching 1
+             staged 1  -> start 3=1 | starting 1
              started 3 -> check 3 | starting 1
              ready 3   -> | ready 1
              lost 3    -> forget 3, start 4=1 | starting 1"
