@@ -152,7 +152,7 @@ fn say(notice: &RoleNotice, json: bool) -> Result<()> {
         return print_line(notice);
     }
     match notice {
-        RoleNotice::Started { role, pid } => eprintln!("{role} runs as pid {pid}"),
+        RoleNotice::Restarted { role, pid } => eprintln!("{role} runs again, as pid {pid}"),
         RoleNotice::Ended { role, pid, how } => eprintln!("{role} (pid {pid}) ended with {how}; it is started again"),
     }
     Ok(())

@@ -12,6 +12,9 @@ pub(super) const SERVICE: &str = "web";
 /// The port it is reached at, on each node's address.
 pub(super) const PORT: u16 = 8080;
 
+/// How long a release is given: fetching and unpacking it included, and an unoptimized build is large and slow.
+const HEALTHY_DEADLINE: &str = if cfg!(debug_assertions) { "20s" } else { "5s" };
+
 /// A version of the sample service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version {
@@ -76,8 +79,8 @@ replicas = {replicas}
 batch = 1
 max_unavailable = 1
 min_healthy = "500ms"
-healthy_deadline = "4s"
-progress_deadline = "20s"
+healthy_deadline = "{HEALTHY_DEADLINE}"
+progress_deadline = "60s"
 first_zone_bake = "0s"
 "#
         )

@@ -5,16 +5,15 @@
 //! `PR_SET_CHILD_SUBREAPER`): the kernel gives it every orphan among them, and descent, which nobody can forge,
 //! is the proof that a process is ours before it is signalled (invariant `no-foreign-kill`).
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// Pause between two looks at who is left.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// From SIGKILL to giving up on a process that does not go (it hangs in the kernel).
-const KILL_LIMIT: Duration = Duration::from_secs(5);
+const KILL_LIMIT_S: i64 = 5;
 
 /// This process and those that descend from it, less those that did before.
 #[derive(Debug)]
@@ -66,7 +65,7 @@ impl Family {
             if left.is_empty() {
                 return Vec::new();
             }
-            if began.elapsed() > grace + KILL_LIMIT {
+            if began.elapsed() > grace + Duration::from_secs(KILL_LIMIT_S.unsigned_abs()) {
                 return left;
             }
             let shims: Vec<u32> = left.iter().copied().filter(|pid| is_shim(*pid)).collect();
@@ -96,11 +95,16 @@ impl Family {
         if !self.descendants(&table()).contains(&pid) {
             return Err(foreign());
         }
-        // pidfd_open(2): readable once the process has ended, reaped or not.
-        let process = AsyncFd::register_with_interest(process, Interest::READABLE)?;
-        pidfd_send_signal(process.get_ref(), Signal::KILL)?;
-        let dead = tokio::time::timeout(KILL_LIMIT, process.readable()).await;
-        dead.map_err(|_| std::io::Error::other(format!("process {pid} does not die")))?.map(drop)
+        pidfd_send_signal(&process, Signal::KILL)?;
+        let dead = tokio::task::spawn_blocking(move || {
+            // pidfd_open(2): readable once the process has ended, reaped or not.
+            let limit = Timespec { tv_sec: KILL_LIMIT_S, tv_nsec: 0 };
+            poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit))
+        });
+        match dead.await.map_err(std::io::Error::other)?? {
+            0 => Err(std::io::Error::other(format!("process {pid} does not die"))),
+            _ => Ok(()),
+        }
     }
 
     /// Signals the process `pid` if it descends from us at this moment.

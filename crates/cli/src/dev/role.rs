@@ -34,8 +34,8 @@ pub(crate) struct RoleSpec {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub(crate) enum RoleNotice {
-    /// Its process was started.
-    Started {
+    /// It runs again.
+    Restarted {
         /// The role.
         role: String,
         /// Its process.
@@ -105,7 +105,6 @@ async fn supervise(
     loop {
         let began = Instant::now();
         let id = child.id().unwrap_or_default();
-        tell(&notices, RoleNotice::Started { role: spec.name.clone(), pid: id });
         let status = tokio::select! {
             status = child.wait() => status,
             () = stop.cancelled() => return terminate(child).await,
@@ -128,6 +127,7 @@ async fn supervise(
             }
         };
         pid.send_replace(child.id());
+        tell(&notices, RoleNotice::Restarted { role: spec.name.clone(), pid: child.id().unwrap_or_default() });
     }
 }
 
