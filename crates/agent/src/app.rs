@@ -84,8 +84,8 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         Some(program) => program,
         None => std::env::current_exe().map_err(AgentError::io("find this program's own file"))?,
     };
-    let (runs, run_events) = Runs::new(state.runs_dir(), shim, Containment::detect())
-        .map_err(opening(state.runs_dir()))?;
+    let (runs, run_events) =
+        Runs::new(state.runs_dir(), shim, Containment::detect()).map_err(opening(state.runs_dir()))?;
     let facts = node_facts(&boot_id, &runs);
     tracing::info!(node = %node.name, dir = %state.root().display(), containment = facts.containment, "agent starts");
 
@@ -112,8 +112,18 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         outlook.shims.clone(),
         samples,
     )));
-    let session =
-        Session { state, node, coordinators, facts, outlook, metrics: samples_in, journal, plans, link, status };
+    let session = Session {
+        state,
+        node,
+        coordinators,
+        facts,
+        outlook,
+        metrics: samples_in,
+        journal,
+        plans,
+        link,
+        status,
+    };
     let _session = AbortOnDropHandle::new(tokio::spawn(session::keep(session, cancel.clone())));
     driver.drive(&mut plans_in, &cancel).await;
     notify::stopping();

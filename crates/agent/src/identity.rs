@@ -43,7 +43,9 @@ pub enum JoinError {
     #[error("this token is for an operator; get one for a node with `baton node token`")]
     NotForNodes,
     /// The address cannot be bound on this host.
-    #[error("{address} is not an address of this host ({source}): give the one that clients reach it at, as `ip address` lists them")]
+    #[error(
+        "{address} is not an address of this host ({source}): give the one that clients reach it at, as `ip address` lists them"
+    )]
     Address {
         /// The address.
         address: IpAddr,
@@ -102,6 +104,10 @@ pub(crate) fn renew_at(identity: &Identity) -> Result<SystemTime, IdentityError>
 }
 
 /// Gets a fresh certificate over `channel` and keeps it; used from the next connection on.
-pub(crate) async fn renew(channel: Channel, identity: &Identity, state: &StateDir) -> Result<(), IdentityError> {
+pub(crate) async fn renew(
+    channel: Channel,
+    identity: &Identity,
+    state: &StateDir,
+) -> Result<(), IdentityError> {
     identity::renew(channel, identity).await?.save(&state.identity_dir())
 }

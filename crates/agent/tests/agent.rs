@@ -170,6 +170,13 @@ impl Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         self.server.abort();
+        if std::thread::panicking() {
+            // What the agent told is the best explanation of a failure.
+            for event in self.wire.events.lock().unwrap().values() {
+                eprintln!("{}: {} {:?}", event.kind, event.message, event.fields);
+            }
+            eprintln!("{:?}", self.seen());
+        }
         for entry in std::fs::read_dir(self.folder.path().join("runs")).into_iter().flatten().flatten() {
             let text = std::fs::read_to_string(entry.path().join("shim.state")).unwrap_or_default();
             let Some(pid) = text.split(' ').nth(2).and_then(|word| word.parse().ok()) else { continue };

@@ -241,7 +241,10 @@ async fn a_run_that_was_ready_stays_so_until_it_fails_for_good() {
     let began = Instant::now();
     let task = tokio::spawn(watch(subject, sender));
     let first = next(&mut events).await;
-    assert!(matches!(&first, Event::Health { ready: false, detail, .. } if detail.starts_with("readiness")), "{first:?}");
+    assert!(
+        matches!(&first, Event::Health { ready: false, detail, .. } if detail.starts_with("readiness")),
+        "{first:?}"
+    );
     assert!(began.elapsed() >= Duration::from_millis(80), "one failure is not enough");
     task.abort();
 }

@@ -62,10 +62,13 @@ impl Driver {
         let took = clock::boot_now().since(began);
         if adopted + lost > 0 {
             self.parts.journal.record(
-                Draft::info("adopted", format!("took over {adopted} runs in {} ms; {lost} were gone", took.0))
-                    .with("count", adopted)
-                    .with("lost", lost)
-                    .with("ms", took.0),
+                Draft::info(
+                    "adopted",
+                    format!("took over {adopted} runs in {} ms; {lost} were gone", took.0),
+                )
+                .with("count", adopted)
+                .with("lost", lost)
+                .with("ms", took.0),
             );
         }
         self.settle();

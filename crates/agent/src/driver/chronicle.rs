@@ -74,7 +74,8 @@ impl Chronicle {
         now: BootMs,
         journal: &Journal,
     ) {
-        let mut draft = if warning { Draft::warning(kind, message) } else { Draft::info(kind, message) }.of(id);
+        let mut draft =
+            if warning { Draft::warning(kind, message) } else { Draft::info(kind, message) }.of(id);
         for (name, value) in facts {
             draft = draft.with(name, value);
         }
@@ -112,12 +113,16 @@ impl Chronicle {
                 self.exited_at = Some(now);
                 self.last_stderr.clone_from(last_stderr);
                 if *crash_loop && !self.crash_looping {
-                    let mut message = format!("{id} is in a crash loop after {restarts} restarts; it is retried slowly");
+                    let mut message =
+                        format!("{id} is in a crash loop after {restarts} restarts; it is retried slowly");
                     if !last_stderr.is_empty() {
                         message = format!("{message}; the last it wrote to stderr: {last_stderr}");
                     }
                     journal.record(
-                        Draft::error("crash-loop", message).of(id).with("run", event.run).with("restarts", restarts),
+                        Draft::error("crash-loop", message)
+                            .of(id)
+                            .with("run", event.run)
+                            .with("restarts", restarts),
                     );
                 }
                 self.crash_looping = *crash_loop;
@@ -125,7 +130,10 @@ impl Chronicle {
             RunEventKind::Stopped { killed } => {
                 let message = format!("every process of {id} (run {}) has ended", event.run);
                 journal.record(
-                    Draft::info("instance-stopped", message).of(id).with("run", event.run).with("killed", killed),
+                    Draft::info("instance-stopped", message)
+                        .of(id)
+                        .with("run", event.run)
+                        .with("killed", killed),
                 );
             }
             // The machine notes it, where it matters.
@@ -163,13 +171,17 @@ impl Chronicle {
                 }
                 None => {
                     journal.record(
-                        Draft::info("swap-started", format!("{id} is going from release {} to {}", seen.release, swap.to))
-                            .of(id)
-                            .with("from", seen.release)
-                            .with("to", swap.to)
-                            .with("attempt", swap.attempt),
+                        Draft::info(
+                            "swap-started",
+                            format!("{id} is going from release {} to {}", seen.release, swap.to),
+                        )
+                        .of(id)
+                        .with("from", seen.release)
+                        .with("to", swap.to)
+                        .with("attempt", swap.attempt),
                     );
-                    self.swap = Some(SwapTimes { phase: swap.phase, began: now, phases: vec![(swap.phase, now)] });
+                    self.swap =
+                        Some(SwapTimes { phase: swap.phase, began: now, phases: vec![(swap.phase, now)] });
                 }
             },
             // The machine notes the end of a swap itself.

@@ -75,15 +75,20 @@ impl Driver {
         });
     }
 
-    fn start_run(&mut self, id: &InstanceId, run: RunNumber, plan: Box<InstancePlan>, beside: Option<RunNumber>) {
+    fn start_run(
+        &mut self,
+        id: &InstanceId,
+        run: RunNumber,
+        plan: Box<InstancePlan>,
+        beside: Option<RunNumber>,
+    ) {
         let Some(managed) = self.instances.get_mut(id) else { return };
         if managed.live.contains_key(&run) || managed.launching.contains_key(&run) {
             return;
         }
         managed.launching.entry(run).or_default();
         managed.record_mut().artifacts.insert(run, plan.artifact.digest);
-        let beside = beside
-            .and_then(|old| Some((old, managed.live.get(&old)?.handle.listeners().to_vec())));
+        let beside = beside.and_then(|old| Some((old, managed.live.get(&old)?.handle.listeners().to_vec())));
         let launch = Launch {
             instance: id.clone(),
             run,
@@ -104,18 +109,11 @@ impl Driver {
     fn check(&mut self, id: &InstanceId, run: RunNumber, plan: &InstancePlan) {
         let Some(managed) = self.instances.get_mut(id) else { return };
         let seen = managed.machine().observe(clock::boot_now());
-        let was_ready =
-            seen.is_some_and(|(seen, _)| seen.run == run && seen.state == InstanceState::Ready);
+        let was_ready = seen.is_some_and(|(seen, _)| seen.run == run && seen.state == InstanceState::Ready);
         let Some(live) = managed.live.get_mut(&run) else { return };
         let ports = live.handle.ports().clone();
-        let around = surroundings(
-            &self.parts.state,
-            &self.parts.node,
-            &self.parts.artifacts,
-            id,
-            plan,
-            ports.clone(),
-        );
+        let around =
+            surroundings(&self.parts.state, &self.parts.node, &self.parts.artifacts, id, plan, ports.clone());
         let subject = Subject {
             run,
             was_ready,
@@ -228,11 +226,14 @@ impl Driver {
         let planned = self.parts.plan.current().map(|plan| &plan.instances);
         let plans = planned.into_iter().flat_map(|instances| instances.values());
         let mut in_use: BTreeSet<Digest> = plans.map(|plan| plan.artifact.digest).collect();
-        in_use.extend(self.instances.values().flat_map(|managed| managed.record().artifacts.values().copied()));
-        let services: BTreeSet<ServiceName> =
-            planned.into_iter().flat_map(|instances| instances.keys()).chain(self.instances.keys())
-                .map(|id| id.service.clone())
-                .collect();
+        in_use
+            .extend(self.instances.values().flat_map(|managed| managed.record().artifacts.values().copied()));
+        let services: BTreeSet<ServiceName> = planned
+            .into_iter()
+            .flat_map(|instances| instances.keys())
+            .chain(self.instances.keys())
+            .map(|id| id.service.clone())
+            .collect();
         let artifacts = Arc::clone(&self.parts.artifacts);
         tokio::task::spawn_blocking(move || artifacts.collect_garbage(&services, &in_use));
     }

@@ -49,7 +49,14 @@ impl Launch {
         let InstancePlan { artifact, spec, .. } = &*self.plan;
         self.artifacts.verify(&spec.name, artifact).await.map_err(|error| told(&error))?;
         let ports = self.ports()?;
-        let around = surroundings(&self.state, &self.node, &self.artifacts, &self.instance, &self.plan, ports.numbers.clone());
+        let around = surroundings(
+            &self.state,
+            &self.node,
+            &self.artifacts,
+            &self.instance,
+            &self.plan,
+            ports.numbers.clone(),
+        );
         let Command { program, args, env, cwd } =
             around.command(&spec.exec, spec).map_err(|error| told(&error))?;
         preflight(&program).map_err(|error| told(&error))?;
@@ -92,7 +99,8 @@ impl Launch {
                     let old = self.beside.iter().flat_map(|(_, listeners)| listeners);
                     let listener = match old.into_iter().find(|listener| listener.address == address) {
                         Some(old) => {
-                            let (steering, mut listener) = Steering::begin(old).map_err(|error| told(&error))?;
+                            let (steering, mut listener) =
+                                Steering::begin(old).map_err(|error| told(&error))?;
                             // A release may give the port another name.
                             listener.name = name.clone();
                             ports.steered.insert(name.to_string(), Steered::new(steering, old.clone()));

@@ -182,8 +182,11 @@ impl Driver {
             Err(error) => self.parts.journal.record(
                 Draft::error(
                     "plan-not-written",
-                    format!("plan {generation} cannot be written to {}, so it is not followed: {error}; \
-                        free some space there", self.parts.state.root().display()),
+                    format!(
+                        "plan {generation} cannot be written to {}, so it is not followed: {error}; \
+                        free some space there",
+                        self.parts.state.root().display()
+                    ),
                 )
                 .with("generation", generation),
             ),
@@ -229,7 +232,11 @@ impl Driver {
         if let RunEventKind::Exited { seq, .. } = &event.kind {
             managed.end_checks(run);
             let acknowledge = Due::Acknowledge { run, seq: *seq };
-            let (id, event) = event.into_engine();
+            let (id, mut event) = event.into_engine();
+            if let Event::Exited { restarts, restart_in: Some(_), .. } = &mut event {
+                // The shim tells the restarts that were; what is reported counts the one that follows.
+                *restarts += 1;
+            }
             self.step(&id, event);
             self.due.push((id, acknowledge));
             return;
@@ -352,7 +359,9 @@ impl Driver {
                 tracing::warn!(%error, instance = %id, "what is left of an instance could not be removed");
             }
             self.instances.remove(id);
-            self.parts.journal.record(Draft::info("instance-removed", format!("{id} is gone from this node")).of(id));
+            self.parts
+                .journal
+                .record(Draft::info("instance-removed", format!("{id} is gone from this node")).of(id));
         }
         if !gone.is_empty() {
             self.collect_garbage();

@@ -16,11 +16,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn of(
-        generation: Generation,
-        instances: &BTreeMap<InstanceId, Managed>,
-        now: BootMs,
-    ) -> Self {
+    pub(super) fn of(generation: Generation, instances: &BTreeMap<InstanceId, Managed>, now: BootMs) -> Self {
         let instances = instances
             .iter()
             .filter_map(|(id, managed)| {

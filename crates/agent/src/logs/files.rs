@@ -8,21 +8,24 @@ use std::path::{Path, PathBuf};
 /// Read at a time when looking for the beginning of the last lines.
 const BLOCK: u64 = 32 * 1024;
 
-/// The runs that have logs in `folder`, oldest first.
+/// The runs that have logs in `folder`, the one written to last at the end. Run numbers alone would not do: the
+/// candidate of a swap that failed has a higher one than the run that serves on.
 pub(super) fn runs(folder: &Path) -> io::Result<Vec<u64>> {
     let mut runs = Vec::new();
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(runs),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     for entry in entries {
-        if let Some(run) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
-            runs.push(run);
+        let entry = entry?;
+        if let Some(run) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            let written = fs::metadata(entry.path().join("current")).and_then(|current| current.modified());
+            runs.push((written.unwrap_or(std::time::UNIX_EPOCH), run));
         }
     }
     runs.sort_unstable();
-    Ok(runs)
+    Ok(runs.into_iter().map(|(_, run)| run).collect())
 }
 
 /// The files of one run, oldest first: `current.N`, ..., `current.1`, `current`.

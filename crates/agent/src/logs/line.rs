@@ -91,7 +91,10 @@ mod tests {
         let mut take = |text: &str| joiner.take(text.as_bytes()).map(|line| (line.stderr, line.text));
         assert_eq!(take("1970-01-01T00:00:00Z stdout P one "), None);
         assert_eq!(take("1970-01-01T00:00:00Z stderr F bad"), Some((true, b"bad".to_vec())));
-        assert_eq!(take("1970-01-01T00:00:00Z stdout F two  words"), Some((false, b"one two  words".to_vec())));
+        assert_eq!(
+            take("1970-01-01T00:00:00Z stdout F two  words"),
+            Some((false, b"one two  words".to_vec()))
+        );
         assert_eq!(take("1970-01-01T00:00:00Z stdout F "), Some((false, Vec::new())));
         assert_eq!(take("1970-01-01T00:00:00Z stdout F"), Some((false, Vec::new())));
         for noise in ["", "x", "1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z stdin F x", "half a li"] {

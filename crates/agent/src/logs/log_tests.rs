@@ -25,7 +25,8 @@ impl Writer {
     }
 
     fn rotate(&self, keep: u32) {
-        let name = |n: u32| self.folder.join(if n == 0 { "current".to_owned() } else { format!("current.{n}") });
+        let name =
+            |n: u32| self.folder.join(if n == 0 { "current".to_owned() } else { format!("current.{n}") });
         let _ = fs::remove_file(name(keep - 1));
         for n in (0..keep - 1).rev() {
             if name(n).exists() {
@@ -37,7 +38,9 @@ impl Writer {
 }
 
 fn texts(follower: &mut Follower) -> Vec<String> {
-    std::iter::from_fn(|| follower.next().unwrap()).map(|line| String::from_utf8(line.text).unwrap()).collect()
+    std::iter::from_fn(|| follower.next().unwrap())
+        .map(|line| String::from_utf8(line.text).unwrap())
+        .collect()
 }
 
 #[test]
@@ -134,7 +137,8 @@ async fn a_request_is_answered_for_its_service_and_time() {
     (0..4).for_each(|n| web.line(&n.to_string()));
     Writer::new(&state.log_dir(&"web-2.1".parse().unwrap()), 1).line("other");
     let (out, mut answers) = mpsc::channel(8);
-    let request = v1::LogRequest { request: 5, service: "web".into(), since_ms: Some(2_000), ..Default::default() };
+    let request =
+        v1::LogRequest { request: 5, service: "web".into(), since_ms: Some(2_000), ..Default::default() };
     serve(Arc::clone(&state), request, out).await;
     let mut lines = Vec::new();
     while let Some(v1::AgentMessage { message: Some(Message::LogLines(batch)) }) = answers.recv().await {

@@ -27,7 +27,11 @@ const BATCH_BYTES: usize = 32 * 1024;
 const FOLLOW_EVERY: Duration = Duration::from_millis(150);
 
 /// Serves one request until its end, or until the task is dropped.
-pub(crate) async fn serve(state: Arc<StateDir>, request: v1::LogRequest, out: mpsc::Sender<v1::AgentMessage>) {
+pub(crate) async fn serve(
+    state: Arc<StateDir>,
+    request: v1::LogRequest,
+    out: mpsc::Sender<v1::AgentMessage>,
+) {
     let number = request.request;
     let mut answer = Answer { request: number, lines: Vec::new(), bytes: 0, out };
     let error = match run(&state, &request, &mut answer).await {

@@ -69,7 +69,8 @@ impl Sampler {
         let traffic = procfs::traffic().unwrap_or_default();
         let memory = procfs::memory().unwrap_or_default();
         let space = space::of(&self.state_dir).ok();
-        let rate = |new: u64, old: u64| if seconds > 0.0 { new.saturating_sub(old) as f64 / seconds } else { 0.0 };
+        let rate =
+            |new: u64, old: u64| if seconds > 0.0 { new.saturating_sub(old) as f64 / seconds } else { 0.0 };
         let metrics = NodeMetrics {
             cpu: cpu.share_since(&self.cpu),
             load1: procfs::load1().unwrap_or_default(),

@@ -127,8 +127,11 @@ pub(super) fn descendants(pid: u32) -> Vec<u32> {
 
 fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists.flat_map(|list| list.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<_>>()).collect()
+    let lists =
+        threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 pub(super) fn ticks_per_second() -> f64 {
@@ -164,7 +167,8 @@ mod tests {
         let memory = parse_memory("MemTotal:       16 kB\nMemFree: 1 kB\nMemAvailable:    4 kB\n");
         assert_eq!(memory, Memory { total_bytes: 16 * 1024, available_bytes: 4 * 1024 });
 
-        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 30 12 0 0 20 0 1 0 99 1000 5 18446744073709551615 1";
+        let stat =
+            "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 30 12 0 0 20 0 1 0 99 1000 5 18446744073709551615 1";
         let process = parse_process(stat).unwrap();
         assert_eq!(process, Process { cpu_ticks: 42, resident_bytes: 5 * page_bytes() });
     }

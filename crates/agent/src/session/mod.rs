@@ -96,7 +96,11 @@ impl Session {
     fn lost(&self, address: &str, why: &str, said: &mut Said) {
         self.status.send_replace(format!("not connected to {address}: {why}"));
         if said.is_news(why) {
-            tracing::warn!(coordinator = address, reason = why, "not connected; workloads go on, it is tried again");
+            tracing::warn!(
+                coordinator = address,
+                reason = why,
+                "not connected; workloads go on, it is tried again"
+            );
         }
     }
 

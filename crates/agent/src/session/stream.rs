@@ -137,7 +137,10 @@ fn renew_when_due(
             match identity::renew(channel.clone(), &identity, &state).await {
                 Ok(()) => return tracing::info!("the node's certificate was renewed"),
                 Err(error) => {
-                    tracing::warn!(error = crate::driver::told(&error), "the node's certificate could not be renewed yet");
+                    tracing::warn!(
+                        error = crate::driver::told(&error),
+                        "the node's certificate could not be renewed yet"
+                    );
                 }
             }
             let remains = identity.not_after().map_or(Duration::ZERO, until);
@@ -154,6 +157,8 @@ struct Talk {
     heartbeats: u64,
     last_heard: Instant,
     observed_at: Option<Instant>,
+    /// A change waits to be sent at this time.
+    observe_due: Option<Instant>,
     /// The newest event said in this session.
     events_said: u64,
     logs: BTreeMap<u64, AbortOnDropHandle<()>>,
@@ -172,19 +177,23 @@ impl Talk {
             heartbeats: 0,
             last_heard: Instant::now(),
             observed_at: None,
+            observe_due: None,
             events_said: 0,
             logs: BTreeMap::new(),
         }
     }
 
-    async fn until_end(&mut self, mut heard: Streaming<v1::CoordinatorMessage>, session: &mut Session) -> Ended {
+    async fn until_end(
+        &mut self,
+        mut heard: Streaming<v1::CoordinatorMessage>,
+        session: &mut Session,
+    ) -> Ended {
         let mut beat = tokio::time::interval(self.heartbeat_every);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut events = session.journal.subscribe();
         events.mark_changed();
         loop {
             let silent_at = self.last_heard + self.silence;
-            let observe_at = self.observed_at.map_or_else(Instant::now, |at| at + OBSERVED_EVERY);
             let went_on = tokio::select! {
                 heard = heard.message() => match heard {
                     Ok(Some(heard)) => self.hear(heard, session).await,
@@ -196,13 +205,15 @@ impl Talk {
                     self.heartbeats += 1;
                     self.say(Say::Heartbeat(v1::Heartbeat { sequence: self.heartbeats })).await
                 }
-                Ok(()) = async {
-                    session.outlook.observed.changed().await?;
-                    tokio::time::sleep_until(observe_at).await;
-                    Ok::<_, tokio::sync::watch::error::RecvError>(())
-                } => {
-                    let observed = observed(&session.outlook.observed.borrow_and_update());
+                Ok(()) = session.outlook.observed.changed(), if self.observe_due.is_none() => {
+                    // Noted and sent later: what changes meanwhile goes with it.
+                    self.observe_due = Some(self.observed_at.map_or_else(Instant::now, |at| at + OBSERVED_EVERY));
+                    Ok(())
+                }
+                () = sleep_until(self.observe_due) => {
+                    self.observe_due = None;
                     self.observed_at = Some(Instant::now());
+                    let observed = observed(&session.outlook.observed.borrow_and_update());
                     self.say(Say::Observed(observed)).await
                 }
                 Ok(()) = session.metrics.changed() => {
@@ -278,6 +289,13 @@ impl Talk {
             Ok(Err(_)) => Err(Ended::Closed),
             Err(_) => Err(Ended::Silent(self.silence)),
         }
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
