@@ -130,11 +130,22 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
     }
 }
 
+/// Instances that are not placed yet. A node that is only silent will want its own, and a release of which nothing
+/// runs anywhere has not been rolled out: what is not known is not a pass.
+fn missing(turn: &Turn<'_>) -> u32 {
+    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    let live = count(turn.live().count() - turn.replaced().len());
+    let wanted = turn.spec().map_or(0, |spec| turn.wanted(spec)).max(1);
+    count(turn.wishes.len()).max(wanted.saturating_sub(live))
+}
+
 /// Asks after the health of each of the cohort, and says what is waited for.
 fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Tally {
-    let mut tally =
-        Tally { missing: u32::try_from(turn.wishes.len()).unwrap_or(u32::MAX), ..Tally::default() };
+    let mut tally = Tally::default();
     let Some(rollout) = turn.rollout() else { return tally };
+    if rollout.stages[index].places {
+        tally.missing = missing(turn);
+    }
     let goal = rollout.goal();
     let stage = rollout.stages[index].clone();
     let stage_number = u32::try_from(index + 1).unwrap_or(u32::MAX);

@@ -8,7 +8,7 @@ use baton_engine::cycle::{Action, Cycle};
 use baton_engine::progress::{RolloutProgress, ServiceProgress};
 use baton_model::id::{InstanceId, ServiceName};
 use baton_model::rollout::RolloutOutcome;
-use baton_model::spec::Count;
+use baton_model::spec::{Count, RestartMode};
 use std::collections::BTreeSet;
 
 /// Between two looks.
@@ -61,12 +61,13 @@ impl World {
         match rollout {
             Some(rollout) if rollout.id == asked && rollout.outcome.is_final() => None,
             Some(rollout) if rollout.id == asked && rollout.outcome == RolloutOutcome::Paused && !rollout.reason.is_empty() => None,
-            Some(rollout) => Some(("ends", format!("{name}: rollout {asked} was asked for; {}", describe(rollout)))),
+            Some(rollout) => Some(("ends", format!("{name}: rollout {asked} was asked for; {}; it waits for: {}", describe(rollout), self.waiting(name)))),
             None => Some(("ends", format!("{name}: rollout {asked} was asked for and never began"))),
         }
     }
 
-    /// `exact-rollback`: once a rollout has ended, every instance that can runs exactly the stable release.
+    /// `exact-rollback`: once a rollout has ended, every instance that can runs exactly the stable release. A policy that
+    /// never restarts leaves down what a fault took down.
     fn inexact(&self, name: &ServiceName) -> Option<Unrest> {
         let progress = &self.store.progress.get(name)?.value;
         let rollout = progress.rollout.as_ref()?;
@@ -82,7 +83,11 @@ impl World {
         if !self.behaviours.get(&(name.clone(), goal)).is_some_and(|behaviour| behaviour.is_good()) {
             return None;
         }
-        let wanted = match self.specs.get(name)?.placement.count {
+        let spec = self.specs.get(name)?;
+        if spec.restart.mode == RestartMode::Never {
+            return None;
+        }
+        let wanted = match spec.placement.count {
             Count::Replicas(replicas) => usize::try_from(replicas).ok()?,
             Count::PerNode => self.nodes.len(),
         };
@@ -128,6 +133,17 @@ impl World {
         }
     }
 
+    /// What the service's report says that it waits for.
+    fn waiting(&self, name: &ServiceName) -> String {
+        let Some(coordinator) = &self.coordinator else { return "a coordinator".to_owned() };
+        let mut cycle = Cycle::default();
+        let _ = cycle.begin();
+        let action = cycle.loaded(self.store.snapshot(), &coordinator.observed, self.unix_now());
+        let Action::Send { report, .. } = action else { return format!("{action:?}") };
+        let waiting = report.services.get(name).map(|report| report.waiting.clone()).unwrap_or_default();
+        waiting.iter().map(|waiting| format!("{:?} {}: {}", waiting.subject, waiting.gate, waiting.reason)).collect::<Vec<_>>().join(", ")
+    }
+
     fn describe_slots(&self, name: &ServiceName, progress: &ServiceProgress) -> String {
         let line = |(slot, memory): (&u64, &baton_engine::progress::Slot)| {
             let id = InstanceId { service: name.clone(), slot: *slot };
@@ -136,7 +152,8 @@ impl World {
             let seen = seen.map_or_else(|| "nothing".to_owned(), |(seen, _)| format!("{} {} {:?}", seen.state, seen.release, seen.swap));
             format!("slot {slot} on {} for {}/{}: {seen}", memory.node, memory.release, memory.attempt)
         };
-        progress.slots.iter().map(line).collect::<Vec<_>>().join("; ")
+        let slots = progress.slots.iter().map(line).collect::<Vec<_>>().join("; ");
+        format!("{slots}; it waits for: {}", self.waiting(name))
     }
 }
 

@@ -35,9 +35,10 @@ impl World {
             self.nodes.insert(name.clone(), Node::new(self.options.seed, &name));
             self.links.insert(name, Default::default());
         }
-        for name in ["api", "web"].into_iter().take(usize::try_from(random.between(1, 2)).unwrap_or(1)) {
+        let services = usize::try_from(random.between(1, 2)).unwrap_or(1);
+        for (number, name) in (80..).zip(["api", "web"]).take(services) {
             let name = ServiceName::new(name).expect("a valid name");
-            let spec = draw_spec(&mut random, &name);
+            let spec = draw_spec(&mut random, &name, number, self.nodes.len());
             self.specs.insert(name.clone(), spec);
             let service = Service {
                 name: name.clone(),
@@ -76,15 +77,17 @@ impl World {
 }
 
 /// What the releases of a service ask for; alike for all of them, so that its floor and batch are one number.
-fn draw_spec(random: &mut Random, name: &ServiceName) -> ServiceSpec {
+fn draw_spec(random: &mut Random, name: &ServiceName, number: u16, nodes: usize) -> ServiceSpec {
     let port = PortName::new("main").expect("a valid name");
     let kind = match random.between(0, 9) {
-        0..=5 => PortKind::Socket { port: 80 },
+        0..=5 => PortKind::Socket { port: number },
         6 => PortKind::Dynamic,
-        _ => PortKind::Fixed { port: 80 },
+        _ => PortKind::Fixed { port: number },
     };
-    let replicas = u32::try_from(random.between(1, 6)).unwrap_or(1);
+    // A port of the host is taken once per node, so there are never more instances than nodes for those.
+    let most = if kind == PortKind::Dynamic { 6 } else { u64::try_from(nodes).unwrap_or(1) };
     let per_node = random.percent(15);
+    let replicas = u32::try_from(if per_node { most.min(3) } else { random.between(1, most) }).unwrap_or(1);
     let spread = random.percent(40).then(|| "zone".to_owned());
     let check = Check {
         probe: Probe::Tcp { port: port.clone() },

@@ -148,6 +148,10 @@ pub(crate) fn gate_holds(
     let Some(service) = decided.wanted.services.get(name) else { return Ok(()) };
     let Some(spec) = service.releases.get(&rollout.to).map(|release| &release.spec) else { return Ok(()) };
     let forward = rollout.turned_at.unwrap_or(rollout.stages.len());
+    let live = progress.slots.values().filter(|slot| !slot.retiring).count();
+    if rollout.outcome == RolloutOutcome::Succeeded && before.is_none_or(|before| !before.outcome.is_final()) && live == 0 {
+        return broken("gate-holds", format!("{name}: rollout {} has succeeded, and there is no instance", rollout.id));
+    }
     let turned_now = rollout.turned_at.is_some() && before.is_none_or(|before| before.turned_at.is_none());
     for (index, stage) in rollout.stages.iter().enumerate().take(forward) {
         let was = before.and_then(|before| before.stages.get(index));

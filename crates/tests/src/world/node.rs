@@ -134,6 +134,8 @@ impl World {
             return;
         }
         let wait = run.exited(exit, now);
+        // Its connections ended with it.
+        run.drain = run.drain.map(|(ends, until)| (ends.min(now), until));
         if wait.is_some() {
             run.restarts += 1;
         }

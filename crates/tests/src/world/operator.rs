@@ -5,7 +5,7 @@ use super::World;
 use super::invariants;
 use super::mutation::Mutation;
 use super::queue::Happening;
-use baton_model::desired::{Desired, Service};
+use baton_model::desired::{Desired, Release, Service};
 use baton_model::id::{NodeName, ReleaseNumber, RolloutId, ServiceName};
 use baton_model::rollout::{RolloutControl, RolloutKind, RolloutRequest};
 
@@ -99,12 +99,7 @@ impl World {
     fn deploy(&mut self, name: &ServiceName, good: bool) {
         let Some(release) = self.new_release(name, good) else { return };
         let number = release.number;
-        self.write_desired(|desired| {
-            if let Some(service) = desired.services.get_mut(name) {
-                service.releases.insert(number, release);
-            }
-        });
-        self.request(name, number, RolloutKind::Deploy);
+        self.request(name, number, RolloutKind::Deploy, Some(release));
     }
 
     fn undo(&mut self, name: &ServiceName) {
@@ -113,13 +108,14 @@ impl World {
         let asked = service.request.as_ref().map(|request| request.to);
         let before = service.releases.keys().copied().filter(|number| Some(*number) != asked).next_back();
         if let Some(to) = stable.filter(|stable| Some(*stable) != asked).or(before) {
-            self.request(name, to, RolloutKind::Undo);
+            self.request(name, to, RolloutKind::Undo, None);
         }
     }
 
-    fn request(&mut self, name: &ServiceName, to: ReleaseNumber, kind: RolloutKind) {
+    fn request(&mut self, name: &ServiceName, to: ReleaseNumber, kind: RolloutKind, release: Option<Release>) {
         let requested_at = self.unix_now();
         self.change_service(name, |service| {
+            service.releases.extend(release.map(|release| (to, release)));
             let id = service.request.as_ref().map_or(RolloutId(1), |request| request.id.next());
             service.request = Some(RolloutRequest { id, to, kind, requested_at, requested_by: "sim".to_owned() });
             service.control = RolloutControl { rollout: id, ..RolloutControl::default() };
