@@ -168,17 +168,17 @@ impl Running {
 impl LogReader {
     /// The next part; `None` when no node has anything more to send.
     pub(crate) async fn next(&mut self) -> Option<Part> {
-        loop {
-            if let Ok(part) = self.receiver.try_recv() {
-                return Some(self.taken(part));
-            }
-            if self.broker.running().get(&self.request).is_none_or(|running| running.nodes.is_empty()) {
-                // Checked in this order: whatever was queued before the last node ended is taken first.
-                return self.receiver.try_recv().ok().map(|part| self.taken(part));
-            }
-            let part = self.receiver.recv().await?;
+        if let Ok(part) = self.receiver.try_recv() {
             return Some(self.taken(part));
         }
+        let ended = self.broker.running().get(&self.request).is_none_or(|running| running.nodes.is_empty());
+        let part = if ended {
+            // What was queued before the last node ended is taken first.
+            self.receiver.try_recv().ok()?
+        } else {
+            self.receiver.recv().await?
+        };
+        Some(self.taken(part))
     }
 
     fn taken(&self, part: Part) -> Part {

@@ -45,10 +45,13 @@ impl Process {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
+        // Owned from here on, so that it is killed also when it does not start.
+        let mut process = Self { child, address: listen };
         let begun = Instant::now();
         loop {
             if let Ok(Ok(address)) = std::fs::read_to_string(&told).map(|text| text.parse()) {
-                return Self { child, address };
+                process.address = address;
+                return process;
             }
             assert!(begun.elapsed() < PATIENCE, "the coordinator does not start");
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -82,8 +82,6 @@ async fn a_node_speaks_only_of_its_own_instances() {
     two.say(Say::Observed(v1::Observed { generation: 1, ..all_ready(&plan, Instant::now()) })).await;
     let told = event(&mut operator, |event| event.kind == "foreign-instances").await;
     assert_eq!(told.node.as_deref(), Some("n2"));
-    let status = operator.get_service(web()).await.unwrap().into_inner();
-    assert!(status.instances.iter().all(|instance| instance.observed.is_none()), "{status:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

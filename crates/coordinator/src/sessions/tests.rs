@@ -1,5 +1,8 @@
 use super::*;
+use baton_engine::cycle::{Snapshot, Versioned};
 use baton_model::event::Severity;
+use baton_model::id::{InstanceId, Revision};
+use baton_model::observed::InstanceObserved;
 use baton_proto::v1::coordinator_message::Message;
 
 fn sessions(silence: Millis) -> Arc<Sessions> {
@@ -106,4 +109,33 @@ fn events_of_agents_are_cut_to_size() {
     assert_eq!(event.message.len(), 4096);
     assert_eq!(event.fields.len(), 32);
     assert!(event.fields.values().all(|value| value.len() == 512));
+}
+
+#[test]
+fn a_node_keeps_only_its_own_instances() {
+    let progress = serde_json::json!({
+        "stable": null, "last_slot": 2, "rollout": null, "history": [],
+        "slots": {
+            "1": {"node": "n1", "release": 1, "attempt": 0, "assigned_at": 0, "retiring": false},
+            "2": {"node": "n2", "release": 1, "attempt": 0, "assigned_at": 0, "retiring": false},
+        },
+    });
+    let value = serde_json::from_value(progress).unwrap();
+    let mut snapshot = Snapshot::default();
+    snapshot.progress.insert("web".parse().unwrap(), Versioned { revision: Revision(1), value });
+    let observed: InstanceObserved = serde_json::from_value(serde_json::json!({
+        "release": 1, "state": "ready", "ready_since": null, "run": 1, "pid": null, "ports": {}, "restarts": 0,
+        "crash_loop": false, "last_exit": null, "reason": "", "swap": null,
+    }))
+    .unwrap();
+    let id = |text: &str| text.parse::<InstanceId>().unwrap();
+    let mut reported: BTreeMap<InstanceId, InstanceObserved> =
+        ["web.1", "web.2", "web.9", "old.1"].map(|text| (id(text), observed.clone())).into();
+    assert_eq!(boundary::take_foreign(&node(), &mut reported, &snapshot), [id("web.2")]);
+    let kept: Vec<&InstanceId> = reported.keys().collect();
+    assert_eq!(
+        kept,
+        [&id("old.1"), &id("web.1"), &id("web.9")],
+        "what is placed nowhere may be its own leftover"
+    );
 }
