@@ -55,7 +55,7 @@ async fn lines_streams_and_what_has_no_newline() {
 #[tokio::test]
 async fn a_flood_is_bounded_rotated_and_does_not_hold_up_the_workload() {
     let mut node = Node::new();
-    let mut spec = node.shell(1, "i=0; yes 'a line of some forty bytes, as is usual ' | head -c 100000000; touch done; exec sleep 1000");
+    let mut spec = node.shell(1, "yes 'a line of some forty bytes, as is usual ' | head -n 2500000; touch done; exec sleep 1000");
     spec.logs = LogPolicy { max_bytes: 1 << 20, keep: 4 };
     let run = node.runs.start(spec).await.unwrap();
     node.started().await;

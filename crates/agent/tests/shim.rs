@@ -251,3 +251,22 @@ async fn a_wrong_cookie_is_refused_and_changes_nothing() {
     // The connection of the true agent is the same as before.
     node.finish(handle).await;
 }
+
+#[tokio::test]
+async fn an_agent_killed_at_once_leaves_its_workload_running() {
+    let mut node = Node::new();
+    let exe = env!("CARGO_BIN_EXE_baton-shim-test");
+    let mut agent = std::process::Command::new(exe).arg("agent").arg(node.folder.path()).spawn().unwrap();
+    let pid = pid_in(&node.path("pid")).await;
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    assert!(lives(pid));
+    let adopted = node.adopted(1).await;
+    assert_eq!(adopted.state.pid, Some(pid));
+    assert_eq!(adopted.state.restarts, 0);
+    // Still under the same shim, which restarts it and tells the new agent.
+    kill(pid);
+    assert!(matches!(node.event().await, RunEventKind::Exited { exit: Exit::Signal(9), seq: 1, .. }));
+    assert_ne!(node.started().await, pid);
+    node.finish(adopted.handle).await;
+}

@@ -46,9 +46,17 @@ fn server(node: &Node, run: u64, name: &str, delay: f64, listener: &Listener) ->
 }
 
 /// One request; the answer, or why there was none.
-fn ask(mut stream: TcpStream) -> std::io::Result<String> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+fn ask(stream: TcpStream) -> std::io::Result<String> {
+    answer(asked(stream)?)
+}
+
+fn asked(mut stream: TcpStream) -> std::io::Result<TcpStream> {
     stream.write_all(b"who are you?")?;
+    Ok(stream)
+}
+
+fn answer(mut stream: TcpStream) -> std::io::Result<String> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
@@ -200,7 +208,7 @@ async fn what_waited_in_the_old_queue_is_answered_by_the_new_run() {
     spec.listeners = vec![listener.clone()];
     let old = node.runs.start(spec).await.unwrap();
     node.started().await;
-    let clients: Vec<_> = (0..10).map(|_| TcpStream::connect(listener.address).unwrap()).collect();
+    let clients: Vec<_> = (0..10).map(|_| asked(TcpStream::connect(listener.address).unwrap()).unwrap()).collect();
     let (mut steering, candidate) = Steering::begin(&listener).unwrap();
     let new = node.runs.start(server(&node, 2, "new", 0.0, &candidate)).await.unwrap();
     up(&node, "new").await;
@@ -211,7 +219,7 @@ async fn what_waited_in_the_old_queue_is_answered_by_the_new_run() {
     // Its mode is shared with a workload that may rely on it: blocking, as it was made.
     let mode = rustix::fs::fcntl_getfl(listener.socket.as_fd()).unwrap();
     assert!(!mode.contains(rustix::fs::OFlags::NONBLOCK));
-    let answers = tokio::task::spawn_blocking(|| clients.into_iter().map(|c| ask(c).unwrap()).collect::<Vec<_>>());
+    let answers = tokio::task::spawn_blocking(|| clients.into_iter().map(|c| answer(c).unwrap()).collect::<Vec<_>>());
     assert_eq!(answers.await.unwrap(), ["new"; 10]);
     assert_eq!(stragglers.end(Millis::ZERO, Millis::secs(5)).await, Straggled { relayed: 10, failed: 0 });
     steering.end().unwrap();

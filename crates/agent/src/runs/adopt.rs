@@ -99,7 +99,8 @@ pub(super) async fn adopt(runs: &Runs, directory: &Path) -> Result<Adoption, Ado
         Err(error) => return Err(unreachable(error)),
     };
     let (listeners, early) = fetch_listeners(&channel, &stored).await.map_err(unreachable)?;
-    let handle = start::attach(runs, directory, stored, state, channel, listeners.into(), None, early);
+    let spoken = start::Spoken { stored, state, channel, early, child: None };
+    let handle = start::attach(runs, directory, spoken, listeners.into());
     Ok(Adoption::Adopted(Box::new(Adopted { handle, state: RunState::from(&state) })))
 }
 

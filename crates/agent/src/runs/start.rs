@@ -124,20 +124,24 @@ async fn start_in(
         // Not waited for: it takes a grace period of the kernel.
         tokio::task::spawn_blocking(move || group.take_shim(state.shim.pid));
     }
-    Ok(attach(runs, directory, stored, state, channel, spec.listeners.into(), Some(child), Vec::new()))
+    let spoken = Spoken { stored, state, channel, early: Vec::new(), child: Some(child) };
+    Ok(attach(runs, directory, spoken, spec.listeners.into()))
 }
 
-/// Starts the task of a run whose shim has been spoken with, and gives the handle.
-pub(super) fn attach(
-    runs: &Runs,
-    directory: &Path,
-    stored: Stored,
-    state: State,
-    channel: Channel,
-    listeners: Arc<[super::Listener]>,
-    child: Option<Child>,
-    early: Vec<Message>,
-) -> RunHandle {
+/// A shim that has been spoken with.
+pub(super) struct Spoken {
+    pub(super) stored: Stored,
+    pub(super) state: State,
+    pub(super) channel: Channel,
+    /// What it told before the run's task began.
+    pub(super) early: Vec<Message>,
+    /// Its process, where this agent started it.
+    pub(super) child: Option<Child>,
+}
+
+/// Starts the task of a run and gives the handle.
+pub(super) fn attach(runs: &Runs, directory: &Path, spoken: Spoken, listeners: Arc<[super::Listener]>) -> RunHandle {
+    let Spoken { stored, state, channel, early, child } = spoken;
     let shared = Arc::new(Shared::new(&stored, &state));
     let (sender, orders) = mpsc::channel(ORDERS_MAX);
     let link = Link {

@@ -93,6 +93,7 @@ impl Shim {
         let state = self.state();
         let id = self.parts.begin_id;
         self.parts.control.send(&Message::State(state), id);
+        super::memory::release_program_pages();
         loop {
             self.do_what_is_due();
             self.tell_end();

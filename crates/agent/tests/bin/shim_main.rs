@@ -1,6 +1,45 @@
-//! The least program that can be a shim.
+//! The least program that can be a shim; and, for the tests that kill one, the least agent.
+
+use baton_agent::runs::{Containment, RunSpec, Runs};
+use baton_model::id::{ReleaseNumber, RunNumber};
+use baton_model::spec::{LogPolicy, RestartMode, RestartPolicy};
+use baton_model::time::Millis;
+use std::path::PathBuf;
 
 fn main() {
     let args: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "agent") {
+        agent(PathBuf::from(&args[1]));
+    }
     baton_agent::shim::main(&args)
+}
+
+/// Starts one run in the folder, and waits to be killed.
+#[tokio::main(flavor = "current_thread")]
+async fn agent(folder: PathBuf) -> ! {
+    let exe = std::env::current_exe().expect("its own path");
+    let (runs, mut events) = Runs::new(folder.join("runs"), exe, Containment::detect()).expect("a folder");
+    let spec = RunSpec {
+        instance: "web.1".parse().expect("an instance"),
+        run: RunNumber(1),
+        release: ReleaseNumber(1),
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), "echo $$ > pid.new; mv pid.new pid; exec sleep 1000".into()],
+        env: vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default())],
+        cwd: folder.clone(),
+        log_dir: folder.join("log-1"),
+        logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+        restart: RestartPolicy {
+            mode: RestartMode::Always,
+            base: Millis(50),
+            max: Millis(200),
+            reset_after: Millis::secs(60),
+            crash_loop_after: 3,
+        },
+        listeners: Vec::new(),
+        ports: std::collections::BTreeMap::new(),
+    };
+    let _run = runs.start(spec).await.expect("a run");
+    while events.recv().await.is_some() {}
+    unreachable!("the runs are held above")
 }
