@@ -43,15 +43,15 @@ impl Dial {
         let target = self.target(port)?;
         let shown = |error: std::io::Error| format!("connect to {target}: {}", plain(&error));
         let Some(steering) = self.steering.get(port.as_str()) else {
-            return TcpStream::connect(target).await.map_err(|error| shown(error));
+            return TcpStream::connect(target).await.map_err(shown);
         };
         let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
-            .map_err(|error| shown(error))?;
-        socket.bind(SocketAddr::new(self.address, 0)).map_err(|error| shown(error))?;
-        let source = socket.local_addr().map_err(|error| shown(error))?;
+            .map_err(shown)?;
+        socket.bind(SocketAddr::new(self.address, 0)).map_err(shown)?;
+        let source = socket.local_addr().map_err(shown)?;
         let _admitted = Admitted::new(steering, source)?;
         // The kernel picks the listening socket when the handshake ends; after that the admission has done its work.
-        socket.connect(target).await.map_err(|error| shown(error))
+        socket.connect(target).await.map_err(shown)
     }
 }
 

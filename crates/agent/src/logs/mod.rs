@@ -68,7 +68,10 @@ async fn run(state: &StateDir, request: &v1::LogRequest, answer: &mut Answer) ->
         followers.insert(id, follower);
     }
     answer.flush().await?;
-    while request.follow {
+    if !request.follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(FOLLOW_EVERY).await;
         for id in instances(state, request)? {
             let follower = match followers.entry(id.clone()) {
@@ -83,7 +86,6 @@ async fn run(state: &StateDir, request: &v1::LogRequest, answer: &mut Answer) ->
         }
         answer.flush().await?;
     }
-    Ok(())
 }
 
 async fn read_all(

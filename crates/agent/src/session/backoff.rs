@@ -22,7 +22,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The next pause is the longest one.
-    pub(super) fn to_longest(&mut self) {
+    pub(super) fn lengthen(&mut self) {
         self.next = LONGEST;
     }
 

@@ -68,7 +68,7 @@ pub(crate) async fn keep(mut session: Session, cancel: CancellationToken) {
                     backoff = Backoff::default();
                 }
                 if matches!(ended, Ended::Replaced) {
-                    backoff.to_longest();
+                    backoff.lengthen();
                     tell_if_often(&mut replaced, &session);
                 }
                 session.lost(&address, &ended.to_string(), &mut said);
