@@ -70,6 +70,8 @@ impl Budget {
     }
 }
 
+/// Of what is promised: where one per node is wanted, a node that is lost still counts, or each fault would lower what
+/// we must leave standing.
 fn floor(turn: &Turn<'_>, spec: &ServiceSpec) -> u32 {
-    spec.min_available.ceil_of(turn.wanted(spec))
+    spec.min_available.ceil_of(turn.promised(spec))
 }

@@ -115,12 +115,22 @@ impl<'a> Nodes<'a> {
     /// Instances that one per node makes: on the nodes that fit and can be reached, and on those that may take nothing
     /// new but hold one already.
     pub(crate) fn wanted_per_node(&self, placement: &Placement, holds: impl Fn(&NodeName) -> bool) -> u32 {
-        let wanted = self.views.iter().filter(|(name, view)| {
-            let cordoned = view.node.is_some_and(|node| node.cordoned);
-            let reachable = !self.lost(name, placement.lost_after);
-            view.fits(placement) && !view.draining() && reachable && (!cordoned || holds(name))
-        });
+        let promised = self.per_node(placement, holds);
+        let wanted = promised.filter(|name| !self.lost(name, placement.lost_after));
         u32::try_from(wanted.count()).unwrap_or(u32::MAX)
+    }
+
+    /// The same, those that cannot be reached included.
+    pub(crate) fn promised_per_node(&self, placement: &Placement, holds: impl Fn(&NodeName) -> bool) -> u32 {
+        u32::try_from(self.per_node(placement, holds).count()).unwrap_or(u32::MAX)
+    }
+
+    fn per_node(&self, placement: &Placement, holds: impl Fn(&NodeName) -> bool) -> impl Iterator<Item = &&'a NodeName> {
+        self.views.iter().filter_map(move |(name, view)| {
+            let cordoned = view.node.is_some_and(|node| node.cordoned);
+            let promised = view.fits(placement) && !view.draining() && (!cordoned || holds(name));
+            promised.then_some(name)
+        })
     }
 
     /// No node is silent, and none was removed.

@@ -147,6 +147,14 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// Instances that `spec` asks for, whether or not their nodes can be reached now.
+    pub(crate) fn promised(&self, spec: &ServiceSpec) -> u32 {
+        match spec.placement.count {
+            Count::Replicas(replicas) => replicas,
+            Count::PerNode => self.nodes.promised_per_node(&spec.placement, |node| self.holds(node)),
+        }
+    }
+
     fn holds(&self, node: &NodeName) -> bool {
         self.memory.slots.values().any(|slot| !slot.retiring && slot.node == *node)
     }

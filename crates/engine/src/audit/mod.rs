@@ -99,7 +99,9 @@ fn capacity_floor(change: &Change<'_>, violations: &mut Vec<Violation>) {
         let Some(seen) = before.seen.get(&number) else { continue };
         let kept = after.memory.slots.get(&number).filter(|slot| !slot.retiring);
         let serves_on = kept.is_some_and(|slot| {
-            let stays = slot == old || seen.release == slot.release;
+            // Its times may have changed; what it is to run is all that can take it out of service.
+            let same = (slot.release, slot.attempt) == (old.release, old.attempt);
+            let stays = same || seen.release == slot.release;
             stays || before.overlaps(seen.release, slot.release)
         });
         taken += u32::from(!serves_on);

@@ -276,7 +276,8 @@ fn failure(
 ) -> Option<String> {
     let whole = u32::try_from(stage.cohort.len()).unwrap_or(u32::MAX);
     let failed = u32::try_from(stage.failed.len()).unwrap_or(u32::MAX);
-    let tolerated = policy.failure_tolerance.floor_of(whole);
+    // A stage of which nothing came up proves nothing, whatever is tolerated.
+    let tolerated = policy.failure_tolerance.floor_of(whole).min(whole.saturating_sub(1));
     let title = &stage.title;
     if failed > tolerated && !rollout.back() {
         let (slot, why) = stage.failed.iter().next()?;

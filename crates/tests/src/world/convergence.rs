@@ -94,7 +94,15 @@ impl World {
         let runs = self.nodes.values().flat_map(|host| host.runs.iter()).filter(|((id, _), _)| id.service == *name);
         let ready: BTreeSet<&InstanceId> =
             runs.filter(|(_, run)| run.release == goal && run.ready && run.serving).map(|((id, _), _)| id).collect();
-        if ready.len() != wanted {
+        // A release may stand though some of its instances failed: as many as its policy tolerates.
+        let tolerated: BTreeSet<u64> = match rollout.outcome {
+            RolloutOutcome::Succeeded => rollout.stages.iter().flat_map(|stage| stage.failed.keys().copied()).collect(),
+            RolloutOutcome::Running | RolloutOutcome::Paused | RolloutOutcome::RollingBack => BTreeSet::new(),
+            RolloutOutcome::RolledBack | RolloutOutcome::Superseded | RolloutOutcome::Failed => BTreeSet::new(),
+        };
+        let missing = wanted.saturating_sub(ready.len());
+        let behind = tolerated.iter().filter(|slot| !ready.iter().any(|id| id.slot == **slot)).count();
+        if missing != behind.min(missing) || ready.len() > wanted {
             let detail = format!("{name}: {} of {wanted} run release {goal}: {}", ready.len(), self.describe_slots(name, progress));
             return Some(("exact-rollback", detail));
         }

@@ -28,30 +28,29 @@ fn broken(invariant: &'static str, detail: String) -> Holds {
     Err((invariant, detail))
 }
 
-/// `capacity-floor`, by what the deciding process knew: a plan that takes a ready instance out of service leaves at
-/// least the floor in service.
+/// `capacity-floor`, by what the deciding process knew: a decision that takes a ready instance out of service leaves at
+/// least the floor in service. The decision is the memory it writes; plans follow from that.
 pub(crate) fn capacity_floor(
     store: &Store,
     decided: &Coordinator,
-    node: &NodeName,
-    old: Option<&PlanRecord>,
-    new: &PlanRecord,
+    name: &ServiceName,
+    old: Option<&ServiceProgress>,
+    new: Option<&ServiceProgress>,
 ) -> Holds {
-    let Some(old) = old else { return Ok(()) };
-    let mut taken: BTreeSet<&ServiceName> = BTreeSet::new();
-    for (id, before) in &old.assignments {
-        let was = stays_in_service(store, decided, node, id, Some(before));
-        let is = stays_in_service(store, decided, node, id, new.assignments.get(id));
-        if was && !is {
-            taken.insert(&id.service);
-        }
-    }
-    for name in taken {
-        let Some(floor) = floor(store, decided, name) else { continue };
-        let stay = assigned(store, name).filter(|(node, id, given)| stays_in_service(store, decided, node, id, Some(given))).count();
-        if stay < floor {
-            return broken("capacity-floor", format!("{name}: the plan of {node} leaves {stay} in service, {floor} must stay"));
-        }
+    let (Some(old), Some(new)) = (old, new) else { return Ok(()) };
+    let given = |progress: &ServiceProgress, slot: &u64| {
+        let slot = progress.slots.get(slot).filter(|slot| !slot.retiring)?;
+        Some((slot.node.clone(), Assignment { release: slot.release, attempt: slot.attempt }))
+    };
+    let in_service = |progress: &ServiceProgress, slot: &u64| {
+        let id = InstanceId { service: name.clone(), slot: *slot };
+        given(progress, slot).is_some_and(|(node, given)| stays_in_service(store, decided, &node, &id, &given))
+    };
+    let taken: Vec<u64> = old.slots.keys().copied().filter(|slot| in_service(old, slot) && !in_service(new, slot)).collect();
+    let Some(floor) = floor(decided, name, new).filter(|_| !taken.is_empty()) else { return Ok(()) };
+    let stay = new.slots.keys().filter(|slot| in_service(new, slot)).count();
+    if stay < floor {
+        return broken("capacity-floor", format!("{name}: taking slots {taken:?} leaves {stay} in service, {floor} must stay"));
     }
     Ok(())
 }
@@ -69,8 +68,8 @@ fn seen<'a>(decided: &'a Coordinator, node: &NodeName, id: &InstanceId) -> Optio
 }
 
 /// Ready as far as the process knew, and what it is told to run does not take it out of service.
-fn stays_in_service(store: &Store, decided: &Coordinator, node: &NodeName, id: &InstanceId, given: Option<&Assignment>) -> bool {
-    let (Some(seen), Some(given)) = (seen(decided, node, id), given) else { return false };
+fn stays_in_service(store: &Store, decided: &Coordinator, node: &NodeName, id: &InstanceId, given: &Assignment) -> bool {
+    let Some(seen) = seen(decided, node, id) else { return false };
     let fixed = |number: &ReleaseNumber| {
         let release = store.desired.services.get(&id.service).and_then(|service| service.releases.get(number));
         release.is_none_or(|release| release.spec.ports.values().any(|port| matches!(port.kind, PortKind::Fixed { .. })))
@@ -88,14 +87,13 @@ fn stays_in_service(store: &Store, decided: &Coordinator, node: &NodeName, id: &
 }
 
 /// What must stay in service; `None` while nothing is promised: before a first release stands, or once it is removed.
-fn floor(store: &Store, decided: &Coordinator, name: &ServiceName) -> Option<usize> {
+fn floor(decided: &Coordinator, name: &ServiceName, progress: &ServiceProgress) -> Option<usize> {
     let service = decided.wanted.services.get(name).filter(|service| !service.removed)?;
-    let progress = &store.progress.get(name)?.value;
     let stable = progress.stable?;
     let spec = &service.releases.get(&stable)?.spec;
     let wanted = match spec.placement.count {
         Count::Replicas(replicas) => replicas,
-        Count::PerNode => u32::try_from(assigned(store, name).count()).unwrap_or(u32::MAX),
+        Count::PerNode => u32::try_from(progress.slots.values().filter(|slot| !slot.retiring).count()).unwrap_or(u32::MAX),
     };
     usize::try_from(spec.min_available.ceil_of(wanted)).ok()
 }
@@ -191,6 +189,9 @@ fn ended_rightly(
     if !baked {
         return broken("gate-holds", format!("{name}: {} ended before it had baked", stage.title));
     }
+    if !stage.cohort.is_empty() && stage.cohort.iter().all(|slot| stage.failed.contains_key(slot)) {
+        return broken("gate-holds", format!("{name}: {} ended, and all of it had failed", stage.title));
+    }
     for slot in stage.cohort.iter().filter(|slot| !stage.failed.contains_key(slot)) {
         let Some(memory) = progress.slots.get(slot).filter(|memory| !memory.retiring) else { continue };
         let id = InstanceId { service: name.clone(), slot: *slot };
@@ -255,7 +256,9 @@ fn still_changing(store: &Store, decided: &Coordinator, name: &ServiceName, slot
     let Some((node, id, _)) = assigned(store, name).find(|(_, id, given)| id.slot == slot && given.release == goal) else {
         return false;
     };
-    match seen(decided, node, id) {
+    // A decision that takes a slot away and lets the next one change writes its plans one by one.
+    let kept = store.progress.get(name).and_then(|record| record.value.slots.get(&slot)).is_some_and(|slot| !slot.retiring);
+    match seen(decided, node, id).filter(|_| kept) {
         None => false,
         Some(seen) => match &seen.swap {
             Some(swap) => swap.to == goal && swap.phase != SwapPhase::Failed && swap.phase != SwapPhase::DrainingOld || seen.release != goal && swap.phase != SwapPhase::Failed,

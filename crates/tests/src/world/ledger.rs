@@ -59,14 +59,16 @@ impl World {
                 self.settle(verdict);
                 let decided = self.coordinator.as_ref().filter(|alive| alive.process == process);
                 let verdict = decided.map(|decided| invariants::gate_holds(decided, service, old.as_ref(), new.as_ref()));
+                let floor = decided.map(|decided| {
+                    invariants::capacity_floor(&self.store, decided, service, old.as_ref(), new.as_ref())
+                });
                 self.settle(verdict.unwrap_or(Ok(())));
+                self.settle(floor.unwrap_or(Ok(())));
             }
             (Before::Plan(old), Write::Plan(node, _, new)) => {
                 self.settle(invariants::stored_generation_grows(node, old.as_ref(), new));
                 let Some(decided) = self.coordinator.as_ref().filter(|alive| alive.process == process) else { return };
-                let floor = invariants::capacity_floor(&self.store, decided, node, old.as_ref(), new);
                 let radius = invariants::blast_radius(&mut self.ledger, &self.store, decided, node, old.as_ref(), new);
-                self.settle(floor);
                 self.settle(radius);
             }
             (Before::Progress(_), Write::Plan(..)) | (Before::Plan(_), Write::Progress(..)) => {}
