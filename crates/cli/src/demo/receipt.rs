@@ -153,7 +153,7 @@ fn phase_lines(phase: &PhaseReceipt) -> Vec<Line> {
 /// One row: the first column to the left, the rest to the right.
 fn row(cells: [String; 8]) -> String {
     let [title, time, requests, failed, allowed, p50, p99, max] = cells;
-    format!("{title:<36} {time:>8} {requests:>9} {failed:>7} {allowed:>8} {p50:>7} {p99:>7} {max:>8}")
+    format!("{title:<35} {time:>8} {requests:>9} {failed:>7} {allowed:>8} {p50:>7} {p99:>7} {max:>8}")
 }
 
 fn ms(value: f64) -> String {
