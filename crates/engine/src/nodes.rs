@@ -125,7 +125,11 @@ impl<'a> Nodes<'a> {
         u32::try_from(self.per_node(placement, holds).count()).unwrap_or(u32::MAX)
     }
 
-    fn per_node(&self, placement: &Placement, holds: impl Fn(&NodeName) -> bool) -> impl Iterator<Item = &&'a NodeName> {
+    fn per_node(
+        &self,
+        placement: &Placement,
+        holds: impl Fn(&NodeName) -> bool,
+    ) -> impl Iterator<Item = &&'a NodeName> {
         self.views.iter().filter_map(move |(name, view)| {
             let cordoned = view.node.is_some_and(|node| node.cordoned);
             let promised = view.fits(placement) && !view.draining() && (!cordoned || holds(name));

@@ -64,7 +64,7 @@ fn check_end(
     let failed = u32::try_from(stage.failed.len()).unwrap_or(u32::MAX);
     let whole = u32::try_from(stage.cohort.len()).unwrap_or(u32::MAX);
     if !rollout.back() {
-        if failed > policy.failure_tolerance.floor_of(whole).min(whole.saturating_sub(1)) {
+        if failed > policy.failure_tolerance.floor_of(whole) {
             say("ends with more failures than tolerated");
         }
         let baked =

@@ -276,8 +276,9 @@ fn failure(
 ) -> Option<String> {
     let whole = u32::try_from(stage.cohort.len()).unwrap_or(u32::MAX);
     let failed = u32::try_from(stage.failed.len()).unwrap_or(u32::MAX);
-    // A stage of which nothing came up proves nothing, whatever is tolerated.
-    let tolerated = policy.failure_tolerance.floor_of(whole).min(whole.saturating_sub(1));
+    // While nothing has come up anywhere, the release has proven nothing, whatever is tolerated.
+    let unproven = failed == whole && rollout.stages.iter().all(|stage| stage.healthy.is_empty());
+    let tolerated = if unproven { 0 } else { policy.failure_tolerance.floor_of(whole) };
     let title = &stage.title;
     if failed > tolerated && !rollout.back() {
         let (slot, why) = stage.failed.iter().next()?;

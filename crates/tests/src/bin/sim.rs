@@ -41,7 +41,10 @@ fn main() -> ExitCode {
 
 fn one(options: Options) -> ExitCode {
     let verdict = run(options);
-    println!("seed {}: {} happenings, {} decisions, trace hash {:016x}", verdict.seed, verdict.happenings, verdict.decisions, verdict.hash);
+    println!(
+        "seed {}: {} happenings, {} decisions, trace hash {:016x}",
+        verdict.seed, verdict.happenings, verdict.decisions, verdict.hash
+    );
     match verdict.violation {
         None => ExitCode::SUCCESS,
         Some(violation) => {
@@ -86,7 +89,10 @@ fn report(arguments: Arguments, verdicts: &[Verdict], seconds: f64) -> ExitCode 
         failed += 1;
         let mutate = arguments.mutate.map(|mutation| format!(" --mutate {mutation}")).unwrap_or_default();
         println!("seed {} FAILED: {violation}", verdict.seed);
-        println!("  replay: cargo run --release -p baton-tests --bin sim -- --seed {} --trace{mutate}", verdict.seed);
+        println!(
+            "  replay: cargo run --release -p baton-tests --bin sim -- --seed {} --trace{mutate}",
+            verdict.seed
+        );
     }
     println!(
         "{seeds} seeds in {seconds:.1} s ({:.1} seeds/s), {happenings} happenings, {decisions} decisions, {failed} failed",

@@ -30,7 +30,9 @@ impl World {
     /// It starts: what was persisted meets what is alive.
     pub(crate) fn agent_starts(&mut self, node: &NodeName) {
         let now = self.now;
-        let Some(host) = self.nodes.get_mut(node).filter(|host| host.up && host.agent.is_none()) else { return };
+        let Some(host) = self.nodes.get_mut(node).filter(|host| host.up && host.agent.is_none()) else {
+            return;
+        };
         host.life += 1;
         host.agent = Some(Agent::default());
         let life = host.life;
@@ -74,7 +76,13 @@ impl World {
             .filter(|((of, _), run)| of == id && run.down)
             .filter_map(|((_, number), run)| {
                 let (run_number, exit) = (*number, run.last_exit?);
-                Some(Event::Exited { run: run_number, exit, restarts: run.restarts, restart_in: None, crash_loop: run.crash_loop() })
+                Some(Event::Exited {
+                    run: run_number,
+                    exit,
+                    restarts: run.restarts,
+                    restart_in: None,
+                    crash_loop: run.crash_loop(),
+                })
             })
             .collect();
         for event in down {
@@ -148,7 +156,13 @@ impl World {
     }
 
     /// Something reaches the agent after at most `within_ms`, if it lives then.
-    pub(crate) fn agent_hears_soon(&mut self, node: &NodeName, id: &InstanceId, event: Event, within_ms: u64) {
+    pub(crate) fn agent_hears_soon(
+        &mut self,
+        node: &NodeName,
+        id: &InstanceId,
+        event: Event,
+        within_ms: u64,
+    ) {
         let Some(host) = self.nodes.get_mut(node).filter(|host| host.agent.is_some()) else { return };
         let (life, wait) = (host.life, host.random.between(0, within_ms));
         let (node, id) = (node.clone(), id.clone());
@@ -159,7 +173,8 @@ impl World {
     fn agent_follows_plan(&mut self, node: &NodeName, life: u64) {
         let Some(host) = self.nodes.get(node) else { return };
         let Some(plan) = host.disk.plan.clone() else { return };
-        let known: BTreeSet<InstanceId> = host.disk.instances.keys().chain(plan.instances.keys()).cloned().collect();
+        let known: BTreeSet<InstanceId> =
+            host.disk.instances.keys().chain(plan.instances.keys()).cloned().collect();
         for id in known {
             let wanted = plan.instances.get(&id).map(|plan| Box::new(plan.clone()));
             self.agent_steps(node, life, &id, Event::Plan(wanted));
@@ -269,11 +284,17 @@ impl World {
         let Some(agent) = self.nodes.get_mut(node).and_then(|host| host.agent.as_mut()) else { return };
         agent.report_due = false;
         let without_lengths = |told: &(Generation, Report)| {
-            let seen: Vec<_> = told.1.iter().map(|(id, (seen, ready))| (id.clone(), seen.clone(), ready.is_some())).collect();
+            let seen: Vec<_> = told
+                .1
+                .iter()
+                .map(|(id, (seen, ready))| (id.clone(), seen.clone(), ready.is_some()))
+                .collect();
             (told.0, seen)
         };
         let told = (generation, report);
-        if agent.connection.is_none() || agent.reported.as_ref().map(without_lengths) == Some(without_lengths(&told)) {
+        if agent.connection.is_none()
+            || agent.reported.as_ref().map(without_lengths) == Some(without_lengths(&told))
+        {
             return;
         }
         agent.reported = Some(told.clone());
@@ -288,14 +309,20 @@ impl World {
     fn observe(&self, node: &NodeName) -> Report {
         let Some(host) = self.nodes.get(node) else { return Report::new() };
         let now = host.boot_ms(self.now);
-        host.disk.instances.iter().filter_map(|(id, instance)| Some((id.clone(), instance.observe(now)?))).collect()
+        host.disk
+            .instances
+            .iter()
+            .filter_map(|(id, instance)| Some((id.clone(), instance.observe(now)?)))
+            .collect()
     }
 
     fn agent_sends(&mut self, node: &NodeName, body: Body) {
         let agent = self.nodes.get(node).and_then(|host| host.agent.as_ref());
         if let Some((connection, process)) = agent.and_then(|agent| agent.connection) {
             match &body {
-                Body::Hello { generation, .. } | Body::Observed { generation, .. } => self.ledger_said(node, *generation),
+                Body::Hello { generation, .. } | Body::Observed { generation, .. } => {
+                    self.ledger_said(node, *generation)
+                }
                 Body::Beat | Body::BeatBack | Body::Plan(_) => {}
             }
             self.send(Envelope { node: node.clone(), connection, process, body });

@@ -60,8 +60,21 @@ impl World {
         let asked = service.request.as_ref()?.id;
         match rollout {
             Some(rollout) if rollout.id == asked && rollout.outcome.is_final() => None,
-            Some(rollout) if rollout.id == asked && rollout.outcome == RolloutOutcome::Paused && !rollout.reason.is_empty() => None,
-            Some(rollout) => Some(("ends", format!("{name}: rollout {asked} was asked for; {}; it waits for: {}", describe(rollout), self.waiting(name)))),
+            Some(rollout)
+                if rollout.id == asked
+                    && rollout.outcome == RolloutOutcome::Paused
+                    && !rollout.reason.is_empty() =>
+            {
+                None
+            }
+            Some(rollout) => Some((
+                "ends",
+                format!(
+                    "{name}: rollout {asked} was asked for; {}; it waits for: {}",
+                    describe(rollout),
+                    self.waiting(name)
+                ),
+            )),
             None => Some(("ends", format!("{name}: rollout {asked} was asked for and never began"))),
         }
     }
@@ -78,7 +91,10 @@ impl World {
         }
         let goal = if rollout.outcome == RolloutOutcome::RolledBack { rollout.from? } else { rollout.to };
         if progress.stable != Some(goal) {
-            return Some(("exact-rollback", format!("{name}: {:?} to {goal}, stable is {:?}", rollout.outcome, progress.stable)));
+            return Some((
+                "exact-rollback",
+                format!("{name}: {:?} to {goal}, stable is {:?}", rollout.outcome, progress.stable),
+            ));
         }
         if !self.behaviours.get(&(name.clone(), goal)).is_some_and(|behaviour| behaviour.is_good()) {
             return None;
@@ -91,19 +107,30 @@ impl World {
             Count::Replicas(replicas) => usize::try_from(replicas).ok()?,
             Count::PerNode => self.nodes.len(),
         };
-        let runs = self.nodes.values().flat_map(|host| host.runs.iter()).filter(|((id, _), _)| id.service == *name);
-        let ready: BTreeSet<&InstanceId> =
-            runs.filter(|(_, run)| run.release == goal && run.ready && run.serving).map(|((id, _), _)| id).collect();
+        let runs =
+            self.nodes.values().flat_map(|host| host.runs.iter()).filter(|((id, _), _)| id.service == *name);
+        let ready: BTreeSet<&InstanceId> = runs
+            .filter(|(_, run)| run.release == goal && run.ready && run.serving)
+            .map(|((id, _), _)| id)
+            .collect();
         // A release may stand though some of its instances failed: as many as its policy tolerates.
         let tolerated: BTreeSet<u64> = match rollout.outcome {
-            RolloutOutcome::Succeeded => rollout.stages.iter().flat_map(|stage| stage.failed.keys().copied()).collect(),
+            RolloutOutcome::Succeeded => {
+                rollout.stages.iter().flat_map(|stage| stage.failed.keys().copied()).collect()
+            }
             RolloutOutcome::Running | RolloutOutcome::Paused | RolloutOutcome::RollingBack => BTreeSet::new(),
-            RolloutOutcome::RolledBack | RolloutOutcome::Superseded | RolloutOutcome::Failed => BTreeSet::new(),
+            RolloutOutcome::RolledBack | RolloutOutcome::Superseded | RolloutOutcome::Failed => {
+                BTreeSet::new()
+            }
         };
         let missing = wanted.saturating_sub(ready.len());
         let behind = tolerated.iter().filter(|slot| !ready.iter().any(|id| id.slot == **slot)).count();
         if missing != behind.min(missing) || ready.len() > wanted {
-            let detail = format!("{name}: {} of {wanted} run release {goal}: {}", ready.len(), self.describe_slots(name, progress));
+            let detail = format!(
+                "{name}: {} of {wanted} run release {goal}: {}",
+                ready.len(),
+                self.describe_slots(name, progress)
+            );
             return Some(("exact-rollback", detail));
         }
         None
@@ -128,14 +155,17 @@ impl World {
 
     /// `quiet`: deciding again writes nothing and sends nothing.
     fn unquiet(&self) -> Option<Unrest> {
-        let Some(coordinator) = &self.coordinator else { return Some(("quiet", "no coordinator".to_owned())) };
+        let Some(coordinator) = &self.coordinator else {
+            return Some(("quiet", "no coordinator".to_owned()));
+        };
         let mut cycle = Cycle::default();
         let _ = cycle.begin();
         match cycle.loaded(self.store.snapshot(), &coordinator.observed, self.unix_now()) {
             Action::Send { plans, events, .. } if plans.is_empty() && events.is_empty() => None,
-            Action::Send { plans, events, .. } => {
-                Some(("quiet", format!("it would send {:?} and tell {:?}", plans.keys().collect::<Vec<_>>(), events)))
-            }
+            Action::Send { plans, events, .. } => Some((
+                "quiet",
+                format!("it would send {:?} and tell {:?}", plans.keys().collect::<Vec<_>>(), events),
+            )),
             Action::Write(write) => Some(("quiet", format!("it would write {write:?}"))),
             Action::Load | Action::Wait(_) => None,
         }
@@ -149,7 +179,11 @@ impl World {
         let action = cycle.loaded(self.store.snapshot(), &coordinator.observed, self.unix_now());
         let Action::Send { report, .. } = action else { return format!("{action:?}") };
         let waiting = report.services.get(name).map(|report| report.waiting.clone()).unwrap_or_default();
-        waiting.iter().map(|waiting| format!("{:?} {}: {}", waiting.subject, waiting.gate, waiting.reason)).collect::<Vec<_>>().join(", ")
+        waiting
+            .iter()
+            .map(|waiting| format!("{:?} {}: {}", waiting.subject, waiting.gate, waiting.reason))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     fn describe_slots(&self, name: &ServiceName, progress: &ServiceProgress) -> String {
@@ -157,7 +191,10 @@ impl World {
             let id = InstanceId { service: name.clone(), slot: *slot };
             let host = self.nodes.get(&memory.node);
             let seen = host.and_then(|host| host.disk.instances.get(&id)?.observe(host.boot_ms(self.now)));
-            let seen = seen.map_or_else(|| "nothing".to_owned(), |(seen, _)| format!("{} {} {:?}", seen.state, seen.release, seen.swap));
+            let seen = seen.map_or_else(
+                || "nothing".to_owned(),
+                |(seen, _)| format!("{} {} {:?}", seen.state, seen.release, seen.swap),
+            );
             format!("slot {slot} on {} for {}/{}: {seen}", memory.node, memory.release, memory.attempt)
         };
         let slots = progress.slots.iter().map(line).collect::<Vec<_>>().join("; ");
@@ -169,7 +206,15 @@ fn describe(rollout: &RolloutProgress) -> String {
     let stages: Vec<String> = rollout
         .stages
         .iter()
-        .map(|stage| format!("{} {:?} failed {:?} ended {:?}", stage.title, stage.cohort, stage.failed, stage.ended_at.is_some()))
+        .map(|stage| {
+            format!(
+                "{} {:?} failed {:?} ended {:?}",
+                stage.title,
+                stage.cohort,
+                stage.failed,
+                stage.ended_at.is_some()
+            )
+        })
         .collect();
     format!("rollout {} is {:?} ({}): {}", rollout.id, rollout.outcome, rollout.reason, stages.join(", "))
 }

@@ -85,7 +85,9 @@ impl World {
     }
 
     pub(crate) fn coordinator_wakes(&mut self, process: u64) {
-        let Some(coordinator) = self.coordinator.as_mut().filter(|alive| alive.process == process && !alive.running) else {
+        let Some(coordinator) =
+            self.coordinator.as_mut().filter(|alive| alive.process == process && !alive.running)
+        else {
             return;
         };
         let due = coordinator.wake_at_or_woken(self.now);
@@ -100,7 +102,9 @@ impl World {
 
     pub(crate) fn coordinator_loads(&mut self, process: u64) {
         let (now, mutation) = (self.unix_now(), self.options.mutation);
-        let Some(coordinator) = self.coordinator.as_mut().filter(|alive| alive.process == process) else { return };
+        let Some(coordinator) = self.coordinator.as_mut().filter(|alive| alive.process == process) else {
+            return;
+        };
         let mut snapshot: Snapshot = self.store.snapshot();
         let mut observed = coordinator.observed.clone();
         coordinator.seen.clone_from(&observed);
@@ -116,7 +120,9 @@ impl World {
     }
 
     pub(crate) fn write_answered(&mut self, process: u64, written: Written) {
-        let Some(coordinator) = self.coordinator.as_mut().filter(|alive| alive.process == process) else { return };
+        let Some(coordinator) = self.coordinator.as_mut().filter(|alive| alive.process == process) else {
+            return;
+        };
         let action = coordinator.cycle.written(written);
         self.coordinator_acts(action);
     }
@@ -139,7 +145,9 @@ impl World {
         };
         let what = match &write {
             Write::Progress(service, _, _) => format!("progress {service}"),
-            Write::Plan(node, _, record) => format!("plan {node} g{} {}", record.generation, plan_words(record)),
+            Write::Plan(node, _, record) => {
+                format!("plan {node} g{} {}", record.generation, plan_words(record))
+            }
         };
         self.trace.line(self.now, &format!("store {what}: {written:?}"));
         let answer = self.now + self.random.store.between(0, 3);
@@ -158,11 +166,17 @@ impl World {
                 self.queue.push(at, Happening::CoordinatorLoads { process });
             }
             Action::Write(write) => {
-                if let (Some(Mutation::SentBeforeCommit), Write::Plan(node, _, record)) = (self.options.mutation, &write) {
+                if let (Some(Mutation::SentBeforeCommit), Write::Plan(node, _, record)) =
+                    (self.options.mutation, &write)
+                {
                     self.dispatch(&node.clone(), &record.clone());
                 }
                 let slow = self.faults_on && self.random.store.percent(3);
-                let delay = if slow { self.random.store.between(100, 5000) } else { self.random.store.between(1, 12) };
+                let delay = if slow {
+                    self.random.store.between(100, 5000)
+                } else {
+                    self.random.store.between(1, 12)
+                };
                 self.queue.push(self.now + delay, Happening::WriteLands { process, write });
             }
             Action::Send { plans, report, events } => {
@@ -204,8 +218,12 @@ impl World {
         let process = coordinator.process;
         let mut instances = BTreeMap::new();
         for (id, assignment) in &record.assignments {
-            let release =
-                self.store.desired.services.get(&id.service).and_then(|service| service.releases.get(&assignment.release));
+            let release = self
+                .store
+                .desired
+                .services
+                .get(&id.service)
+                .and_then(|service| service.releases.get(&assignment.release));
             // Releases are kept in this world for as long as anything names them.
             let Some(release) = release else { continue };
             let plan = InstancePlan {
@@ -226,7 +244,9 @@ impl World {
     pub(crate) fn coordinator_hears(&mut self, envelope: Envelope) {
         let now = self.unix_now();
         let Envelope { node, connection, process, body } = envelope;
-        let Some(coordinator) = self.coordinator.as_mut().filter(|alive| alive.process == process) else { return };
+        let Some(coordinator) = self.coordinator.as_mut().filter(|alive| alive.process == process) else {
+            return;
+        };
         let current = coordinator.sessions.get(&node).copied();
         match body {
             Body::Hello { generation, report } => {
@@ -257,7 +277,10 @@ impl Coordinator {
 
     /// Agents send durations; they become times on the coordinator's clock here.
     fn note_report(&mut self, node: &NodeName, generation: Generation, report: Report, now: UnixMs) {
-        let since = |(mut seen, ready_for): (baton_model::observed::InstanceObserved, Option<baton_model::time::Millis>)| {
+        let since = |(mut seen, ready_for): (
+            baton_model::observed::InstanceObserved,
+            Option<baton_model::time::Millis>,
+        )| {
             seen.ready_since = ready_for.map(|length| UnixMs(now.0.saturating_sub(length.0)));
             seen
         };
@@ -268,6 +291,7 @@ impl Coordinator {
 }
 
 fn plan_words(record: &PlanRecord) -> String {
-    let words = record.assignments.iter().map(|(id, given)| format!("{id}={}/{}", given.release, given.attempt));
+    let words =
+        record.assignments.iter().map(|(id, given)| format!("{id}={}/{}", given.release, given.attempt));
     words.collect::<Vec<_>>().join(" ")
 }

@@ -76,7 +76,14 @@ impl World {
         self.agent_steps(node, life, id, event);
     }
 
-    fn start_run(&mut self, node: &NodeName, id: &InstanceId, number: RunNumber, plan: Box<InstancePlan>, beside: Option<RunNumber>) {
+    fn start_run(
+        &mut self,
+        node: &NodeName,
+        id: &InstanceId,
+        number: RunNumber,
+        plan: Box<InstancePlan>,
+        beside: Option<RunNumber>,
+    ) {
         let verifies = self.options.mutation != Some(Mutation::VerifySkipped);
         let fails = self.faults_on && self.random.faults.percent(1);
         let behaviour = self.behaviour(id, &plan);
@@ -90,7 +97,8 @@ impl World {
         }
         let intact = host.disk.artifacts.get(&plan.artifact.digest).copied();
         if fails || (verifies && intact != Some(true)) {
-            let reason = if fails { "address in use" } else { "the bytes on disk are not those of the release" };
+            let reason =
+                if fails { "address in use" } else { "the bytes on disk are not those of the release" };
             let event = Event::StartFailed { run: number, reason: reason.to_owned() };
             return self.agent_hears_soon(node, id, event, 5);
         }

@@ -9,8 +9,8 @@ use baton_model::desired::{self, Release, Service};
 use baton_model::id::{Digest, NodeName, PortName, ReleaseNumber, ServiceName, Version};
 use baton_model::rollout::{OnFailure, RolloutControl, RolloutPolicy, Strategy};
 use baton_model::spec::{
-    Amount, Check, Checks, Count, LogPolicy, Placement, Port, PortKind, Probe, RestartMode, RestartPolicy, ServiceSpec,
-    StopPolicy, StopSignal,
+    Amount, Check, Checks, Count, LogPolicy, Placement, Port, PortKind, Probe, RestartMode, RestartPolicy,
+    ServiceSpec, StopPolicy, StopSignal,
 };
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
@@ -68,7 +68,12 @@ impl World {
         Some(Release {
             number,
             version: Version::new(format!("{number}.0")).expect("a valid version"),
-            artifact: Artifact { digest: Digest(digest), size_bytes: 1, format: ArtifactFormat::Tar, unpacked_bytes: 1 },
+            artifact: Artifact {
+                digest: Digest(digest),
+                size_bytes: 1,
+                format: ArtifactFormat::Tar,
+                unpacked_bytes: 1,
+            },
             spec,
             created_at: self.unix_now(),
             created_by: "sim".to_owned(),
@@ -102,9 +107,18 @@ fn draw_spec(random: &mut Random, name: &ServiceName, number: u16, nodes: usize)
         env: BTreeMap::new(),
         ports: BTreeMap::from([(port, Port { kind })]),
         checks: Checks { startup: None, readiness: Some(check), liveness: None },
-        stop: StopPolicy { signal: StopSignal::Sigterm, timeout: Millis::secs(5), drain: Millis::secs(random.between(1, 15)) },
+        stop: StopPolicy {
+            signal: StopSignal::Sigterm,
+            timeout: Millis::secs(5),
+            drain: Millis::secs(random.between(1, 15)),
+        },
         restart: RestartPolicy {
-            mode: *random.pick(&[RestartMode::Always, RestartMode::Always, RestartMode::OnFailure, RestartMode::Never]),
+            mode: *random.pick(&[
+                RestartMode::Always,
+                RestartMode::Always,
+                RestartMode::OnFailure,
+                RestartMode::Never,
+            ]),
             base: Millis(200),
             max: Millis::secs(20),
             reset_after: Millis::secs(60),
@@ -133,4 +147,3 @@ fn draw_spec(random: &mut Random, name: &ServiceName, number: u16, nodes: usize)
         logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
     }
 }
-

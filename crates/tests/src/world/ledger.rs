@@ -47,7 +47,9 @@ impl World {
             Write::Progress(service, _, _) => {
                 Before::Progress(self.store.progress.get(service).map(|record| record.value.clone()))
             }
-            Write::Plan(node, _, _) => Before::Plan(self.store.plans.get(node).map(|record| record.value.clone())),
+            Write::Plan(node, _, _) => {
+                Before::Plan(self.store.plans.get(node).map(|record| record.value.clone()))
+            }
         }
     }
 
@@ -58,7 +60,8 @@ impl World {
                 let verdict = invariants::memory_grows(&mut self.ledger, service, old.as_ref(), new.as_ref());
                 self.settle(verdict);
                 let decided = self.coordinator.as_ref().filter(|alive| alive.process == process);
-                let verdict = decided.map(|decided| invariants::gate_holds(decided, service, old.as_ref(), new.as_ref()));
+                let verdict = decided
+                    .map(|decided| invariants::gate_holds(decided, service, old.as_ref(), new.as_ref()));
                 let floor = decided.map(|decided| {
                     invariants::capacity_floor(&self.store, decided, service, old.as_ref(), new.as_ref())
                 });
@@ -67,8 +70,11 @@ impl World {
             }
             (Before::Plan(old), Write::Plan(node, _, new)) => {
                 self.settle(invariants::stored_generation_grows(node, old.as_ref(), new));
-                let Some(decided) = self.coordinator.as_ref().filter(|alive| alive.process == process) else { return };
-                let radius = invariants::blast_radius(&mut self.ledger, &self.store, decided, node, old.as_ref(), new);
+                let Some(decided) = self.coordinator.as_ref().filter(|alive| alive.process == process) else {
+                    return;
+                };
+                let radius =
+                    invariants::blast_radius(&mut self.ledger, &self.store, decided, node, old.as_ref(), new);
                 self.settle(radius);
             }
             (Before::Progress(_), Write::Plan(..)) | (Before::Plan(_), Write::Progress(..)) => {}

@@ -89,7 +89,9 @@ impl Mutation {
                     *floor = floor.saturating_sub(1);
                 }
             }),
-            Self::BatchIgnored => for_each_spec(&mut snapshot.desired, |spec| spec.rollout.batch = Amount::Percent(100)),
+            Self::BatchIgnored => {
+                for_each_spec(&mut snapshot.desired, |spec| spec.rollout.batch = Amount::Percent(100))
+            }
             Self::SlotReused => {
                 for record in snapshot.progress.values_mut() {
                     record.value.last_slot = record.value.slots.keys().next_back().copied().unwrap_or(0);
@@ -119,7 +121,8 @@ impl Mutation {
             node.last_heard = now;
             node.generation = node.generation.max(generation);
             for (id, assignment) in &plan.value.assignments {
-                let seen = node.instances.entry(id.clone()).or_insert_with(|| healthy(assignment.release, now));
+                let seen =
+                    node.instances.entry(id.clone()).or_insert_with(|| healthy(assignment.release, now));
                 if seen.state != InstanceState::Ready || seen.release != assignment.release {
                     *seen = healthy(assignment.release, now);
                 }

@@ -1,10 +1,10 @@
 //! A host: its clock, its disk, the runs under their shims, and whether anything of it is up.
 
 use super::World;
+use super::agent::Agent;
 use super::queue::Happening;
 use super::random::Random;
 use super::workload::{Change, Run};
-use super::agent::Agent;
 use baton_engine::instance::{Event, Instance};
 use baton_model::id::{Digest, InstanceId, NodeName, RunNumber};
 use baton_model::observed::Exit;
@@ -95,7 +95,8 @@ impl World {
         let script = run.behaviour.script(first);
         for (after, change) in script {
             let (node, id) = (node.clone(), id.clone());
-            self.queue.push(now + after, Happening::WorkloadChanges { node, id, run: number, execution, change });
+            self.queue
+                .push(now + after, Happening::WorkloadChanges { node, id, run: number, execution, change });
         }
         self.trace.line(now, &format!("{node} {id} run {number} executes, pid {pid}"));
         // A restart by the shim executes what its first start verified and holds open.
@@ -107,9 +108,19 @@ impl World {
     }
 
     /// A workload changes, unless the execution this was meant for is over.
-    pub(crate) fn workload_changes(&mut self, node: &NodeName, id: &InstanceId, number: RunNumber, execution: u64, change: Change) {
+    pub(crate) fn workload_changes(
+        &mut self,
+        node: &NodeName,
+        id: &InstanceId,
+        number: RunNumber,
+        execution: u64,
+        change: Change,
+    ) {
         let Some(host) = self.nodes.get_mut(node) else { return };
-        let Some(run) = host.runs.get_mut(&(id.clone(), number)).filter(|run| run.execution == execution) else { return };
+        let Some(run) = host.runs.get_mut(&(id.clone(), number)).filter(|run| run.execution == execution)
+        else {
+            return;
+        };
         match change {
             Change::Executes if run.pid.is_none() => self.execute(node, id, number),
             Change::Executes => {}
@@ -129,7 +140,10 @@ impl World {
     /// A workload ends: its shim restarts it as its policy says, and tells the agent if there is one.
     pub(crate) fn workload_exits(&mut self, node: &NodeName, id: &InstanceId, number: RunNumber, exit: Exit) {
         let now = self.now;
-        let Some(run) = self.nodes.get_mut(node).and_then(|host| host.runs.get_mut(&(id.clone(), number))) else { return };
+        let Some(run) = self.nodes.get_mut(node).and_then(|host| host.runs.get_mut(&(id.clone(), number)))
+        else {
+            return;
+        };
         if run.pid.is_none() {
             return;
         }
@@ -144,7 +158,10 @@ impl World {
         if let Some(wait) = wait {
             let (node, id) = (node.clone(), id.clone());
             let change = Change::Executes;
-            self.queue.push(now + wait + 1, Happening::WorkloadChanges { node, id, run: number, execution, change });
+            self.queue.push(
+                now + wait + 1,
+                Happening::WorkloadChanges { node, id, run: number, execution, change },
+            );
         }
         let event = Event::Exited { run: number, exit, restarts, restart_in: wait.map(Millis), crash_loop };
         self.agent_hears_soon(node, id, event, 0);

@@ -112,12 +112,19 @@ impl World {
         }
     }
 
-    fn request(&mut self, name: &ServiceName, to: ReleaseNumber, kind: RolloutKind, release: Option<Release>) {
+    fn request(
+        &mut self,
+        name: &ServiceName,
+        to: ReleaseNumber,
+        kind: RolloutKind,
+        release: Option<Release>,
+    ) {
         let requested_at = self.unix_now();
         self.change_service(name, |service| {
             service.releases.extend(release.map(|release| (to, release)));
             let id = service.request.as_ref().map_or(RolloutId(1), |request| request.id.next());
-            service.request = Some(RolloutRequest { id, to, kind, requested_at, requested_by: "sim".to_owned() });
+            service.request =
+                Some(RolloutRequest { id, to, kind, requested_at, requested_by: "sim".to_owned() });
             service.control = RolloutControl { rollout: id, ..RolloutControl::default() };
         });
     }

@@ -24,7 +24,9 @@ impl Store {
     /// Compare and set.
     pub(crate) fn apply(&mut self, write: &Write, mutation: Option<Mutation>) -> Written {
         let (has, expected) = match write {
-            Write::Progress(service, expected, _) => (self.progress.get(service).map(|record| record.revision), *expected),
+            Write::Progress(service, expected, _) => {
+                (self.progress.get(service).map(|record| record.revision), *expected)
+            }
             Write::Plan(node, expected, _) => (self.plans.get(node).map(|record| record.revision), *expected),
         };
         if has.unwrap_or_default() != expected && mutation != Some(Mutation::CompareAndSetSkipped) {

@@ -61,8 +61,12 @@ impl Behaviour {
     pub(crate) fn fetch_ms(self, random: &mut Random) -> u64 {
         match self {
             Self::SlowToFetch { fetch_ms } => fetch_ms,
-            Self::Good { .. } | Self::CrashesOnce { .. } | Self::CrashesAtStart | Self::NeverReady => random.between(20, 800),
-            Self::CrashesLater { .. } | Self::FailsLater { .. } | Self::Hangs { .. } | Self::Unusable => random.between(20, 800),
+            Self::Good { .. } | Self::CrashesOnce { .. } | Self::CrashesAtStart | Self::NeverReady => {
+                random.between(20, 800)
+            }
+            Self::CrashesLater { .. } | Self::FailsLater { .. } | Self::Hangs { .. } | Self::Unusable => {
+                random.between(20, 800)
+            }
         }
     }
 

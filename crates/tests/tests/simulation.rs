@@ -1,0 +1,46 @@
+//! The simulated world, as far as a test run has time for it: CI runs many more seeds with the `sim` binary.
+
+use baton_tests::world::{Options, run};
+use std::process::Command;
+
+fn options(seed: u64) -> Options {
+    Options { seed, trace: false, mutation: None }
+}
+
+#[test]
+fn the_first_seeds_hold_every_invariant() {
+    for seed in 0..60 {
+        let verdict = run(options(seed));
+        assert_eq!(verdict.violation, None, "replay: sim --seed {seed} --trace");
+        assert!(
+            verdict.decisions > 10 && verdict.happenings > 100,
+            "seed {seed} did next to nothing: {verdict:?}"
+        );
+    }
+}
+
+#[test]
+fn a_seed_is_one_run_also_in_another_process() {
+    for seed in [3, 8, 21] {
+        let verdict = run(options(seed));
+        assert_eq!(verdict, run(options(seed)), "the same process");
+        let replay = || {
+            let output = Command::new(env!("CARGO_BIN_EXE_sim"))
+                .args(["--seeds", "1", "--seed", &seed.to_string(), "--trace"])
+                .output()
+                .expect("the sim binary runs");
+            String::from_utf8(output.stdout).expect("its output is text")
+        };
+        let (once, again) = (replay(), replay());
+        assert_eq!(once, again, "two processes print the same trace, byte for byte");
+        assert!(
+            once.contains(&format!("trace hash {:016x}", verdict.hash)),
+            "and it is the run of this process"
+        );
+    }
+}
+
+#[test]
+fn seeds_differ() {
+    assert_ne!(run(options(1)).hash, run(options(2)).hash);
+}
