@@ -32,7 +32,8 @@ fn lines(text: &str) -> Vec<(String, String, String)> {
 #[tokio::test]
 async fn lines_streams_and_what_has_no_newline() {
     let mut node = Node::new();
-    let mut spec = node.shell(1, "echo one; echo two >&2; printf half; sleep 0.1; printf '%20000s|\\nend' x; exit 4");
+    let mut spec =
+        node.shell(1, "echo one; echo two >&2; printf half; sleep 0.1; printf '%20000s|\\nend' x; exit 4");
     spec.restart = policy(RestartMode::Never);
     let run = node.runs.start(spec).await.unwrap();
     node.started().await;
@@ -55,7 +56,10 @@ async fn lines_streams_and_what_has_no_newline() {
 #[tokio::test]
 async fn a_flood_is_bounded_rotated_and_does_not_hold_up_the_workload() {
     let mut node = Node::new();
-    let mut spec = node.shell(1, "yes 'a line of some forty bytes, as is usual ' | head -n 2500000; touch done; exec sleep 1000");
+    let mut spec = node.shell(
+        1,
+        "yes 'a line of some forty bytes, as is usual ' | head -n 2500000; touch done; exec sleep 1000",
+    );
     spec.logs = LogPolicy { max_bytes: 1 << 20, keep: 4 };
     let run = node.runs.start(spec).await.unwrap();
     node.started().await;
@@ -93,7 +97,8 @@ async fn incarnations_do_not_share_a_line() {
 #[tokio::test]
 async fn a_full_disk_drops_and_counts_and_the_workload_goes_on() {
     let mut node = Node::new();
-    let mut spec = node.shell(1, "head -c 300000 /dev/zero | tr '\\0' 'x'; echo; touch done; exec sleep 1000");
+    let mut spec =
+        node.shell(1, "head -c 300000 /dev/zero | tr '\\0' 'x'; echo; touch done; exec sleep 1000");
     // No file can be made in it, as on a full disk; the first one is a device that is always full.
     std::fs::create_dir(&spec.log_dir).unwrap();
     if rustix::process::geteuid().is_root() {
@@ -113,6 +118,7 @@ async fn a_full_disk_drops_and_counts_and_the_workload_goes_on() {
     let run = node.runs.start(spec).await.unwrap();
     node.started().await;
     eventually("the workload goes on", || async { node.path("done").exists() }).await;
-    eventually("drops are counted", || async { run.refresh().await.unwrap().log_bytes_dropped >= 300_000 }).await;
+    eventually("drops are counted", || async { run.refresh().await.unwrap().log_bytes_dropped >= 300_000 })
+        .await;
     node.finish(run).await;
 }

@@ -15,7 +15,9 @@ async fn a_crash_is_followed_by_a_restart_at_once() {
     let first = node.started().await;
     assert_eq!(handle.pids().unwrap(), [first]);
     kill(first);
-    let RunEventKind::Exited { exit, restarts: 0, restart_in, crash_loop: false, seq: 1, .. } = node.event().await else {
+    let RunEventKind::Exited { exit, restarts: 0, restart_in, crash_loop: false, seq: 1, .. } =
+        node.event().await
+    else {
         panic!("not the end expected")
     };
     assert_eq!((exit, restart_in), (Exit::Signal(9), Some(Millis::ZERO)));
@@ -57,7 +59,9 @@ async fn a_program_that_cannot_be_executed_says_why() {
     spec.restart = policy(RestartMode::Never);
     let handle = node.runs.start(spec).await.unwrap();
     match node.event().await {
-        RunEventKind::Exited { exit: Exit::Exec(errno), restart_in: None, .. } => assert_eq!(errno, libc::ENOENT),
+        RunEventKind::Exited { exit: Exit::Exec(errno), restart_in: None, .. } => {
+            assert_eq!(errno, libc::ENOENT)
+        }
         other => panic!("{other:?}"),
     }
     node.finish(handle).await;
@@ -85,13 +89,21 @@ async fn what_a_crash_leaves_is_gone_before_the_next_start() {
 #[tokio::test]
 async fn a_stop_asks_first_and_kills_what_ignores_it() {
     let mut node = Node::new();
-    let polite = node.runs.start(node.shell(1, "trap 'echo bye; exit 0' TERM; while :; do sleep 0.01; done")).await.unwrap();
+    let polite = node
+        .runs
+        .start(node.shell(1, "trap 'echo bye; exit 0' TERM; while :; do sleep 0.01; done"))
+        .await
+        .unwrap();
     node.started().await;
     polite.stop(StopSignal::Sigterm, Millis::secs(20)).await.unwrap();
     assert_eq!(node.event().await, RunEventKind::Stopped { killed: false });
     node.finish(polite).await;
 
-    let stubborn = node.runs.start(node.shell(2, "trap '' TERM; sleep 1000 & touch ready; while :; do sleep 1; done")).await.unwrap();
+    let stubborn = node
+        .runs
+        .start(node.shell(2, "trap '' TERM; sleep 1000 & touch ready; while :; do sleep 1; done"))
+        .await
+        .unwrap();
     let pid = node.started().await;
     eventually("it ignores SIGTERM", || async { node.path("ready").exists() }).await;
     stubborn.stop(StopSignal::Sigterm, Millis(100)).await.unwrap();

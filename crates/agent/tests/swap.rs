@@ -92,7 +92,9 @@ impl Load {
                 let (stop, answers) = (stop.clone(), answers.clone());
                 std::thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        let answer = TcpStream::connect(to).and_then(ask).unwrap_or_else(|error| format!("failed: {error}"));
+                        let answer = TcpStream::connect(to)
+                            .and_then(ask)
+                            .unwrap_or_else(|error| format!("failed: {error}"));
                         answers.lock().unwrap().push(answer);
                     }
                 })
@@ -153,6 +155,7 @@ async fn swap_under_load(any: &str) {
     old.stop(StopSignal::Sigterm, Millis::secs(10)).await.unwrap();
     while !matches!(node.event().await, RunEventKind::Stopped { killed: false }) {}
     old.quit().await.unwrap();
+    common::forget(&node.runs, &old).await;
     load.more(200).await;
     let straggled = stragglers.end(Millis(50), Millis::secs(5)).await;
     assert_eq!(straggled.failed, 0);
@@ -208,7 +211,8 @@ async fn what_waited_in_the_old_queue_is_answered_by_the_new_run() {
     spec.listeners = vec![listener.clone()];
     let old = node.runs.start(spec).await.unwrap();
     node.started().await;
-    let clients: Vec<_> = (0..10).map(|_| asked(TcpStream::connect(listener.address).unwrap()).unwrap()).collect();
+    let clients: Vec<_> =
+        (0..10).map(|_| asked(TcpStream::connect(listener.address).unwrap()).unwrap()).collect();
     let (mut steering, candidate) = Steering::begin(&listener).unwrap();
     let new = node.runs.start(server(&node, 2, "new", 0.0, &candidate)).await.unwrap();
     up(&node, "new").await;
@@ -219,7 +223,8 @@ async fn what_waited_in_the_old_queue_is_answered_by_the_new_run() {
     // Its mode is shared with a workload that may rely on it: blocking, as it was made.
     let mode = rustix::fs::fcntl_getfl(listener.socket.as_fd()).unwrap();
     assert!(!mode.contains(rustix::fs::OFlags::NONBLOCK));
-    let answers = tokio::task::spawn_blocking(|| clients.into_iter().map(|c| answer(c).unwrap()).collect::<Vec<_>>());
+    let answers =
+        tokio::task::spawn_blocking(|| clients.into_iter().map(|c| answer(c).unwrap()).collect::<Vec<_>>());
     assert_eq!(answers.await.unwrap(), ["new"; 10]);
     assert_eq!(stragglers.end(Millis::ZERO, Millis::secs(5)).await, Straggled { relayed: 10, failed: 0 });
     steering.end().unwrap();
@@ -238,7 +243,10 @@ async fn a_drain_waits_for_open_connections_and_counts_those_it_cuts() {
         assert_eq!(ask(TcpStream::connect(to).unwrap()).unwrap(), "old");
         count.store(1, Ordering::SeqCst);
     });
-    eventually("it is asked", || async { drain::open_connections(&run, std::slice::from_ref(&listener)).unwrap() == 1 }).await;
+    eventually("it is asked", || async {
+        drain::open_connections(&run, std::slice::from_ref(&listener)).unwrap() == 1
+    })
+    .await;
     assert_eq!(drain::drain(&run, std::slice::from_ref(&listener), Millis(20)).await, 1);
     assert_eq!(answered.load(Ordering::SeqCst), 0);
     assert_eq!(drain::drain(&run, std::slice::from_ref(&listener), Millis::secs(10)).await, 0);
@@ -256,7 +264,8 @@ async fn a_queue_lives_through_a_crash() {
     std::fs::remove_file(node.path("old-up")).unwrap();
     common::kill(pid);
     // Refused by nobody, answered by the next incarnation.
-    let answer = tokio::task::spawn_blocking(move || ask(TcpStream::connect(listener.address).unwrap()).unwrap());
+    let answer =
+        tokio::task::spawn_blocking(move || ask(TcpStream::connect(listener.address).unwrap()).unwrap());
     assert_eq!(answer.await.unwrap(), "old");
     node.finish(run).await;
 }

@@ -72,7 +72,10 @@ pub(super) async fn adopt(runs: &Runs, directory: &Path) -> Result<Adoption, Ado
         Ok(stored) => stored,
         Err(error) if directory.is_dir() => {
             // The record is written before anything is started, so nothing was.
-            return Ok(Adoption::Gone { record: None, reason: format!("its record cannot be read: {error}") });
+            return Ok(Adoption::Gone {
+                record: None,
+                reason: format!("its record cannot be read: {error}"),
+            });
         }
         Err(error) => return Err(failed(error)),
     };
@@ -88,8 +91,11 @@ pub(super) async fn adopt(runs: &Runs, directory: &Path) -> Result<Adoption, Ado
     if !lives(recorded.shim) {
         return Ok(gone(directory, stored, format!("its shim (process {pid}) is gone")).await);
     }
-    let unreachable =
-        |error: io::Error| AdoptError::Unreachable { directory: directory.to_owned(), pid, reason: error.to_string() };
+    let unreachable = |error: io::Error| AdoptError::Unreachable {
+        directory: directory.to_owned(),
+        pid,
+        reason: error.to_string(),
+    };
     let spoken = link::connect(directory, &stored, recorded.shim).await;
     let (channel, state) = match spoken {
         Ok(spoken) => spoken,
@@ -109,7 +115,11 @@ fn lives(shim: Identity) -> bool {
 }
 
 async fn gone(directory: &Path, stored: Stored, reason: String) -> Adoption {
-    let reason = if lost::clean(directory, &stored).await { reason } else { format!("{reason}; some of its processes do not die") };
+    let reason = if lost::clean(directory, &stored).await {
+        reason
+    } else {
+        format!("{reason}; some of its processes do not die")
+    };
     Adoption::Gone { record: Some(stored.record), reason }
 }
 

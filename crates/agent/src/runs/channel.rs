@@ -4,8 +4,8 @@ use crate::shim::control::{SOCKET_FILE, address};
 use crate::shim::protocol::{FRAME_BYTES, LISTENERS_MAX, Message, Request};
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use std::io;
 use std::mem::MaybeUninit;
@@ -97,7 +97,8 @@ fn receive_now(socket: BorrowedFd<'_>) -> io::Result<Option<Incoming>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut frame)], &mut control, flags) {
+    let received = match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut frame)], &mut control, flags)
+    {
         Ok(received) => received,
         Err(Errno::CONNRESET) => return Ok(None),
         Err(error) => return Err(error.into()),

@@ -124,7 +124,9 @@ impl Group {
     pub(super) async fn remove(&self) -> io::Result<()> {
         for _ in 0..REMOVE_ATTEMPTS {
             match self.try_remove() {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => tokio::time::sleep(REMOVE_PAUSE).await,
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    tokio::time::sleep(REMOVE_PAUSE).await
+                }
                 result => return result,
             }
         }
@@ -138,7 +140,11 @@ impl Group {
 
 fn subgroups(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    entries.filter_map(Result::ok).filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+    entries
+        .filter_map(Result::ok)
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.path())
+        .collect()
 }
 
 fn remove_tree(directory: &Path) -> io::Result<()> {

@@ -230,7 +230,9 @@ impl RunHandle {
             return Err(RunError::Gone { instance, run });
         }
         match tokio::time::timeout(REPLY_WITHIN, answer).await {
-            Err(_elapsed) => Err(RunError::Silent { instance, run, within_ms: REPLY_WITHIN.as_millis() as u64 }),
+            Err(_elapsed) => {
+                Err(RunError::Silent { instance, run, within_ms: REPLY_WITHIN.as_millis() as u64 })
+            }
             Ok(Err(_dropped)) => Err(RunError::Gone { instance, run }),
             Ok(Ok(Message::Refused(Refusal::Busy))) => Err(RunError::Busy { instance, run }),
             Ok(Ok(Message::Done | Message::State(_))) => Ok(()),

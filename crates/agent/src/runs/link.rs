@@ -189,7 +189,8 @@ impl Link {
     }
 
     async fn tell(&self, kind: RunEventKind) -> bool {
-        let event = RunEvent { instance: self.stored.record.instance.clone(), run: self.stored.record.run, kind };
+        let event =
+            RunEvent { instance: self.stored.record.instance.clone(), run: self.stored.record.run, kind };
         self.events.send(event).await.is_ok()
     }
 
@@ -242,7 +243,11 @@ impl Link {
 }
 
 /// Connects to the shim with this identity and proves both sides to each other.
-pub(super) async fn connect(directory: &Path, stored: &Stored, shim: Identity) -> io::Result<(Channel, State)> {
+pub(super) async fn connect(
+    directory: &Path,
+    stored: &Stored,
+    shim: Identity,
+) -> io::Result<(Channel, State)> {
     let channel = Channel::connect(directory, shim.pid)?;
     let state = hello(&channel, stored).await?;
     if state.shim != shim || state.mark != stored.mark {

@@ -40,7 +40,9 @@ pub enum PreflightError {
         machine: String,
     },
     /// It needs a loader that this machine does not have.
-    #[error("{program} needs the loader {loader}, which is not here; link it statically, or build it for this system's C library")]
+    #[error(
+        "{program} needs the loader {loader}, which is not here; link it statically, or build it for this system's C library"
+    )]
     Loader {
         /// The program.
         program: PathBuf,
@@ -48,7 +50,9 @@ pub enum PreflightError {
         loader: PathBuf,
     },
     /// A script whose interpreter is not there.
-    #[error("{program} is a script for {interpreter}, which is not here; install it, or correct the script's first line")]
+    #[error(
+        "{program} is a script for {interpreter}, which is not here; install it, or correct the script's first line"
+    )]
     Interpreter {
         /// The script.
         program: PathBuf,
@@ -147,7 +151,9 @@ impl Architecture {
             40 | 183 => 183, // EM_ARM, EM_AARCH64
             other => other,
         };
-        self.order == other.order && family(self.machine) == family(other.machine) && other.class <= self.class
+        self.order == other.order
+            && family(self.machine) == family(other.machine)
+            && other.class <= self.class
     }
 
     fn name(self) -> String {
@@ -204,7 +210,8 @@ fn find_loader(file: &mut File, offset: u64, size: u64, count: u16) -> io::Resul
         if header[..4] != PT_INTERP {
             continue;
         }
-        let field = |at: usize| header[at..at + 8].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        let field =
+            |at: usize| header[at..at + 8].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
         let (place, len) = (field(8), field(32));
         if len > INTERPRETER_BYTES_MAX {
             return Err(io::ErrorKind::InvalidData.into());

@@ -94,7 +94,8 @@ pub(super) fn all() -> io::Result<Vec<u32>> {
 /// Whether the process was started with this mark in its environment (and has not overwritten it).
 pub(super) fn has_mark(pid: u32, mark: &[u8; 16]) -> bool {
     let wanted = format!("{}{}", crate::shim::config::MARK_PREFIX, hex(mark)).into_bytes();
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| text.split(|b| *b == 0).any(|entry| entry == wanted))
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|text| text.split(|b| *b == 0).any(|entry| entry == wanted))
 }
 
 /// Sixteen bytes as 32 digits.
@@ -128,7 +129,9 @@ pub(super) fn read_pids(path: &Path) -> io::Result<Vec<u32>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()),
         // ESRCH, ENODEV: it ended while it was read.
-        Err(error) if error.kind() == io::ErrorKind::NotFound || matches!(error.raw_os_error(), Some(3 | 19)) => {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound || matches!(error.raw_os_error(), Some(3 | 19)) =>
+        {
             Ok(Vec::new())
         }
         Err(error) => Err(error),

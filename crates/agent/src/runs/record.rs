@@ -40,7 +40,8 @@ impl Stored {
     /// Writes it whole or not at all. It need not survive the machine: neither does the run.
     pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
         let temporary = directory.join("run.json.new");
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         drop(file);
         std::fs::rename(temporary, directory.join(RECORD_FILE))

@@ -59,7 +59,9 @@ pub(super) async fn start(runs: &Runs, spec: RunSpec) -> Result<RunHandle, Start
     let directory = runs.directory(&spec.instance, spec.run);
     match fs::DirBuilder::new().mode(0o700).create(&directory) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(StartError::Exists(directory)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(StartError::Exists(directory));
+        }
         Err(source) => return Err(StartError::Io { what: "making a directory", directory, source }),
     }
     let mut group = None;
@@ -85,7 +87,8 @@ async fn start_in(
         move |source: io::Error| StartError::Io { what, directory, source }
     };
     if spec.listeners.len() > LISTENERS_MAX {
-        let text = format!("{} listening sockets; at most {LISTENERS_MAX} are possible", spec.listeners.len());
+        let text =
+            format!("{} listening sockets; at most {LISTENERS_MAX} are possible", spec.listeners.len());
         return Err(StartError::Spec(text));
     }
     let (cookie, mark) = (random()?, random()?);
@@ -105,7 +108,8 @@ async fn start_in(
     };
     stored.write(directory).map_err(failed("writing run.json"))?;
     let config = describe(&spec, &stored).map_err(StartError::Spec)?;
-    let files = open_files(&spec, directory, group.as_ref(), &config).map_err(failed("opening the shim's files"))?;
+    let files =
+        open_files(&spec, directory, group.as_ref(), &config).map_err(failed("opening the shim's files"))?;
 
     let (channel, theirs) = Channel::pair().map_err(failed("making a socket"))?;
     let mut child = spawn(runs, directory, &name, theirs).map_err(failed("executing the shim"))?;
@@ -140,7 +144,12 @@ pub(super) struct Spoken {
 }
 
 /// Starts the task of a run and gives the handle.
-pub(super) fn attach(runs: &Runs, directory: &Path, spoken: Spoken, listeners: Arc<[super::Listener]>) -> RunHandle {
+pub(super) fn attach(
+    runs: &Runs,
+    directory: &Path,
+    spoken: Spoken,
+    listeners: Arc<[super::Listener]>,
+) -> RunHandle {
     let Spoken { stored, state, channel, early, child } = spoken;
     let shared = Arc::new(Shared::new(&stored, &state));
     let (sender, orders) = mpsc::channel(ORDERS_MAX);
@@ -202,7 +211,12 @@ fn variable(name: &OsString, value: &OsString) -> Result<Vec<u8>, String> {
 }
 
 /// Configuration, run directory, log directory and control group, in the order the shim expects.
-fn open_files(spec: &RunSpec, directory: &Path, group: Option<&Group>, config: &[u8]) -> io::Result<Vec<OwnedFd>> {
+fn open_files(
+    spec: &RunSpec,
+    directory: &Path,
+    group: Option<&Group>,
+    config: &[u8],
+) -> io::Result<Vec<OwnedFd>> {
     fs::create_dir_all(&spec.log_dir)?;
     // In memory only: the environment may hold secrets.
     let mut memory = File::from(rustix::fs::memfd_create("baton-run", rustix::fs::MemfdFlags::CLOEXEC)?);
@@ -250,7 +264,8 @@ async fn begin_shim(
 }
 
 pub(super) async fn forget(directory: &Path) -> io::Result<()> {
-    let recorded = fs::read_to_string(directory.join(STATE_FILE)).ok().and_then(|text| Recorded::parse(&text));
+    let recorded =
+        fs::read_to_string(directory.join(STATE_FILE)).ok().and_then(|text| Recorded::parse(&text));
     if let Some(recorded) = recorded
         && super::process::boot_id()? == recorded.boot
         && Held::prove(recorded.shim).is_some()

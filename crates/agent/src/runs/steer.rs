@@ -59,7 +59,8 @@ impl Steering {
     /// # Errors
     /// [`SocketError`], also when one of the two does not listen any more.
     pub fn recover(old: &Listener, new: &Listener, flipped: bool) -> Result<Self, SocketError> {
-        let mut found = tcp::listening(old.address).map_err(|source| SocketError::Io { address: old.address, source })?;
+        let mut found =
+            tcp::listening(old.address).map_err(|source| SocketError::Io { address: old.address, source })?;
         let mut wanted = [old.inode, new.inode];
         found.sort_unstable();
         wanted.sort_unstable();

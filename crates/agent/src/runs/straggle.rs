@@ -60,10 +60,18 @@ impl Stragglers {
     pub fn begin(old: &Listener, to: SocketAddr) -> io::Result<Self> {
         let counts = Arc::new(Counts::default());
         let relays = TaskTracker::new();
-        let acceptor =
-            Acceptor { socket: old.socket.clone(), to, counts: counts.clone(), relays: relays.clone(), runtime: Handle::current() };
+        let acceptor = Acceptor {
+            socket: old.socket.clone(),
+            to,
+            counts: counts.clone(),
+            relays: relays.clone(),
+            runtime: Handle::current(),
+        };
         // A thread, since accept(2) may block: the socket's mode is shared with the old workload, which may rely on it.
-        std::thread::Builder::new().name("stragglers".into()).stack_size(STACK_BYTES).spawn(move || acceptor.run())?;
+        std::thread::Builder::new()
+            .name("stragglers".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || acceptor.run())?;
         Ok(Self { old: old.clone(), counts, relays })
     }
 
@@ -107,7 +115,9 @@ impl Acceptor {
                 Ok(client) => self.relay(client),
                 // The old workload was faster, or the client has gone again.
                 Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => std::thread::sleep(ACCEPT_PAUSE),
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    std::thread::sleep(ACCEPT_PAUSE)
+                }
                 Err(_) => return,
             }
         }

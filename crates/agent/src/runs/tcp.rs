@@ -98,7 +98,8 @@ pub(super) fn accept_queue(socket: &OwnedFd) -> Option<u32> {
         let mut info: libc::tcp_info = std::mem::zeroed();
         let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
         let pointer = (&raw mut info).cast();
-        if libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, pointer, &raw mut len) != 0 {
+        if libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, pointer, &raw mut len) != 0
+        {
             return None;
         }
         info

@@ -62,7 +62,10 @@ impl Description<'_> {
         texts(&mut out, "arguments", self.args.iter().copied())?;
         texts(&mut out, "environment variables", self.env.iter().map(Vec::as_slice))?;
         if out.len() > CONFIG_BYTES_MAX {
-            return Err(format!("arguments and environment take {} bytes; at most {CONFIG_BYTES_MAX} are possible", out.len()));
+            return Err(format!(
+                "arguments and environment take {} bytes; at most {CONFIG_BYTES_MAX} are possible",
+                out.len()
+            ));
         }
         Ok(out)
     }
@@ -78,7 +81,11 @@ fn text(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-fn texts<'a>(out: &mut Vec<u8>, what: &str, list: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<(), String> {
+fn texts<'a>(
+    out: &mut Vec<u8>,
+    what: &str,
+    list: impl ExactSizeIterator<Item = &'a [u8]>,
+) -> Result<(), String> {
     if list.len() > STRINGS_MAX {
         return Err(format!("{} {what}; at most {STRINGS_MAX} are possible", list.len()));
     }

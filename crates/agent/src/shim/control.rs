@@ -7,7 +7,8 @@ use super::process::move_up;
 use super::protocol::{Cookie, FRAME_BYTES, Message, Refusal, Request};
 use rustix::io::IoSlice;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
 };
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
@@ -150,7 +151,12 @@ fn receive(connection: BorrowedFd<'_>) -> Received {
 }
 
 /// Sends one message whole, now or not at all.
-pub(super) fn send(connection: BorrowedFd<'_>, message: &Message, id: u32, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(super) fn send(
+    connection: BorrowedFd<'_>,
+    message: &Message,
+    id: u32,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let frame = message.encode(id);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(super::protocol::LISTENERS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);

@@ -48,8 +48,17 @@ impl Logs {
         let out = memory::map(OUT_BYTES)?;
         let max_bytes = max_bytes.max((LINE_BYTES_MAX + FRAMING_BYTES) as u64);
         let keep = keep.clamp(1, KEEP_MAX);
-        let mut logs =
-            Self { directory, file: None, file_bytes: 0, max_bytes, keep, out, out_len: 0, dropped: 0, dropped_untold: 0 };
+        let mut logs = Self {
+            directory,
+            file: None,
+            file_bytes: 0,
+            max_bytes,
+            keep,
+            out,
+            out_len: 0,
+            dropped: 0,
+            dropped_untold: 0,
+        };
         logs.open_current()?;
         Ok(logs)
     }
@@ -133,9 +142,9 @@ impl Logs {
             use io::Write;
             let total = rest.len();
             let stamp = clock::stamp();
-            let written = rest
-                .write_all(&stamp)
-                .and_then(|()| writeln!(rest, " stderr F [baton] {} bytes of log were dropped here", self.dropped_untold));
+            let written = rest.write_all(&stamp).and_then(|()| {
+                writeln!(rest, " stderr F [baton] {} bytes of log were dropped here", self.dropped_untold)
+            });
             if written.is_err() {
                 return false;
             }

@@ -10,7 +10,9 @@ use std::{io, ptr, slice};
 /// The system has no memory.
 pub(super) fn map(len: usize) -> io::Result<&'static mut [u8]> {
     // SAFETY: a fresh private mapping overlaps nothing.
-    let start = unsafe { mmap_anonymous(ptr::null_mut(), len.max(1), ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)? };
+    let start = unsafe {
+        mmap_anonymous(ptr::null_mut(), len.max(1), ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)?
+    };
     // SAFETY: the mapping is `len` bytes long, zeroed, never unmapped, and this is the only reference to it.
     Ok(unsafe { slice::from_raw_parts_mut(start.cast(), len) })
 }
@@ -29,18 +31,25 @@ pub(super) fn map_pointers(len: usize) -> io::Result<&'static mut [*const libc::
 /// most of a large binary by now, and a shim lives on a few dozen pages of it. What is used again is mapped again from
 /// the page cache. Only segments that are never written, so nothing is lost; relocated data must stay.
 pub(super) fn release_program_pages() {
-    unsafe extern "C" fn release(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut libc::c_void) -> libc::c_int {
+    unsafe extern "C" fn release(
+        info: *mut libc::dl_phdr_info,
+        _size: usize,
+        _data: *mut libc::c_void,
+    ) -> libc::c_int {
         const PAGE_MASK: u64 = 4095;
         // SAFETY: the loader passes a valid description, whose headers live as long as the program.
-        let (base, headers) =
-            unsafe { ((*info).dlpi_addr, slice::from_raw_parts((*info).dlpi_phdr, usize::from((*info).dlpi_phnum))) };
+        let (base, headers) = unsafe {
+            ((*info).dlpi_addr, slice::from_raw_parts((*info).dlpi_phdr, usize::from((*info).dlpi_phnum)))
+        };
         for header in headers.iter().filter(|h| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_W == 0) {
             // Whole pages only: the last one may be shared with the next segment.
             let start = (base + header.p_vaddr + PAGE_MASK) & !PAGE_MASK;
             let end = (base + header.p_vaddr + header.p_memsz) & !PAGE_MASK;
             if end > start {
                 // SAFETY: a private mapping of a file that was never written: its pages come back from the file.
-                unsafe { libc::madvise(start as *mut libc::c_void, (end - start) as usize, libc::MADV_DONTNEED) };
+                unsafe {
+                    libc::madvise(start as *mut libc::c_void, (end - start) as usize, libc::MADV_DONTNEED)
+                };
             }
         }
         1 // The first is the program itself; libraries are shared by the whole machine.

@@ -56,7 +56,8 @@ pub(super) fn become_parent() -> io::Result<(OwnedFd, Inherited)> {
     let umask = rustix::process::umask(Mode::from_raw_mode(0o077));
     // SAFETY: signal sets are plain data; only this thread exists; SIG_IGN is a valid disposition.
     unsafe {
-        for signal in [libc::SIGPIPE, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGXFSZ, libc::SIGQUIT] {
+        for signal in [libc::SIGPIPE, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGXFSZ, libc::SIGQUIT]
+        {
             libc::signal(signal, libc::SIG_IGN);
         }
         let mut set = MaybeUninit::uninit();
@@ -149,7 +150,8 @@ unsafe fn become_workload(launch: &mut Launch<'_>, report: RawFd) -> ! {
         let pid = libc::getpid() as u32;
         write_decimal(launch.command.listen_pid, pid);
         launch.state_file.record(launch.shim, Identity { pid, start: own_start_time() });
-        let plain = [(launch.null.as_raw_fd(), 0), (launch.stdout.as_raw_fd(), 1), (launch.stderr.as_raw_fd(), 2)];
+        let plain =
+            [(launch.null.as_raw_fd(), 0), (launch.stdout.as_raw_fd(), 1), (launch.stderr.as_raw_fd(), 2)];
         let listening = launch.listeners.iter().copied().zip(LISTEN_FD_FIRST..);
         let wired = plain.into_iter().chain(listening).all(|(from, to)| libc::dup2(from, to) == to);
         if wired && libc::chdir(launch.command.cwd) == 0 {
@@ -225,7 +227,8 @@ pub(super) fn reap(workload: u32, mut before_workload: impl FnMut()) -> Reaped {
             return Reaped { left: true, ..reaped };
         }
         if pid as u32 == workload {
-            let exit = if info.si_code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) };
+            let exit =
+                if info.si_code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) };
             reaped.workload = Some(exit);
             before_workload();
         }
@@ -299,7 +302,12 @@ fn start_time_in(path: &CStr) -> u64 {
     let len = read_whole(path, &mut text);
     // The name (field 2) may hold anything, also spaces and `)`; the last `)` ends it.
     let Some(end) = text[..len].iter().rposition(|b| *b == b')') else { return 0 };
-    text[end + 1..len].split(|b| *b == b' ').filter(|w| !w.is_empty()).nth(19).and_then(parse_decimal).unwrap_or(0)
+    text[end + 1..len]
+        .split(|b| *b == b' ')
+        .filter(|w| !w.is_empty())
+        .nth(19)
+        .and_then(parse_decimal)
+        .unwrap_or(0)
 }
 
 /// The kernel's boot id.
@@ -319,7 +327,11 @@ pub(super) fn random() -> u64 {
     let mut bytes = [0; 8];
     // SAFETY: the pointer and length are of one array.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
-    if got == 8 { u64::from_ne_bytes(bytes) } else { super::clock::boot_ms().wrapping_mul(0x9E37_79B9_7F4A_7C15) }
+    if got == 8 {
+        u64::from_ne_bytes(bytes)
+    } else {
+        super::clock::boot_ms().wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
 }
 
 fn read_whole(path: &CStr, buffer: &mut [u8]) -> usize {

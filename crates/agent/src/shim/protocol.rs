@@ -531,7 +531,15 @@ impl<'a> Reader<'a> {
             return Err(FrameError::Malformed);
         }
         let note = Note { len, bytes: self.array() };
-        Ok(Ended { seq, exit, restarts, restart_in_ms: again.then_some(delay_ms), crash_loop, stopping, note })
+        Ok(Ended {
+            seq,
+            exit,
+            restarts,
+            restart_in_ms: again.then_some(delay_ms),
+            crash_loop,
+            stopping,
+            note,
+        })
     }
     fn refusal(&mut self) -> Result<Refusal, FrameError> {
         Ok(match self.u8() {

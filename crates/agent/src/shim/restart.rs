@@ -30,7 +30,14 @@ pub(super) struct Verdict {
 impl Crashes {
     /// Takes in an end after `ran_ms`. `ordered`: a restart was asked for, so it follows whatever the mode is.
     /// `random` is uniform; full jitter picks the delay with it.
-    pub(super) fn ended(&mut self, policy: &Policy, exit: Exit, ran_ms: u64, ordered: bool, random: u64) -> Verdict {
+    pub(super) fn ended(
+        &mut self,
+        policy: &Policy,
+        exit: Exit,
+        ran_ms: u64,
+        ordered: bool,
+        random: u64,
+    ) -> Verdict {
         if ran_ms >= policy.reset_after_ms {
             self.in_a_row = 0;
         }
@@ -61,8 +68,13 @@ impl Crashes {
 mod tests {
     use super::*;
 
-    const POLICY: Policy =
-        Policy { mode: RestartMode::Always, base_ms: 100, max_ms: 1000, reset_after_ms: 60_000, crash_loop_after: 3 };
+    const POLICY: Policy = Policy {
+        mode: RestartMode::Always,
+        base_ms: 100,
+        max_ms: 1000,
+        reset_after_ms: 60_000,
+        crash_loop_after: 3,
+    };
     const SEGV: Exit = Exit::Signal(11);
 
     /// The delays after crashes in a row, each at its longest: `random` modulo (cap + 1) is cap.

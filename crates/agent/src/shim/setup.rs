@@ -52,7 +52,12 @@ pub(super) fn set_up() -> io::Result<Parts> {
     assemble(channel, &mut begin_id).map_err(|(step, error)| {
         if let Ok(agent) = &told {
             let errno = error.raw_os_error().unwrap_or(0);
-            let _ = control::send(agent.as_fd(), &Message::Refused(Refusal::Setup { step, errno }), begin_id, &[]);
+            let _ = control::send(
+                agent.as_fd(),
+                &Message::Refused(Refusal::Setup { step, errno }),
+                begin_id,
+                &[],
+            );
         }
         error
     })
@@ -65,22 +70,27 @@ fn assemble(channel: OwnedFd, begin_id: &mut u32) -> Result<Parts, (SetupStep, i
     let file = begun.take(0).map_err(at(SetupStep::Receive))?;
     let directory = begun.take(1).map_err(at(SetupStep::Receive))?;
     let log_directory = begun.take(2).map_err(at(SetupStep::Receive))?;
-    let group = if begun.group { Some(Group::new(begun.take(3).map_err(at(SetupStep::Receive))?)) } else { None };
+    let group =
+        if begun.group { Some(Group::new(begun.take(3).map_err(at(SetupStep::Receive))?)) } else { None };
     let (listeners, listeners_len) = begun.listeners();
 
     let config = Config::read(file.as_fd(), listeners_len).map_err(at(SetupStep::Configuration))?;
     drop(file);
     let null = process::null_stdin().map_err(at(SetupStep::Process))?;
     let (signals, inherited) = process::become_parent().map_err(at(SetupStep::Process))?;
-    let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
-        .map_err(io::Error::from)
-        .and_then(process::move_up)
-        .map_err(at(SetupStep::Process))?;
+    let timer = rustix::time::timerfd_create(
+        TimerfdClockId::Boottime,
+        TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+    )
+    .map_err(io::Error::from)
+    .and_then(process::move_up)
+    .map_err(at(SetupStep::Process))?;
     let boot = process::boot_id();
     let shim = Identity { pid: std::process::id(), start: process::own_start_time() };
     let state_file = StateFile::open(directory.as_fd(), boot).map_err(at(SetupStep::StateFile))?;
     state_file.record(shim, Identity::default());
-    let logs = Logs::open(log_directory, config.log_max_bytes, config.log_keep).map_err(at(SetupStep::Logs))?;
+    let logs =
+        Logs::open(log_directory, config.log_max_bytes, config.log_keep).map_err(at(SetupStep::Logs))?;
     let stdout = Stream::open(b"stdout").map_err(at(SetupStep::Logs))?;
     let stderr = Stream::open(b"stderr").map_err(at(SetupStep::Logs))?;
     let control = Control::open(directory.as_fd(), channel, config.cookie).map_err(at(SetupStep::Control))?;
@@ -137,8 +147,12 @@ fn receive_begin(channel: &OwnedFd) -> io::Result<Begun> {
     let mut frame = [0; FRAME_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        rustix::net::recvmsg(channel, &mut [IoSliceMut::new(&mut frame)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let received = rustix::net::recvmsg(
+        channel,
+        &mut [IoSliceMut::new(&mut frame)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
     let mut fds = [const { None }; FDS_MAX];
     let mut len = 0;
     for message in control.drain() {

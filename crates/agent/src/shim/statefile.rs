@@ -60,7 +60,8 @@ impl Recorded {
             return None;
         }
         let boot = u128::from_str_radix(words.next()?, 16).ok()?.to_be_bytes();
-        let mut identity = || Some(Identity { pid: words.next()?.parse().ok()?, start: words.next()?.parse().ok()? });
+        let mut identity =
+            || Some(Identity { pid: words.next()?.parse().ok()?, start: words.next()?.parse().ok()? });
         Some(Self { boot, shim: identity()?, workload: identity()? })
     }
 }

@@ -207,18 +207,20 @@ impl Shim {
         let mut restart_in_ms = None;
         if !stopping {
             let ordered = self.goal == Goal::Restart;
-            let verdict = self.crashes.ended(&self.parts.config.policy, exit, ran_ms, ordered, process::random());
+            let verdict =
+                self.crashes.ended(&self.parts.config.policy, exit, ran_ms, ordered, process::random());
             self.crash_loop = verdict.crash_loop;
             restart_in_ms = verdict.restart_in_ms;
         }
-        self.next = restart_in_ms.map_or(Next::StayDown, |delay_ms| Next::StartAt(now.saturating_add(delay_ms)));
+        self.next =
+            restart_in_ms.map_or(Next::StayDown, |delay_ms| Next::StartAt(now.saturating_add(delay_ms)));
         self.workload = Identity::default();
         self.kill_again_ms = 0;
         self.parts.stdout.mark_boundary();
         self.parts.stderr.mark_boundary();
-        self.parts.state_file.record(self.parts.shim, self.workload);
         let (restarts, crash_loop) = (self.restarts, self.crash_loop);
-        self.untold = Some(Ended { seq: 0, exit, restarts, restart_in_ms, crash_loop, stopping, note: Note::EMPTY });
+        self.untold =
+            Some(Ended { seq: 0, exit, restarts, restart_in_ms, crash_loop, stopping, note: Note::EMPTY });
     }
 
     /// Asks whether the workload was executed, and tells the agent when it was. Where it could not be, its end
@@ -239,6 +241,10 @@ impl Shim {
     /// Keeps the end in the history and tells it, after its last output has been taken in.
     fn tell_end(&mut self) {
         let Some(mut ended) = self.untold.take() else { return };
+        if !self.runs() {
+            // Where it was started again, the child has recorded itself.
+            self.parts.state_file.record(self.parts.shim, self.workload);
+        }
         let _ = self.parts.stdout.drain_to_boundary(&mut self.parts.logs);
         ended.note = self.parts.stderr.drain_to_boundary(&mut self.parts.logs);
         let ended = self.history.push(ended);
@@ -358,7 +364,8 @@ impl Shim {
     /// When [`Self::do_what_is_due`] has something to do, at the latest.
     fn due_ms(&self) -> Option<u64> {
         if self.runs() || self.children_left {
-            let kill_ms = if self.goal == Goal::Run { if self.runs() { u64::MAX } else { 0 } } else { self.kill_at_ms };
+            let kill_ms =
+                if self.goal == Goal::Run { if self.runs() { u64::MAX } else { 0 } } else { self.kill_at_ms };
             return Some(kill_ms.max(self.kill_again_ms)).filter(|at| *at < u64::MAX);
         }
         match (self.goal, self.next) {

@@ -109,6 +109,16 @@ impl Drop for Node {
                     kill(child);
                 }
                 kill(pid);
+                while lives(pid) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+            let record = std::fs::read(directory.join("run.json")).unwrap_or_default();
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+            if let Some(group) = record["group"].as_str() {
+                for part in ["work", "shim", ""] {
+                    let _ = std::fs::remove_dir(Path::new(group).join(part));
+                }
             }
         }
     }
