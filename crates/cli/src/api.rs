@@ -60,7 +60,10 @@ impl Api {
     }
 
     /// The status of a service now and after every change.
-    pub(crate) async fn watch(&mut self, service: &ServiceName) -> Result<tonic::Streaming<v1::ServiceStatus>> {
+    pub(crate) async fn watch(
+        &mut self,
+        service: &ServiceName,
+    ) -> Result<tonic::Streaming<v1::ServiceStatus>> {
         let request = v1::ServiceRef { service: service.to_string() };
         Ok(self.client.watch_service(request).await?.into_inner())
     }
@@ -106,7 +109,10 @@ impl Api {
     }
 
     /// Makes a one-time token.
-    pub(crate) async fn create_token(&mut self, request: v1::CreateTokenRequest) -> Result<v1::CreateTokenResponse> {
+    pub(crate) async fn create_token(
+        &mut self,
+        request: v1::CreateTokenRequest,
+    ) -> Result<v1::CreateTokenResponse> {
         Ok(self.client.create_token(bounded(request)).await?.into_inner())
     }
 
@@ -149,6 +155,7 @@ fn bounded<T>(message: T) -> tonic::Request<T> {
 fn understood<T>(parsed: Result<T, impl std::fmt::Display>) -> Result<T> {
     parsed.map_err(|error| {
         let what = format!("the coordinator's answer is not understood: {error}");
-        Fault::new(what, "the coordinator is of another version: compare `baton version` on both hosts").into()
+        Fault::new(what, "the coordinator is of another version: compare `baton version` on both hosts")
+            .into()
     })
 }

@@ -1,6 +1,9 @@
 //! The command line.
 
-use crate::commands::{agent, completions, context, coordinator, deploy, dev, events, explain, logs, node, plan, rollout, service, top, validate, version};
+use crate::commands::{
+    agent, completions, context, coordinator, deploy, dev, events, explain, logs, node, plan, rollout,
+    service, top, validate, version,
+};
 use crate::demo;
 use crate::exit::Exit;
 use crate::global::Global;

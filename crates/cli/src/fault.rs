@@ -25,7 +25,10 @@ impl Fault {
 
     /// The operator asked for the end before it was done.
     pub(crate) fn interrupted() -> Self {
-        Self { exit: Exit::Interrupted, ..Self::new("interrupted", "run it again when you like; nothing is left behind") }
+        Self {
+            exit: Exit::Interrupted,
+            ..Self::new("interrupted", "run it again when you like; nothing is left behind")
+        }
     }
 
     /// What the coordinator answered, with advice by the kind of its answer.

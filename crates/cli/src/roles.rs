@@ -32,7 +32,8 @@ impl ProcessOptions {
     /// When the parent is gone already.
     pub(crate) fn prepare(&self) -> Result<()> {
         let filter = EnvFilter::try_from_env("BATON_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+        let log =
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
         // A subscriber that is there already, as in a test, serves as well.
         let _ = match self.log {
             LogForm::Text => log.with_target(false).try_init(),

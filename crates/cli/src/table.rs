@@ -39,7 +39,9 @@ impl Table {
     pub(crate) fn lines(&self) -> Vec<Line> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
-            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(Line::width).max().unwrap_or(0))
+            .map(|column| {
+                self.rows.iter().filter_map(|row| row.get(column)).map(Line::width).max().unwrap_or(0)
+            })
             .collect();
         let line = |row: &Vec<Line>| {
             let mut line = Line::new();

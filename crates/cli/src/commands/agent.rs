@@ -25,7 +25,9 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Make a node of this host with a one-time token from `baton node token`.
-    #[command(after_help = "Examples:\n  baton agent join --coordinator 10.0.0.5:7443 --token TOKEN --name node-1 --address 10.0.0.11 --label zone=a --dir /var/lib/baton/agent")]
+    #[command(
+        after_help = "Examples:\n  baton agent join --coordinator 10.0.0.5:7443 --token TOKEN --name node-1 --address 10.0.0.11 --label zone=a --dir /var/lib/baton/agent"
+    )]
     Join(JoinArgs),
     /// Run the agent until it is told to stop; workloads go on without it.
     #[command(after_help = "Examples:\n  baton agent run --dir /var/lib/baton/agent")]
@@ -78,7 +80,11 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
         Action::Join(args) => join(args, global).await,
         Action::Run { dir, coordinators, metrics_every, process } => {
             process.prepare()?;
-            let config = AgentConfig { coordinators, metrics_every: metrics_every.duration(), ..AgentConfig::new(dir) };
+            let config = AgentConfig {
+                coordinators,
+                metrics_every: metrics_every.duration(),
+                ..AgentConfig::new(dir)
+            };
             baton_agent::run(config, roles::stop_asked()?).await?;
             Ok(Exit::Done)
         }
@@ -100,7 +106,9 @@ async fn join(args: JoinArgs, global: &Global) -> Result<Exit> {
     };
     baton_agent::join(options).await?;
     if global.json {
-        global.print_json(&serde_json::json!({ "node": args.name, "coordinator": coordinator, "dir": args.dir }))?;
+        global.print_json(
+            &serde_json::json!({ "node": args.name, "coordinator": coordinator, "dir": args.dir }),
+        )?;
     }
     eprintln!("{} has joined; now `baton agent run --dir {}`", args.name, args.dir.display());
     Ok(Exit::Done)
@@ -109,7 +117,9 @@ async fn join(args: JoinArgs, global: &Global) -> Result<Exit> {
 fn labels(texts: &[String]) -> Result<BTreeMap<String, String>> {
     let parse = |text: &String| {
         let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
-        let (key, value) = pair.ok_or_else(|| Fault::usage(format!("`{text}` is not a label"), "write KEY=VALUE, as in zone=a"))?;
+        let (key, value) = pair.ok_or_else(|| {
+            Fault::usage(format!("`{text}` is not a label"), "write KEY=VALUE, as in zone=a")
+        })?;
         Ok((key.to_owned(), value.to_owned()))
     };
     texts.iter().map(parse).collect()

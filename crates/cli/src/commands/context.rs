@@ -30,7 +30,10 @@ enum Action {
     )]
     Ls,
     /// Join a coordinator as an operator with a one-time token, and make it the current context.
-    #[command(visible_alias = "join", after_help = "Examples:\n  baton context add prod --coordinator 10.0.0.5:7443 --token TOKEN\n  baton context add prod --coordinator 10.0.0.5:7443 --token TOKEN --as alice --force")]
+    #[command(
+        visible_alias = "join",
+        after_help = "Examples:\n  baton context add prod --coordinator 10.0.0.5:7443 --token TOKEN\n  baton context add prod --coordinator 10.0.0.5:7443 --token TOKEN --as alice --force"
+    )]
     Add(AddArgs),
     /// Make a context the current one.
     #[command(name = "use", after_help = "Examples:\n  baton context use prod")]
@@ -94,7 +97,12 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
 
 async fn add(contexts: &Contexts, args: &AddArgs) -> Result<()> {
     let token: Token = args.token.parse()?;
-    let join = JoinContext { coordinator: &args.coordinator, token: &token, operator: &args.operator, replace: args.force };
+    let join = JoinContext {
+        coordinator: &args.coordinator,
+        token: &token,
+        operator: &args.operator,
+        replace: args.force,
+    };
     contexts.join(&args.name, &join).await?;
     contexts.choose(&args.name)?;
     eprintln!("joined {} as {}; commands now talk to `{}`", args.coordinator, args.operator, args.name);

@@ -22,7 +22,9 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Make a cluster: its authority, its store, and a token for its first operator.
-    #[command(after_help = "Examples:\n  baton coordinator init --dir /var/lib/baton/coordinator --listen 10.0.0.5:7443\n  baton coordinator init --dir ./c --listen 127.0.0.1:7443 --name lab --operator alice --json")]
+    #[command(
+        after_help = "Examples:\n  baton coordinator init --dir /var/lib/baton/coordinator --listen 10.0.0.5:7443\n  baton coordinator init --dir ./c --listen 127.0.0.1:7443 --name lab --operator alice --json"
+    )]
     Init {
         /// The coordinator's folder: empty, or not there yet.
         #[arg(long)]
@@ -38,7 +40,9 @@ enum Action {
         operator: String,
     },
     /// Run the coordinator until it is told to stop.
-    #[command(after_help = "Examples:\n  baton coordinator run --dir /var/lib/baton/coordinator\n  baton coordinator run --dir ./c --listen 127.0.0.1:7443")]
+    #[command(
+        after_help = "Examples:\n  baton coordinator run --dir /var/lib/baton/coordinator\n  baton coordinator run --dir ./c --listen 127.0.0.1:7443"
+    )]
     Run {
         /// The coordinator's folder.
         #[arg(long)]
@@ -58,7 +62,13 @@ enum Action {
 pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     match args.action {
         Action::Init { dir, listen, name, operator } => {
-            let options = InitOptions { dir: dir.clone(), cluster: name, listen, operator: operator.clone(), operator_dir: None };
+            let options = InitOptions {
+                dir: dir.clone(),
+                cluster: name,
+                listen,
+                operator: operator.clone(),
+                operator_dir: None,
+            };
             let done = baton_coordinator::init(options).await?;
             if global.json {
                 global.print_json(&serde_json::json!({
@@ -68,7 +78,10 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
             }
             eprintln!("cluster `{}` is made in {}; now", done.cluster, dir.display());
             eprintln!("  baton coordinator run --dir {}", dir.display());
-            eprintln!("  baton context add {} --coordinator {} --as {operator} --token TOKEN", done.cluster, done.listen);
+            eprintln!(
+                "  baton context add {} --coordinator {} --as {operator} --token TOKEN",
+                done.cluster, done.listen
+            );
             eprintln!("with this token, good once within a day:");
             writeln!(std::io::stdout(), "{}", done.operator_token)?;
             Ok(Exit::Done)

@@ -46,7 +46,11 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     }
     let mut cluster = Cluster::start(&options, stop.asked()).await?;
     write_roles(&cluster)?;
-    if json { say_ready_json(&cluster)? } else { say_ready(&cluster) }
+    if json {
+        say_ready_json(&cluster)?
+    } else {
+        say_ready(&cluster)
+    }
     loop {
         tokio::select! {
             () = stop.asked() => break,
@@ -97,8 +101,11 @@ fn write_roles(cluster: &Cluster) -> Result<()> {
         cluster.roles.iter().filter_map(|role| Some((role.name.clone(), role.pid()?.into()))).collect();
     let path = roles_file(&cluster.dir);
     let fresh = path.with_extension("new");
-    let written = std::fs::write(&fresh, serde_json::to_vec(&pids)?).and_then(|()| std::fs::rename(&fresh, &path));
-    written.map_err(|error| Fault::new(format!("{}: {error}", path.display()), "make room, or use another --dir"))?;
+    let written =
+        std::fs::write(&fresh, serde_json::to_vec(&pids)?).and_then(|()| std::fs::rename(&fresh, &path));
+    written.map_err(|error| {
+        Fault::new(format!("{}: {error}", path.display()), "make room, or use another --dir")
+    })?;
     Ok(())
 }
 
@@ -153,7 +160,9 @@ fn say(notice: &RoleNotice, json: bool) -> Result<()> {
     }
     match notice {
         RoleNotice::Restarted { role, pid } => eprintln!("{role} runs again, as pid {pid}"),
-        RoleNotice::Ended { role, pid, how } => eprintln!("{role} (pid {pid}) ended with {how}; it is started again"),
+        RoleNotice::Ended { role, pid, how } => {
+            eprintln!("{role} (pid {pid}) ended with {how}; it is started again")
+        }
     }
     Ok(())
 }

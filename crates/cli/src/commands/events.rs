@@ -40,7 +40,13 @@ pub(crate) struct Args {
 /// # Errors
 /// When the coordinator cannot be reached, or stops while they are followed.
 pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
-    let query = EventQuery { after: args.after, last: args.last, follow: args.follow, service: args.service, node: args.node };
+    let query = EventQuery {
+        after: args.after,
+        last: args.last,
+        follow: args.follow,
+        service: args.service,
+        node: args.node,
+    };
     let mut events = global.api().await?.events(&query).await?;
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);

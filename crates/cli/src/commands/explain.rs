@@ -52,9 +52,13 @@ pub(super) fn lines(status: &ServiceStatus) -> Vec<Line> {
         return lines;
     }
     for wait in &status.report.waiting {
-        let head = Line::of(Style::Bold, format!("  {}", live::subject(&wait.subject))).then(Style::Warn, format!(" waits for {}", wait.gate));
+        let head = Line::of(Style::Bold, format!("  {}", live::subject(&wait.subject)))
+            .then(Style::Warn, format!(" waits for {}", wait.gate));
         lines.push(match wait.until {
-            Some(until) => head.then(Style::Dim, format!(", until {} ({})", show::clock(until), live::left(until, status.now))),
+            Some(until) => head.then(
+                Style::Dim,
+                format!(", until {} ({})", show::clock(until), live::left(until, status.now)),
+            ),
             None => head,
         });
         lines.push(Line::of(Style::Plain, format!("    {}", wait.reason)));

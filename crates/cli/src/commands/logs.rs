@@ -70,7 +70,12 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
 }
 
 fn request(args: &Args) -> Result<v1::LogRequest> {
-    let wrong = || Fault::usage(format!("`{}` is neither a service nor an instance", args.subject), "write SERVICE, as `web`, or SERVICE.SLOT, as `web.2`");
+    let wrong = || {
+        Fault::usage(
+            format!("`{}` is neither a service nor an instance", args.subject),
+            "write SERVICE, as `web`, or SERVICE.SLOT, as `web.2`",
+        )
+    };
     let (service, named) = match args.subject.parse::<InstanceId>() {
         Ok(instance) => (instance.service.clone(), Some(instance)),
         Err(_) => (args.subject.parse::<ServiceName>().map_err(|_| wrong())?, None),

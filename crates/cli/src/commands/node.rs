@@ -69,7 +69,9 @@ enum Action {
         node: NodeName,
     },
     /// Set labels with KEY=VALUE, remove them with KEY-.
-    #[command(after_help = "Examples:\n  baton node label node-1 zone=a disk=nvme\n  baton node label node-1 disk-")]
+    #[command(
+        after_help = "Examples:\n  baton node label node-1 zone=a disk=nvme\n  baton node label node-1 disk-"
+    )]
     Label {
         /// The node.
         node: NodeName,
@@ -87,7 +89,9 @@ enum Action {
         yes: bool,
     },
     /// Make a one-time token that a new node, or a new operator, joins with.
-    #[command(after_help = "Examples:\n  baton node token\n  baton node token --name node-4 --ttl 10m\n  baton node token --operator --name alice")]
+    #[command(
+        after_help = "Examples:\n  baton node token\n  baton node token --name node-4 --ttl 10m\n  baton node token --operator --name alice"
+    )]
     Token {
         /// Only a node (or operator) of this name may use it.
         #[arg(long)]
@@ -110,7 +114,11 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
         Action::Ls => list(global).await,
         Action::Show { node } => {
             let status = global.api().await?.node(&node).await?;
-            if global.json { global.print_json(&status)? } else { show(&status, global)? }
+            if global.json {
+                global.print_json(&status)?
+            } else {
+                show(&status, global)?
+            }
             Ok(Exit::Done)
         }
         Action::Cordon { node } => set(global, cordon(&node, true), "takes nothing new").await,
@@ -141,7 +149,11 @@ fn label(node: &NodeName, labels: &[String]) -> Result<v1::SetNodeRequest> {
             }
             (None, Some(key)) if !key.is_empty() => request.remove_labels.push(key.to_owned()),
             (_, _) => {
-                return Err(Fault::usage(format!("`{label}` is not a label"), "write KEY=VALUE to set one, KEY- to remove one").into());
+                return Err(Fault::usage(
+                    format!("`{label}` is not a label"),
+                    "write KEY=VALUE to set one, KEY- to remove one",
+                )
+                .into());
             }
         }
     }
@@ -180,7 +192,10 @@ async fn drain(global: &Global, node: &NodeName, wait: Option<Duration>) -> Resu
         return Ok(Exit::Done);
     }
     let left: Vec<String> = status.instances.iter().map(|instance| instance.id.to_string()).collect();
-    eprintln!("`{node}` still has {}; it goes on being emptied (`baton explain SERVICE` says what is waited for)", left.join(", "));
+    eprintln!(
+        "`{node}` still has {}; it goes on being emptied (`baton explain SERVICE` says what is waited for)",
+        left.join(", ")
+    );
     Ok(Exit::TimedOut)
 }
 
@@ -197,11 +212,14 @@ async fn remove(global: &Global, node: &NodeName, yes: bool) -> Result<Exit> {
 
 async fn token(global: &Global, name: Option<String>, operator: bool, ttl: Millis) -> Result<Exit> {
     let role = if operator { "operator" } else { "node" };
-    let request = v1::CreateTokenRequest { role: role.to_owned(), name: name.clone(), ttl_s: ttl.0.div_ceil(1000) };
+    let request =
+        v1::CreateTokenRequest { role: role.to_owned(), name: name.clone(), ttl_s: ttl.0.div_ceil(1000) };
     let made = global.api().await?.create_token(request).await?;
     let expires = UnixMs(made.expires_at_ms);
     if global.json {
-        global.print_json(&serde_json::json!({ "token": made.token, "role": role, "name": name, "expires_at": expires }))?;
+        global.print_json(
+            &serde_json::json!({ "token": made.token, "role": role, "name": name, "expires_at": expires }),
+        )?;
         return Ok(Exit::Done);
     }
     writeln!(std::io::stdout(), "{}", made.token)?;
@@ -210,7 +228,9 @@ async fn token(global: &Global, name: Option<String>, operator: bool, ttl: Milli
     if operator {
         eprintln!("  baton context add CONTEXT --coordinator HOST:PORT --as {who} --token TOKEN");
     } else {
-        eprintln!("  baton agent join --coordinator HOST:PORT --name {who} --address IP --dir DIR --token TOKEN");
+        eprintln!(
+            "  baton agent join --coordinator HOST:PORT --name {who} --address IP --dir DIR --token TOKEN"
+        );
     }
     Ok(Exit::Done)
 }
@@ -241,7 +261,10 @@ async fn list(global: &Global) -> Result<Exit> {
             plain(status.instances.len()),
             plan,
             plain(metrics.map_or_else(|| "-".to_owned(), |metrics| show::share(metrics.cpu))),
-            plain(metrics.map_or_else(|| "-".to_owned(), |m| show::of(m.memory_used_bytes, m.memory_total_bytes))),
+            plain(
+                metrics
+                    .map_or_else(|| "-".to_owned(), |m| show::of(m.memory_used_bytes, m.memory_total_bytes)),
+            ),
             styled(Style::Dim, labels(status)),
         ]);
     }
@@ -279,7 +302,8 @@ fn labels(status: &NodeStatus) -> String {
 }
 
 fn show(status: &NodeStatus, global: &Global) -> Result<()> {
-    let fact = |name: &str, value: String| Line::of(Style::Dim, format!("{name:<11}")).then(Style::Plain, value);
+    let fact =
+        |name: &str, value: String| Line::of(Style::Dim, format!("{name:<11}")).then(Style::Plain, value);
     let (style, word) = state(status);
     let facts = &status.facts;
     let mut lines = vec![
@@ -288,13 +312,39 @@ fn show(status: &NodeStatus, global: &Global) -> Result<()> {
         fact("labels", labels(status)),
         fact("joined", show::date(status.node.joined_at)),
         fact("agent", format!("{}, processes contained by {}", facts.agent_version, facts.containment)),
-        fact("host", format!("{} {}, {} processors, {}", facts.kernel, facts.arch, facts.cpus, show::bytes(facts.memory_bytes))),
-        fact("plan", format!("generation {}, the agent has {}", status.plan_generation, status.acked_generation)),
+        fact(
+            "host",
+            format!(
+                "{} {}, {} processors, {}",
+                facts.kernel,
+                facts.arch,
+                facts.cpus,
+                show::bytes(facts.memory_bytes)
+            ),
+        ),
+        fact(
+            "plan",
+            format!("generation {}, the agent has {}", status.plan_generation, status.acked_generation),
+        ),
     ];
     if let Some(metrics) = &status.metrics {
-        lines.push(fact("load", format!("{} of all processors, {:.2} on average over a minute", show::share(metrics.cpu), metrics.load1)));
+        lines.push(fact(
+            "load",
+            format!(
+                "{} of all processors, {:.2} on average over a minute",
+                show::share(metrics.cpu),
+                metrics.load1
+            ),
+        ));
         lines.push(fact("memory", show::of(metrics.memory_used_bytes, metrics.memory_total_bytes)));
-        lines.push(fact("disk", format!("{} free of {}", show::bytes(metrics.disk_free_bytes), show::bytes(metrics.disk_total_bytes))));
+        lines.push(fact(
+            "disk",
+            format!(
+                "{} free of {}",
+                show::bytes(metrics.disk_free_bytes),
+                show::bytes(metrics.disk_total_bytes)
+            ),
+        ));
     }
     lines.push(Line::new());
     let mut table = Table::new(&["INSTANCE", "STATE", "WANTED", "PID", "RESTARTS", "NOTE"]);
@@ -322,7 +372,10 @@ mod tests {
     fn labels_are_set_and_removed() {
         let node = NodeName::new("n").unwrap();
         let request = label(&node, &["zone=a".into(), "old-".into(), "empty=".into()]).unwrap();
-        assert_eq!(request.set_labels.into_iter().collect::<Vec<_>>(), [("empty".into(), String::new()), ("zone".into(), "a".into())]);
+        assert_eq!(
+            request.set_labels.into_iter().collect::<Vec<_>>(),
+            [("empty".into(), String::new()), ("zone".into(), "a".into())]
+        );
         assert_eq!(request.remove_labels, ["old"]);
         for bad in ["zone", "=x", "-", ""] {
             assert!(label(&node, &[bad.to_owned()]).is_err(), "{bad}");

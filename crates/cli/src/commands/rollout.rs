@@ -25,7 +25,9 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Show the current or last rollout: its stages, its instances, what it waits for.
-    #[command(after_help = "Examples:\n  baton rollout status web\n  baton rollout status web --json | jq -r .outcome")]
+    #[command(
+        after_help = "Examples:\n  baton rollout status web\n  baton rollout status web --json | jq -r .outcome"
+    )]
     Status {
         /// The service.
         service: ServiceName,
@@ -149,8 +151,11 @@ async fn history(global: &Global, service: &ServiceName) -> Result<Exit> {
 
 /// Steers the rollout, and says how it stands then.
 async fn control(global: &Global, which: Which, action: v1::RolloutAction) -> Result<Exit> {
-    let request =
-        v1::ControlRolloutRequest { service: which.service.to_string(), rollout: which.rollout, action: action.into() };
+    let request = v1::ControlRolloutRequest {
+        service: which.service.to_string(),
+        rollout: which.rollout,
+        action: action.into(),
+    };
     let status = global.api().await?.control(request).await?;
     if global.json {
         global.print_json(&status)?;
@@ -177,7 +182,10 @@ async fn undo(global: &Global, service: ServiceName, to: Option<Version>, watch:
         return Ok(Exit::Done);
     }
     if !watch {
-        eprintln!("rollout {} of {service} is under way; `baton rollout watch {service}` follows it", rollout.rollout);
+        eprintln!(
+            "rollout {} of {service} is under way; `baton rollout watch {service}` follows it",
+            rollout.rollout
+        );
         return Ok(Exit::Done);
     }
     live::follow(global, Follow { service, rollout: Some(RolloutId(rollout.rollout)), timeout: None }).await

@@ -31,7 +31,10 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List the services.
-    #[command(visible_alias = "list", after_help = "Examples:\n  baton service ls\n  baton service ls --json")]
+    #[command(
+        visible_alias = "list",
+        after_help = "Examples:\n  baton service ls\n  baton service ls --json"
+    )]
     Ls,
     /// Show a service: its instances, its releases, what it waits for.
     #[command(after_help = "Examples:\n  baton service show web\n  baton service show web --json")]
@@ -40,7 +43,10 @@ enum Action {
         service: ServiceName,
     },
     /// Stop a service everywhere and forget it.
-    #[command(visible_alias = "remove", after_help = "Examples:\n  baton service rm web\n  baton service rm web --yes --wait 1m")]
+    #[command(
+        visible_alias = "remove",
+        after_help = "Examples:\n  baton service rm web\n  baton service rm web --yes --wait 1m"
+    )]
     Rm {
         /// The service.
         service: ServiceName,
@@ -69,7 +75,9 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
             }
             Ok(Exit::Done)
         }
-        Action::Rm { service, yes, wait } => remove(global, service, yes, wait.map(|wait| wait.duration())).await,
+        Action::Rm { service, yes, wait } => {
+            remove(global, service, yes, wait.map(|wait| wait.duration())).await
+        }
     }
 }
 
@@ -84,10 +92,14 @@ async fn list(global: &Global) -> Result<Exit> {
         let report = &status.report;
         let (style, health) = health(report.health);
         let (rollout_style, rollout) = match &report.rollout {
-            Some(rollout) => (live::outcome(rollout.outcome).0, format!("{}: {}", live::passage(rollout), live::outcome(rollout.outcome).1)),
+            Some(rollout) => (
+                live::outcome(rollout.outcome).0,
+                format!("{}: {}", live::passage(rollout), live::outcome(rollout.outcome).1),
+            ),
             None => (Style::Dim, "-".to_owned()),
         };
-        let first = report.waiting.first().map(|wait| format!("{}: {}", live::subject(&wait.subject), wait.gate));
+        let first =
+            report.waiting.first().map(|wait| format!("{}: {}", live::subject(&wait.subject), wait.gate));
         let waits = match (first, report.waiting.len()) {
             (Some(first), 1) => first,
             (Some(first), all) => format!("{first} and {} more", all - 1),
@@ -143,7 +155,9 @@ fn show(status: &ServiceStatus, global: &Global) -> Result<()> {
 }
 
 fn instances(status: &ServiceStatus) -> Table {
-    let mut table = Table::new(&["INSTANCE", "NODE", "STATE", "RELEASE", "FOR", "PID", "RESTARTS", "CPU", "MEMORY", "PORTS", "NOTE"]);
+    let mut table = Table::new(&[
+        "INSTANCE", "NODE", "STATE", "RELEASE", "FOR", "PID", "RESTARTS", "CPU", "MEMORY", "PORTS", "NOTE",
+    ]);
     for instance in &status.instances {
         table.row(instance_row(status, instance));
     }
@@ -177,7 +191,9 @@ fn instance_row(status: &ServiceStatus, instance: &PlacedInstance) -> Vec<Line> 
     row.extend([
         styled(live::state_style(observed.state), observed.state),
         plain(live::version(status, observed.release)),
-        observed.ready_since.map_or_else(dash, |since| plain(show::length(status.now.since(since).duration()))),
+        observed
+            .ready_since
+            .map_or_else(dash, |since| plain(show::length(status.now.since(since).duration()))),
         observed.pid.map_or_else(dash, plain),
         plain(observed.restarts),
         instance.metrics.map_or_else(dash, |metrics| plain(show::share(metrics.cpu))),
@@ -216,12 +232,19 @@ fn spec(spec: &ServiceSpec) -> Vec<Line> {
         PortKind::Fixed { port } => format!("{name} fixed {port}"),
     });
     let rollout = &spec.rollout;
-    let fact = |name: &str, value: String| Line::of(Style::Dim, format!("{name:<11}")).then(Style::Plain, value);
+    let fact =
+        |name: &str, value: String| Line::of(Style::Dim, format!("{name:<11}")).then(Style::Plain, value);
     vec![
         fact("runs", spec.exec.join(" ")),
         fact("ports", ports.collect::<Vec<_>>().join(", ")),
         fact("placed", format!("{count}, at least {} available", spec.min_available)),
-        fact("rolled out", format!("in batches of {}, healthy for {} within {}", rollout.batch, rollout.min_healthy, rollout.healthy_deadline)),
+        fact(
+            "rolled out",
+            format!(
+                "in batches of {}, healthy for {} within {}",
+                rollout.batch, rollout.min_healthy, rollout.healthy_deadline
+            ),
+        ),
     ]
 }
 
@@ -242,7 +265,9 @@ async fn remove(global: &Global, service: ServiceName, yes: bool, wait: Option<D
     let deadline = Instant::now() + wait;
     while api.services().await?.iter().any(|status| status.name == service) {
         if Instant::now() >= deadline {
-            eprintln!("`{service}` is not gone yet; it goes on being removed (`baton explain {service}` says what it waits for)");
+            eprintln!(
+                "`{service}` is not gone yet; it goes on being removed (`baton explain {service}` says what it waits for)"
+            );
             return Ok(Exit::TimedOut);
         }
         tokio::time::sleep(GONE_POLL).await;

@@ -60,7 +60,10 @@ async fn refresh(global: &Global, mut api: Api, mut nodes: Vec<NodeStatus>) -> R
         match api.nodes().await {
             Ok(fresh) => nodes = fresh,
             Err(error) => {
-                note = Some(Line::of(Style::Warn, format!("! the coordinator does not answer ({error:#}); trying again")));
+                note = Some(Line::of(
+                    Style::Warn,
+                    format!("! the coordinator does not answer ({error:#}); trying again"),
+                ));
                 // The old view stays until it answers again.
                 if let Ok(fresh) = global.api().await {
                     api = fresh;
@@ -78,7 +81,8 @@ fn lines(nodes: &[NodeStatus]) -> Vec<Line> {
 }
 
 fn by_node(nodes: &[NodeStatus]) -> Table {
-    let mut table = Table::new(&["NODE", "CPU", "LOAD", "MEMORY", "DISK FREE", "RX/S", "TX/S", "AGENT", "INSTANCES"]);
+    let mut table =
+        Table::new(&["NODE", "CPU", "LOAD", "MEMORY", "DISK FREE", "RX/S", "TX/S", "AGENT", "INSTANCES"]);
     for status in nodes {
         let name = styled(if status.connected { Style::Bold } else { Style::Bad }, &status.node.name);
         let Some(metrics) = &status.metrics else {
@@ -101,7 +105,8 @@ fn by_node(nodes: &[NodeStatus]) -> Table {
 }
 
 fn by_instance(nodes: &[NodeStatus]) -> Table {
-    let mut table = Table::new(&["INSTANCE", "NODE", "STATE", "CPU", "MEMORY", "PROCESSES", "RESTARTS", "PID"]);
+    let mut table =
+        Table::new(&["INSTANCE", "NODE", "STATE", "CPU", "MEMORY", "PROCESSES", "RESTARTS", "PID"]);
     let mut all: Vec<&PlacedInstance> = nodes.iter().flat_map(|status| &status.instances).collect();
     let load = |instance: &PlacedInstance| instance.metrics.map_or(0.0, |metrics| metrics.cpu);
     all.sort_by(|a, b| load(b).total_cmp(&load(a)).then_with(|| a.id.cmp(&b.id)));
@@ -123,7 +128,11 @@ fn by_instance(nodes: &[NodeStatus]) -> Table {
     table
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is not negative and far below 2^64")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is not negative and far below 2^64"
+)]
 fn rate(bytes_per_s: f64) -> String {
     show::bytes(bytes_per_s.max(0.0) as u64)
 }

@@ -43,13 +43,22 @@ impl Board {
     /// An empty board, drawn on the terminal where there is one and stdout is not for programs.
     pub(super) fn new(global: &Global) -> Self {
         let shown = Shown { phases: Vec::new(), status: None, meter: None, closed: false };
-        Self { shared: Arc::new(Mutex::new(shown)), began: Instant::now(), drawn: global.terminal && !global.json }
+        Self {
+            shared: Arc::new(Mutex::new(shown)),
+            began: Instant::now(),
+            drawn: global.terminal && !global.json,
+        }
     }
 
     /// A phase begins.
     pub(super) fn begin(&self, title: &str) {
         self.say_line(title);
-        self.shown().phases.push(ShownPhase { title: title.to_owned(), began: Instant::now(), ended: None, note: String::new() });
+        self.shown().phases.push(ShownPhase {
+            title: title.to_owned(),
+            began: Instant::now(),
+            ended: None,
+            note: String::new(),
+        });
     }
 
     /// Something worth knowing in the present phase.
@@ -109,7 +118,8 @@ impl Board {
     fn lines(&self, height: u16) -> Vec<Line> {
         let shown = self.shown();
         let mut lines = vec![
-            Line::of(Style::Bold, "baton demo").then(Style::Dim, format!("  {}", show::length(self.began.elapsed()))),
+            Line::of(Style::Bold, "baton demo")
+                .then(Style::Dim, format!("  {}", show::length(self.began.elapsed()))),
         ];
         lines.extend(shown.phases.iter().map(phase_line));
         if let Some(meter) = &shown.meter {

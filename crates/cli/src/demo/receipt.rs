@@ -31,7 +31,12 @@ pub(super) struct PhaseDone {
 }
 
 /// Puts the phases and the counts together.
-pub(super) fn receipt(title: String, done: Vec<PhaseDone>, tallies: &[PhaseTally], load: Duration) -> Receipt {
+pub(super) fn receipt(
+    title: String,
+    done: Vec<PhaseDone>,
+    tallies: &[PhaseTally],
+    load: Duration,
+) -> Receipt {
     let phases: Vec<PhaseReceipt> = done
         .into_iter()
         .map(|phase| {
@@ -52,7 +57,8 @@ pub(super) fn receipt(title: String, done: Vec<PhaseDone>, tallies: &[PhaseTally
 fn phase_receipt(phase: PhaseDone, tally: &PhaseTally) -> PhaseReceipt {
     // A failed request is allowed only if it is one of those that were in flight; an equal number of others
     // is not the same.
-    let broken = tally.failed - u64::try_from(tally.failures.intersection(&phase.may_fail).count()).unwrap_or(0);
+    let broken =
+        tally.failed - u64::try_from(tally.failures.intersection(&phase.may_fail).count()).unwrap_or(0);
     let unsettled = tally.sent - tally.ok - tally.failed;
     let mut notes = Vec::new();
     notes.extend(phase.trouble.clone());
@@ -91,7 +97,8 @@ fn millis(length: Duration) -> Millis {
 /// The receipt as a table of [`WIDTH`] columns.
 pub(super) fn table(receipt: &Receipt) -> Vec<Line> {
     let rule = || Line::of(Style::Dim, "─".repeat(WIDTH));
-    let titles = row(["PHASE", "TIME", "REQUESTS", "FAILED", "ALLOWED", "P50", "P99", "MAX"].map(ToOwned::to_owned));
+    let titles =
+        row(["PHASE", "TIME", "REQUESTS", "FAILED", "ALLOWED", "P50", "P99", "MAX"].map(ToOwned::to_owned));
     let mut lines = vec![
         Line::new(),
         Line::of(Style::Bold, receipt.title.clone()),
@@ -206,12 +213,27 @@ mod tests {
 
     #[test]
     fn only_the_very_requests_in_flight_may_fail() {
-        let allowed = receipt("t".into(), vec![phase("kill", "kill", &[4, 5], Some(0))], &[tally(&[4], 100)], Duration::ZERO);
+        let allowed = receipt(
+            "t".into(),
+            vec![phase("kill", "kill", &[4, 5], Some(0))],
+            &[tally(&[4], 100)],
+            Duration::ZERO,
+        );
         assert!(allowed.ok);
         assert_eq!((allowed.failed, allowed.phases[0].failed_allowed), (1, 2));
-        let other = receipt("t".into(), vec![phase("kill", "kill", &[4, 5], Some(0))], &[tally(&[6], 100)], Duration::ZERO);
+        let other = receipt(
+            "t".into(),
+            vec![phase("kill", "kill", &[4, 5], Some(0))],
+            &[tally(&[6], 100)],
+            Duration::ZERO,
+        );
         assert!(!other.ok, "the same number of other requests is a broken promise");
-        let none = receipt("t".into(), vec![phase("roll", "roll", &[], Some(0))], &[tally(&[6], 100)], Duration::ZERO);
+        let none = receipt(
+            "t".into(),
+            vec![phase("roll", "roll", &[], Some(0))],
+            &[tally(&[6], 100)],
+            Duration::ZERO,
+        );
         assert!(!none.ok);
     }
 
@@ -229,7 +251,12 @@ mod tests {
         kill.measured.insert("served_again_after_ms".into(), 4.126);
         let mut bad = phase("bad-release", "3.0 fails its check", &[], Some(2));
         bad.trouble = Some("it was not rolled back".into());
-        let done = vec![phase("deploy", "deploy 1.0", &[], None), phase("roll", "roll to 2.0 in batches", &[], Some(0)), kill, bad];
+        let done = vec![
+            phase("deploy", "deploy 1.0", &[], None),
+            phase("roll", "roll to 2.0 in batches", &[], Some(0)),
+            kill,
+            bad,
+        ];
         let receipt = receipt(
             "baton demo: 3 nodes, 1,000 requests a second".into(),
             done,

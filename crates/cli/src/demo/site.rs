@@ -95,7 +95,8 @@ fn copy_program(to: &Path) -> Result<()> {
         Ok(()) | Err(_) => {}
     }
     if std::fs::hard_link(&program, to).is_err() {
-        std::fs::copy(&program, to).with_context(|| format!("cannot copy {} to {}", program.display(), to.display()))?;
+        std::fs::copy(&program, to)
+            .with_context(|| format!("cannot copy {} to {}", program.display(), to.display()))?;
     }
     Ok(())
 }

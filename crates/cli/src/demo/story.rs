@@ -88,7 +88,11 @@ impl<'a> Story<'a> {
         self.bad_release(&mut client).await?;
         let began = load.started;
         let tallies = load.finish().await;
-        let title = format!("baton demo: {} nodes, {} requests a second", self.cluster.nodes.len(), crate::show::thousands(self.rate.into()));
+        let title = format!(
+            "baton demo: {} nodes, {} requests a second",
+            self.cluster.nodes.len(),
+            crate::show::thousands(self.rate.into())
+        );
         let mut receipt = receipt::receipt(title, self.done, &tallies, began.elapsed());
         only_good_releases_answered(&mut receipt, &tallies);
         Ok(receipt)
@@ -126,7 +130,9 @@ impl<'a> Story<'a> {
         let mut found = Found::default();
         let rollout = self.release(client, SECOND).await?;
         found.must(rollout.outcome == RolloutOutcome::Succeeded, || ended(&rollout));
-        found.measured.insert("batches".into(), f64::from(u32::try_from(rollout.stages.len()).unwrap_or(u32::MAX)));
+        found
+            .measured
+            .insert("batches".into(), f64::from(u32::try_from(rollout.stages.len()).unwrap_or(u32::MAX)));
         tokio::time::sleep(AFTERMATH).await;
         let status = self.status(client).await?;
         found.must(all_at(&status, SECOND), || format!("not every instance is ready at {}", SECOND.name));
@@ -136,7 +142,11 @@ impl<'a> Story<'a> {
     }
 
     /// SIGKILL to a workload: its shim starts it again, and only what was in flight on it may fail.
-    async fn kill_instance(&mut self, load: &Load, client: &mut OperatorServiceClient<Channel>) -> Result<()> {
+    async fn kill_instance(
+        &mut self,
+        load: &Load,
+        client: &mut OperatorServiceClient<Channel>,
+    ) -> Result<()> {
         let title = "an instance is killed (SIGKILL)".to_owned();
         self.board.begin(&title);
         let began = Instant::now();
@@ -144,12 +154,16 @@ impl<'a> Story<'a> {
         let node = &self.cluster.nodes[KILLED_INSTANCE_NODE];
         let status = self.status(client).await?;
         let victim = status.instances.iter().find(|instance| instance.node.as_str() == node.name);
-        let pid = victim.and_then(|it| it.observed.as_ref()?.pid).with_context(|| format!("no instance runs on {}", node.name))?;
+        let pid = victim
+            .and_then(|it| it.observed.as_ref()?.pid)
+            .with_context(|| format!("no instance runs on {}", node.name))?;
         load.open_window(KILLED_INSTANCE_NODE);
         let killed = Instant::now();
         self.cluster.kill_and_wait(pid).await?;
         found.may_fail = load.close_window(KILLED_INSTANCE_NODE);
-        let again = wait_for(RECOVERY_LIMIT, || load.answered(KILLED_INSTANCE_NODE).filter(|(now, _)| *now != pid)).await;
+        let again =
+            wait_for(RECOVERY_LIMIT, || load.answered(KILLED_INSTANCE_NODE).filter(|(now, _)| *now != pid))
+                .await;
         match again {
             Some((new, at)) => {
                 found.measure("served_again_after_ms", at.saturating_duration_since(killed));
@@ -173,7 +187,8 @@ impl<'a> Story<'a> {
         let mut found = Found::default();
         let node = &self.cluster.nodes[KILLED_AGENT_NODE];
         let before = pids(&self.status(client).await?);
-        let query = EventQuery { last: 1, follow: true, node: Some(node.name.parse()?), ..EventQuery::default() };
+        let query =
+            EventQuery { last: 1, follow: true, node: Some(node.name.parse()?), ..EventQuery::default() };
         let mut events = Api::new(client.clone()).events(&query).await?;
         let agent = self.cluster.agent(KILLED_AGENT_NODE);
         let pid = agent.pid().with_context(|| format!("the agent of {} does not run", node.name))?;
@@ -232,7 +247,11 @@ impl<'a> Story<'a> {
     }
 
     /// Deploys a version as `baton deploy` does, and follows its rollout to the end.
-    async fn release(&self, client: &mut OperatorServiceClient<Channel>, version: Version) -> Result<RolloutReport> {
+    async fn release(
+        &self,
+        client: &mut OperatorServiceClient<Channel>,
+        version: Version,
+    ) -> Result<RolloutReport> {
         let (dir, replicas) = (site::folder(&self.cluster.dir), u8::try_from(self.cluster.nodes.len())?);
         let (source, packed) = tokio::task::spawn_blocking(move || version.prepare(&dir, replicas)).await??;
         upload(client, &packed, ProgressLine::Silent).await?;
@@ -244,13 +263,17 @@ impl<'a> Story<'a> {
             while let Some(status) = statuses.next().await {
                 let status = api::status(status?)?;
                 self.board.status(status.clone());
-                if let Some(rollout) = status.report.rollout.filter(|it| it.id == wanted && it.outcome.is_final()) {
+                if let Some(rollout) =
+                    status.report.rollout.filter(|it| it.id == wanted && it.outcome.is_final())
+                {
                     return Ok(rollout);
                 }
             }
             anyhow::bail!("the stream of changes ended")
         });
-        followed.await.with_context(|| format!("the rollout to {} did not end within {} s", version.name, ROLLOUT_LIMIT.as_secs()))?
+        followed.await.with_context(|| {
+            format!("the rollout to {} did not end within {} s", version.name, ROLLOUT_LIMIT.as_secs())
+        })?
     }
 
     async fn status(&self, client: &OperatorServiceClient<Channel>) -> Result<ServiceStatus> {
@@ -259,7 +282,14 @@ impl<'a> Story<'a> {
         Ok(status)
     }
 
-    fn close(&mut self, name: &'static str, title: String, began: Instant, tally: Option<usize>, found: Found) {
+    fn close(
+        &mut self,
+        name: &'static str,
+        title: String,
+        began: Instant,
+        tally: Option<usize>,
+        found: Found,
+    ) {
         self.board.end(found.trouble.is_none());
         if let Some(trouble) = &found.trouble {
             self.board.note(trouble);
@@ -286,12 +316,18 @@ fn all_at(status: &ServiceStatus, version: Version) -> bool {
     status.report.ready == status.report.wanted
         && status.instances.iter().all(|instance| {
             let observed = instance.observed.as_ref();
-            observed.is_some_and(|it| it.state == InstanceState::Ready && crate::live::version(status, it.release) == version.name)
+            observed.is_some_and(|it| {
+                it.state == InstanceState::Ready && crate::live::version(status, it.release) == version.name
+            })
         })
 }
 
 fn pids(status: &ServiceStatus) -> BTreeMap<InstanceId, Option<u32>> {
-    status.instances.iter().map(|it| (it.id.clone(), it.observed.as_ref().and_then(|observed| observed.pid))).collect()
+    status
+        .instances
+        .iter()
+        .map(|it| (it.id.clone(), it.observed.as_ref().and_then(|observed| observed.pid)))
+        .collect()
 }
 
 /// The bad release must not have answered one single request.

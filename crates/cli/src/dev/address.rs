@@ -36,7 +36,10 @@ impl AddressBlock {
             }
         }
         let why = last.map(|error| error.to_string()).unwrap_or_default();
-        Err(Fault::new(format!("no block of loopback addresses 127.77.N.0/24 is free: {why}"), "stop a cluster that is no longer needed"))
+        Err(Fault::new(
+            format!("no block of loopback addresses 127.77.N.0/24 is free: {why}"),
+            "stop a cluster that is no longer needed",
+        ))
     }
 
     /// Claims the block that a kept cluster has its addresses in.

@@ -101,7 +101,11 @@ impl Cluster {
     /// Claims addresses and folders; starts nothing.
     fn lay_out(options: &ClusterOptions) -> Result<Self> {
         if options.nodes == 0 || options.nodes > NODES_MAX {
-            return Err(Fault::usage(format!("{} nodes cannot be made", options.nodes), format!("use 1 to {NODES_MAX}")).into());
+            return Err(Fault::usage(
+                format!("{} nodes cannot be made", options.nodes),
+                format!("use 1 to {NODES_MAX}"),
+            )
+            .into());
         }
         let (dir, thrown_away) = match &options.dir {
             Some(dir) => (found::kept(dir)?, None),
@@ -180,11 +184,16 @@ impl Cluster {
         let mut client = context.connect().await?;
         loop {
             let nodes = client.list_nodes(v1::ListNodesRequest {}).await?.into_inner().nodes;
-            let name = |status: &v1::NodeStatus| status.node.as_ref().map(|node| node.name.clone()).unwrap_or_default();
+            let name = |status: &v1::NodeStatus| {
+                status.node.as_ref().map(|node| node.name.clone()).unwrap_or_default()
+            };
             let connected: BTreeSet<String> = nodes.iter().filter(|node| node.connected).map(name).collect();
-            let Some(missing) = self.nodes.iter().find(|node| !connected.contains(&node.name)) else { return Ok(()) };
+            let Some(missing) = self.nodes.iter().find(|node| !connected.contains(&node.name)) else {
+                return Ok(());
+            };
             if Instant::now() >= deadline {
-                let error = anyhow::anyhow!("{} did not connect within {} s", missing.name, READY_LIMIT.as_secs());
+                let error =
+                    anyhow::anyhow!("{} did not connect within {} s", missing.name, READY_LIMIT.as_secs());
                 return Err(self.with_last_words(error, &missing.name));
             }
             tokio::time::sleep(READY_POLL).await;
@@ -269,6 +278,10 @@ impl Cluster {
         if left.is_empty() {
             return Ok(());
         }
-        Err(Fault::new(format!("these processes could not be ended: {left:?}"), "they hang in the kernel; look at `ps -o pid,stat,wchan,cmd`").into())
+        Err(Fault::new(
+            format!("these processes could not be ended: {left:?}"),
+            "they hang in the kernel; look at `ps -o pid,stat,wchan,cmd`",
+        )
+        .into())
     }
 }

@@ -67,7 +67,10 @@ pub(super) fn temporary() -> Result<tempfile::TempDir> {
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> Fault {
-    Fault::new(format!("{}: {error}", path.display()), "make room there, or set TMPDIR or --dir to a folder that can be written")
+    Fault::new(
+        format!("{}: {error}", path.display()),
+        "make room there, or set TMPDIR or --dir to a folder that can be written",
+    )
 }
 
 /// Makes the coordinator's state and the operator's context, where they are not there yet.
@@ -78,7 +81,9 @@ pub(super) async fn found_coordinator(dir: &Path, config: &Path, listen: SocketA
     }
     // What was begun and not finished is of no use to anyone.
     match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(dir, &error).into()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(unusable(dir, &error).into());
+        }
         Ok(()) | Err(_) => {}
     }
     let options = InitOptions {
@@ -103,8 +108,11 @@ pub(super) async fn join_node(
     if dir.join("agent.json").exists() {
         return Ok(());
     }
-    let request =
-        v1::CreateTokenRequest { role: Role::Node.word().to_owned(), name: Some(node.name.clone()), ttl_s: TOKEN_TTL_S };
+    let request = v1::CreateTokenRequest {
+        role: Role::Node.word().to_owned(),
+        name: Some(node.name.clone()),
+        ttl_s: TOKEN_TTL_S,
+    };
     let token = client.create_token(request).await?.into_inner().token;
     baton_agent::join(baton_agent::JoinOptions {
         dir: dir.to_owned(),

@@ -9,6 +9,7 @@ mod family;
 mod found;
 mod role;
 mod sweep;
+mod table;
 
 pub(crate) use cluster::{Cluster, ClusterOptions};
 pub(crate) use role::{Role, RoleNotice};

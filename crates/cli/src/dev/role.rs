@@ -127,7 +127,10 @@ async fn supervise(
             }
         };
         pid.send_replace(child.id());
-        tell(&notices, RoleNotice::Restarted { role: spec.name.clone(), pid: child.id().unwrap_or_default() });
+        tell(
+            &notices,
+            RoleNotice::Restarted { role: spec.name.clone(), pid: child.id().unwrap_or_default() },
+        );
     }
 }
 
@@ -147,9 +150,16 @@ fn ending(status: ExitStatus) -> String {
 
 fn spawn(spec: &RoleSpec) -> Result<Child, Fault> {
     let failed = |what: &Path, error: &std::io::Error| {
-        Fault::new(format!("cannot start {}: {}: {error}", spec.name, what.display()), "make room, or use another --dir")
+        Fault::new(
+            format!("cannot start {}: {}: {error}", spec.name, what.display()),
+            "make room, or use another --dir",
+        )
     };
-    let log = OpenOptions::new().create(true).append(true).open(&spec.log).map_err(|error| failed(&spec.log, &error))?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&spec.log)
+        .map_err(|error| failed(&spec.log, &error))?;
     let errors = log.try_clone().map_err(|error| failed(&spec.log, &error))?;
     // The file this process was started from, even if it was replaced on disk since.
     let program = Path::new("/proc/self/exe");

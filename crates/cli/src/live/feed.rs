@@ -128,7 +128,11 @@ fn is_final(error: &anyhow::Error) -> bool {
     match error.downcast_ref::<tonic::Status>() {
         Some(status) => matches!(
             status.code(),
-            Code::NotFound | Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented
+            Code::NotFound
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+                | Code::InvalidArgument
+                | Code::Unimplemented
         ),
         // Not understood: another version answers, and will go on to do so.
         None => true,

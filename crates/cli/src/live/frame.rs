@@ -93,9 +93,13 @@ fn stages(rollout: &RolloutReport, now: UnixMs) -> Vec<Line> {
     let all = &rollout.stages;
     let present = all.iter().position(|stage| stage.state != StageState::Done).unwrap_or(all.len());
     let first = present.saturating_sub(STAGES_MAX / 2).min(all.len().saturating_sub(STAGES_MAX));
-    let mut lines: Vec<Line> = all.iter().skip(first).take(STAGES_MAX).map(|stage| stage_line(stage, now)).collect();
+    let mut lines: Vec<Line> =
+        all.iter().skip(first).take(STAGES_MAX).map(|stage| stage_line(stage, now)).collect();
     if all.len() > STAGES_MAX {
-        lines.push(Line::of(Style::Dim, format!("    stages {} to {} of {}", first + 1, first + lines.len(), all.len())));
+        lines.push(Line::of(
+            Style::Dim,
+            format!("    stages {} to {} of {}", first + 1, first + lines.len(), all.len()),
+        ));
     }
     lines
 }
@@ -119,7 +123,8 @@ fn stage_line(stage: &StageReport, now: UnixMs) -> Line {
 
 /// The instances, those that change or fail first, as many as there is room for.
 fn instances(status: &ServiceStatus, room: usize, now: UnixMs) -> Vec<Line> {
-    let mut rows: Vec<(u8, Line)> = status.instances.iter().map(|it| (rank(it), instance_line(status, it, now))).collect();
+    let mut rows: Vec<(u8, Line)> =
+        status.instances.iter().map(|it| (rank(it), instance_line(status, it, now))).collect();
     // Stable: within a rank they stay in the order of their slots.
     if rows.len() > room {
         rows.sort_by_key(|(rank, _)| *rank);
@@ -128,7 +133,8 @@ fn instances(status: &ServiceStatus, room: usize, now: UnixMs) -> Vec<Line> {
     if rows.is_empty() {
         return Vec::new();
     }
-    let mut lines = vec![Line::of(Style::Dim, format!("  {:<14} {:<14} {:<9} RELEASE", "INSTANCE", "NODE", "STATE"))];
+    let mut lines =
+        vec![Line::of(Style::Dim, format!("  {:<14} {:<14} {:<9} RELEASE", "INSTANCE", "NODE", "STATE"))];
     // The row that counts the hidden ones takes the place of one more.
     let shown = if hidden > 0 { room - 1 } else { room };
     lines.extend(rows.into_iter().take(shown).map(|(_, line)| line));
@@ -166,7 +172,10 @@ fn instance_line(status: &ServiceStatus, instance: &PlacedInstance, now: UnixMs)
     let word = if instance.node_silent { "silent?".to_owned() } else { state.to_string() };
     let mut line = Line::of(Style::Plain, format!("  {:<14} {:<14} ", instance.id, instance.node))
         .then(style, format!("{word:<9}"))
-        .then(Style::Plain, format!(" {}", observed.map_or_else(|| "-".to_owned(), |o| version(status, o.release))));
+        .then(
+            Style::Plain,
+            format!(" {}", observed.map_or_else(|| "-".to_owned(), |o| version(status, o.release))),
+        );
     let Some(observed) = observed else { return line };
     if let Some(swap) = &observed.swap {
         let style = if swap.phase == SwapPhase::Failed { Style::Bad } else { Style::Busy };
@@ -194,7 +203,10 @@ pub(crate) const fn state_style(state: InstanceState) -> Style {
         InstanceState::Ready => Style::Good,
         InstanceState::Failed => Style::Bad,
         InstanceState::Absent | InstanceState::Stopped => Style::Dim,
-        InstanceState::Fetching | InstanceState::Staged | InstanceState::Starting | InstanceState::Draining => Style::Busy,
+        InstanceState::Fetching
+        | InstanceState::Staged
+        | InstanceState::Starting
+        | InstanceState::Draining => Style::Busy,
     }
 }
 
@@ -205,7 +217,8 @@ pub(crate) fn version(status: &ServiceStatus, release: ReleaseNumber) -> String 
 }
 
 fn waiting(report: &ServiceReport, now: UnixMs) -> Vec<Line> {
-    let mut lines: Vec<Line> = report.waiting.iter().take(WAITING_MAX).map(|wait| waiting_line(wait, now)).collect();
+    let mut lines: Vec<Line> =
+        report.waiting.iter().take(WAITING_MAX).map(|wait| waiting_line(wait, now)).collect();
     let more = report.waiting.len().saturating_sub(WAITING_MAX);
     if more > 0 {
         lines.push(Line::of(Style::Dim, format!("    and {more} more; see `baton explain`")));

@@ -15,7 +15,9 @@ mod screen;
 mod tests;
 mod watch;
 
-pub(crate) use frame::{Scene, frame, header, left, outcome, passage, state_style, subject, version, waiting_line};
+pub(crate) use frame::{
+    Scene, frame, header, left, outcome, passage, state_style, subject, version, waiting_line,
+};
 pub(crate) use line::{Line, Style};
 pub(crate) use plain::stamp;
 pub(crate) use screen::Screen;

@@ -50,7 +50,8 @@ impl Teller {
             }
         }
         self.waiting = waiting;
-        let elapsed = status.report.rollout.as_ref().map_or(0, |rollout| status.now.since(rollout.started_at).0);
+        let elapsed =
+            status.report.rollout.as_ref().map_or(0, |rollout| status.now.since(rollout.started_at).0);
         news.into_iter().map(|text| format!("{} {text}", stamp(elapsed))).collect()
     }
 }
@@ -79,7 +80,9 @@ fn stage_text(stage: &StageReport) -> String {
 
 fn instance_text(status: &ServiceStatus, instance: &PlacedInstance) -> String {
     let head = format!("{} on {}:", instance.id, instance.node);
-    let Some(observed) = &instance.observed else { return format!("{head} assigned {}", instance.wanted_version) };
+    let Some(observed) = &instance.observed else {
+        return format!("{head} assigned {}", instance.wanted_version);
+    };
     let mut text = format!("{head} {} {}", frame::version(status, observed.release), observed.state);
     if let Some(swap) = &observed.swap {
         text.push_str(&format!(", swap to {} {}", frame::version(status, swap.to), swap.phase));
@@ -109,7 +112,8 @@ pub(crate) fn summary(status: &ServiceStatus) -> String {
     let (_, word) = frame::outcome(rollout.outcome);
     let took = rollout.ended_at.unwrap_or(status.now).since(rollout.started_at).duration();
     let ready = format!("{} of {} ready", status.report.ready, status.report.wanted);
-    let mut text = format!("{} {}: {word} after {}, {ready}", status.name, passage(rollout), show::length(took));
+    let mut text =
+        format!("{} {}: {word} after {}, {ready}", status.name, passage(rollout), show::length(took));
     let stages: Vec<String> = rollout
         .stages
         .iter()

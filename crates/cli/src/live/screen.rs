@@ -110,7 +110,9 @@ mod tests {
     #[test]
     fn a_terminal_made_narrower_is_cleared_as_far_as_lines_were_wrapped() {
         let text = drawn(|screen| {
-            screen.draw(&[Line::of(Style::Plain, "x".repeat(70)), Line::of(Style::Plain, "y")], 80, 24).unwrap();
+            screen
+                .draw(&[Line::of(Style::Plain, "x".repeat(70)), Line::of(Style::Plain, "y")], 80, 24)
+                .unwrap();
             screen.draw(&[], 40, 24).unwrap();
         });
         assert!(text.contains("^[3F"), "two rows and one: {text}");

@@ -5,7 +5,9 @@ use super::plain::{Teller, summary};
 use baton_model::event::{Event, Severity};
 use baton_model::id::{EventSeq, InstanceId, ReleaseNumber, RolloutId, RunNumber};
 use baton_model::observed::{InstanceObserved, InstanceState, SwapObserved, SwapPhase};
-use baton_model::report::{Health, RolloutReport, ServiceReport, StageReport, StageState, Step, Subject, Waiting};
+use baton_model::report::{
+    Health, RolloutReport, ServiceReport, StageReport, StageState, Step, Subject, Waiting,
+};
 use baton_model::rollout::RolloutOutcome;
 use baton_model::status::{PlacedInstance, ServiceStatus};
 use baton_model::time::UnixMs;
@@ -64,8 +66,12 @@ fn stage(number: u32, state: StageState, step: Step, times: (Option<u64>, Option
 /// A rollout from 1.0 to 2.0 over three instances, 6.5 s after its start: one done, one being swapped.
 fn halfway() -> ServiceStatus {
     let mut swapping = observed(1, InstanceState::Ready);
-    swapping.swap =
-        Some(SwapObserved { to: ReleaseNumber(2), attempt: 0, phase: SwapPhase::Confirming, reason: "GET /healthz: status 503".into() });
+    swapping.swap = Some(SwapObserved {
+        to: ReleaseNumber(2),
+        attempt: 0,
+        phase: SwapPhase::Confirming,
+        reason: "GET /healthz: status 503".into(),
+    });
     let release = |number, version: &str| {
         serde_json::from_value(serde_json::json!({
             "number": number, "version": version, "created_at": START, "created_by": "alice",

@@ -107,7 +107,16 @@ impl<'a> Watch<'a> {
             (false, false) => Sink::Lines(Teller::default()),
         };
         let events = VecDeque::with_capacity(EVENTS_KEPT);
-        Self { global, sink, status: None, received: Instant::now(), events, note: None, rollout, paused_since: None }
+        Self {
+            global,
+            sink,
+            status: None,
+            received: Instant::now(),
+            events,
+            note: None,
+            rollout,
+            paused_since: None,
+        }
     }
 
     fn take(&mut self, update: Update) -> Result<()> {

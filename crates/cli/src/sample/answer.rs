@@ -31,7 +31,9 @@ impl Site {
             std::process::exit(code);
         }
         let (status, text) = match path {
-            _ if !self.healthy => (StatusCode::INTERNAL_SERVER_ERROR, "unhealthy, as --unhealthy asks\n".to_owned()),
+            _ if !self.healthy => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "unhealthy, as --unhealthy asks\n".to_owned())
+            }
             "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
             "/" => (StatusCode::OK, self.page()),
             _ if path.starts_with("/wait/") => (StatusCode::OK, self.page()),

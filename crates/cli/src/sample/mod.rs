@@ -95,13 +95,17 @@ fn listeners(listen: Option<SocketAddr>) -> Result<Vec<tokio::net::TcpListener>>
     let mut handed = listenfd::ListenFd::from_env();
     let mut found = Vec::new();
     for index in 0..handed.len() {
-        if let Some(listener) = handed.take_tcp_listener(index).context("a socket in LISTEN_FDS is not a TCP listener")? {
+        if let Some(listener) =
+            handed.take_tcp_listener(index).context("a socket in LISTEN_FDS is not a TCP listener")?
+        {
             found.push(listener);
         }
     }
     if found.is_empty() {
         let address = listen.context("no socket in LISTEN_FDS; give --listen ADDR:PORT")?;
-        found.push(std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?);
+        found.push(
+            std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?,
+        );
     }
     found
         .into_iter()

@@ -20,7 +20,12 @@ use tokio_util::task::TaskTracker;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves on all `listeners` until `stop` ends, then finishes in order.
-pub(super) async fn serve(listeners: Vec<TcpListener>, site: Site, linger: Duration, stop: impl Future<Output = ()>) {
+pub(super) async fn serve(
+    listeners: Vec<TcpListener>,
+    site: Site,
+    linger: Duration,
+    stop: impl Future<Output = ()>,
+) {
     let connections = TaskTracker::new();
     let close_idle = CancellationToken::new();
     let accepting: Vec<_> = listeners
@@ -65,7 +70,8 @@ async fn converse(stream: TcpStream, site: Site, close_idle: CancellationToken) 
         let site = site.clone();
         async move { Ok::<_, Infallible>(site.answer(request).await) }
     });
-    let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let connection =
+        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let closed = tokio::select! {
         _ = connection.as_mut() => true,

@@ -44,7 +44,9 @@ impl Failure {
     fn of(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => Self::Reset,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+                Self::Reset
+            }
             io::ErrorKind::TimedOut => Self::TimedOut,
             _ => Self::Cut,
         }
@@ -159,7 +161,10 @@ mod tests {
     fn a_head_is_read_once_it_is_whole() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nconnection: close\r\n\r\nabc";
         assert_eq!(Head::parse(&text[..20]), Ok(None));
-        assert_eq!(Head::parse(text), Ok(Some(Head { length: text.len() - 3, status: 200, body: 3, close: true })));
+        assert_eq!(
+            Head::parse(text),
+            Ok(Some(Head { length: text.len() - 3, status: 200, body: 3, close: true }))
+        );
         assert_eq!(Head::parse(b"SSH-2.0-x\r\n\r\n"), Err(Failure::Body));
     }
 }

@@ -38,7 +38,12 @@ impl Histogram {
     /// The smallest latency in milliseconds that at least `quantile` (0 to 1) of all do not exceed, to the
     /// histogram's precision; 0 when nothing was counted.
     pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "counts stay far below 2^52"
+        )]
         let rank = ((self.total as f64 * quantile).ceil() as u64).max(1);
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {

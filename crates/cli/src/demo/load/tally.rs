@@ -64,14 +64,22 @@ impl Page {
     pub(crate) fn parse(body: &str) -> Option<Self> {
         let mut words = body.split_whitespace();
         let (release, instance, pid) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
-        words.next().is_none().then(|| Self { release: release.to_owned(), instance: instance.to_owned(), pid })
+        words.next().is_none().then(|| Self {
+            release: release.to_owned(),
+            instance: instance.to_owned(),
+            pid,
+        })
     }
 }
 
 impl Tally {
     /// Nothing counted yet, in the first phase.
     pub(crate) fn new(targets: usize) -> Self {
-        Self { phases: vec![PhaseTally::default()], flights: (0..targets).map(|_| Flight::default()).collect(), next: 0 }
+        Self {
+            phases: vec![PhaseTally::default()],
+            flights: (0..targets).map(|_| Flight::default()).collect(),
+            next: 0,
+        }
     }
 
     /// Ends the present phase and begins the next.
@@ -99,7 +107,13 @@ impl Tally {
     }
 
     /// Counts how a request ended, `latency` after the time it was due to be sent.
-    pub(crate) fn settle(&mut self, ticket: Ticket, outcome: Result<Page, Failure>, latency: Duration, now: Instant) {
+    pub(crate) fn settle(
+        &mut self,
+        ticket: Ticket,
+        outcome: Result<Page, Failure>,
+        latency: Duration,
+        now: Instant,
+    ) {
         let phase = &mut self.phases[ticket.phase];
         let flight = &mut self.flights[ticket.target];
         flight.now.remove(&ticket.number);
@@ -182,7 +196,10 @@ mod tests {
 
     #[test]
     fn only_the_samples_own_words_are_a_page() {
-        assert_eq!(Page::parse("2.0 web.3 7\n"), Some(Page { release: "2.0".into(), instance: "web.3".into(), pid: 7 }));
+        assert_eq!(
+            Page::parse("2.0 web.3 7\n"),
+            Some(Page { release: "2.0".into(), instance: "web.3".into(), pid: 7 })
+        );
         for body in ["", "2.0 web.3", "2.0 web.3 x", "2.0 web.3 7 8", "<html>"] {
             assert_eq!(Page::parse(body), None, "{body}");
         }
