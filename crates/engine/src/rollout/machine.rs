@@ -322,11 +322,21 @@ fn fail(turn: &mut Turn<'_>, policy: &RolloutPolicy, reason: &str) {
 /// Going back, what cannot be restored in time is written down, and the other stages go on.
 fn give_up_waiting(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) {
     let now = turn.now;
+    let Some(rollout) = turn.memory.rollout.as_ref() else { return };
+    // What was healthy once and is not now has not been restored either.
+    let restored = |number: &&u64| match turn.memory.slots.get(*number).filter(|slot| !slot.retiring) {
+        None => true,
+        Some(slot) => {
+            matches!(health::ask(turn, **number, slot, policy.min_healthy), Health::Healthy | Health::Lost)
+        }
+    };
+    let missed: Vec<u64> =
+        rollout.stages[index].cohort.iter().filter(|number| !restored(number)).copied().collect();
     let Some(rollout) = turn.memory.rollout.as_mut() else { return };
     let stage = &mut rollout.stages[index];
-    for number in stage.cohort.difference(&stage.healthy) {
+    for number in missed {
         let why = format!("not restored within {}", policy.progress_deadline);
-        stage.failed.entry(*number).or_insert(why);
+        stage.failed.entry(number).or_insert(why);
     }
     stage.ended_at = Some(now);
     rollout.progressed_at = now;

@@ -1,6 +1,7 @@
 //! The coordinator process: it drives the real [`Cycle`], keeps sessions in memory, and can die between any two steps.
 
 use super::World;
+use super::invariants;
 use super::mutation::Mutation;
 use super::network::{Body, Envelope, Report};
 use super::queue::Happening;
@@ -114,6 +115,7 @@ impl World {
             mutation.distort_snapshot(&mut snapshot);
             mutation.distort_observed(&snapshot, &mut observed, now);
         }
+        invariants::note_healthy(&mut self.ledger, &self.store, coordinator);
         let action = coordinator.cycle.loaded(snapshot, &observed, now);
         self.decisions += 1;
         self.coordinator_acts(action);

@@ -118,7 +118,10 @@ fn floor(decided: &Coordinator, name: &ServiceName, progress: &ServiceProgress) 
     let wanted = match spec.placement.count {
         Count::Replicas(replicas) => replicas,
         Count::PerNode => {
-            u32::try_from(progress.slots.values().filter(|slot| !slot.retiring).count()).unwrap_or(u32::MAX)
+            // An operator who drains a node asks for one less.
+            let drains = |node| decided.wanted.nodes.get(node).is_none_or(|node| node.draining);
+            let kept = progress.slots.values().filter(|slot| !slot.retiring && !drains(&slot.node));
+            u32::try_from(kept.count()).unwrap_or(u32::MAX)
         }
     };
     usize::try_from(spec.min_available.ceil_of(wanted)).ok()
@@ -165,7 +168,9 @@ pub(crate) fn acked_drain(id: &InstanceId, run: &Run, planned: Option<&InstanceP
         Some((ends, until)) => now < ends.min(until),
         None => run.serving && run.ready,
     };
-    if early && run.pid.is_some() && !run.stopping {
+    // A run in a crash loop may have come up since it was last asked.
+    let settled = run.pid.is_some() && !run.stopping && !run.crash_loop();
+    if early && settled {
         let number = run.number;
         return broken(
             "acked-drain",
@@ -194,7 +199,8 @@ pub(crate) fn gate_holds(
     let Some(spec) = service.releases.get(&rollout.to).map(|release| &release.spec) else { return Ok(()) };
     let forward = rollout.turned_at.unwrap_or(rollout.stages.len());
     let live = progress.slots.values().filter(|slot| !slot.retiring).count();
-    if rollout.outcome == RolloutOutcome::Succeeded
+    if rollout.from.is_none()
+        && rollout.outcome == RolloutOutcome::Succeeded
         && before.is_none_or(|before| !before.outcome.is_final())
         && live == 0
     {
@@ -281,6 +287,16 @@ fn ended_rightly(
         }
     }
     Ok(())
+}
+
+/// What was healthy since it was changed no longer counts as being changed, whatever becomes of it later.
+pub(crate) fn note_healthy(ledger: &mut Ledger, store: &Store, decided: &Coordinator) {
+    for (name, (_, back, slots)) in &mut ledger.changing {
+        let rollout = store.progress.get(name).and_then(|record| record.value.rollout.as_ref());
+        let goal = rollout.and_then(|rollout| if *back { rollout.from } else { Some(rollout.to) });
+        let Some(goal) = goal else { continue };
+        slots.retain(|slot| still_changing(store, decided, name, *slot, goal));
+    }
 }
 
 /// `blast-radius`: no more instances are being changed by a rollout than its batch, and in one zone where so asked.
