@@ -153,7 +153,15 @@ pub enum StopSignal {
 
 impl StopSignal {
     /// All of them, in the order they are offered to people.
-    pub const ALL: [Self; 7] = [Self::Sigterm, Self::Sigint, Self::Sigquit, Self::Sighup, Self::Sigusr1, Self::Sigusr2, Self::Sigkill];
+    pub const ALL: [Self; 7] = [
+        Self::Sigterm,
+        Self::Sigint,
+        Self::Sigquit,
+        Self::Sighup,
+        Self::Sigusr1,
+        Self::Sigusr2,
+        Self::Sigkill,
+    ];
 
     /// The name, as in signal(7).
     #[must_use]
@@ -239,7 +247,9 @@ impl Amount {
     pub fn floor_of(self, whole: u32) -> u32 {
         match self {
             Self::Number(n) => n.min(whole),
-            Self::Percent(p) => u32::try_from(u64::from(whole) * u64::from(p) / 100).unwrap_or(whole).min(whole),
+            Self::Percent(p) => {
+                u32::try_from(u64::from(whole) * u64::from(p) / 100).unwrap_or(whole).min(whole)
+            }
         }
     }
 
@@ -248,7 +258,9 @@ impl Amount {
     pub fn ceil_of(self, whole: u32) -> u32 {
         match self {
             Self::Number(n) => n.min(whole),
-            Self::Percent(p) => u32::try_from((u64::from(whole) * u64::from(p)).div_ceil(100)).unwrap_or(whole).min(whole),
+            Self::Percent(p) => {
+                u32::try_from((u64::from(whole) * u64::from(p)).div_ceil(100)).unwrap_or(whole).min(whole)
+            }
         }
     }
 }

@@ -68,7 +68,11 @@ impl Millis {
             "s" => 1000,
             "m" => 60_000,
             "h" => 3_600_000,
-            _ => return Err(format!("`{text}` is not a duration; write a whole number and a unit: \"500ms\", \"10s\", \"5m\" or \"1h\"")),
+            _ => {
+                return Err(format!(
+                    "`{text}` is not a duration; write a whole number and a unit: \"500ms\", \"10s\", \"5m\" or \"1h\""
+                ));
+            }
         };
         digits
             .parse::<u64>()

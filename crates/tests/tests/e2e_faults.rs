@@ -50,9 +50,9 @@ fn a_killed_agent_loses_no_workload_and_adopts_them() {
     let node = cluster.ready["nodes"][0]["name"].as_str().expect("a name").to_owned();
     let agent = cluster.role_pid(&node);
     cluster.kill(agent);
-    wait::until("another agent", ROOM, || match cluster.role_pid(&node) {
-        pid if pid != agent && wait::is_alive(pid) => Ok(()),
-        pid => Err(pid.to_string()),
+    wait::until("another agent", ROOM, || match cluster.role_pid_now(&node) {
+        Some(pid) if pid != agent && wait::is_alive(pid) => Ok(()),
+        pid => Err(format!("{pid:?}")),
     });
     wait::until("the agent to adopt", ROOM, || {
         let events = cluster.baton(&["events", "--json"]).expect(0).stdout;

@@ -112,7 +112,10 @@ fn a_dynamic_port_and_a_fixed_port_are_swapped() {
         let file = single(ServiceFile::web(name, 1)).with_ports(ports).with_env("NODE_ADDRESS", "${NODE_ADDRESS}").with_section(
             "rollout",
             "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"8s\"\nprogress_deadline = \"30s\"\n",
-        ).with_top("min_available = 0");
+        )
+                .with_section("placement", "replicas = 1
+min_available = 0
+");
         let _ = cluster.deploy(&file, "1.0").expect(0);
         let _ = cluster.deploy(&file, "2.0").expect(0);
         let bad = cluster.deploy(&file.with_env("BEHAVIOUR", "sick"), "3.0");

@@ -147,7 +147,7 @@ fn a_plan_changes_nothing_and_the_same_version_with_other_content_is_refused() {
     let cluster = Cluster::start();
     let file = ServiceFile::web("web", 8080);
     let path = cluster.write("web.toml", &file.text());
-    let plan = cluster.json(&["plan", &path, "--version", "1.0"]);
+    let plan = &cluster.json(&["plan", &path, "--version", "1.0"])["plan"];
     assert_eq!(plan["first"], true);
     assert_eq!(plan["new_instances"].as_array().map(Vec::len), Some(3));
     assert_eq!(cluster.json(&["service", "ls"]).as_array().map(Vec::len), Some(0));

@@ -34,7 +34,6 @@ fn redis_on_a_fixed_port_is_swapped_and_healed() {
             r#"["redis-server", "--bind", "${NODE_ADDRESS}", "--port", "${PORT_REDIS}", "--save", ""]"#,
         )
         .with_ports("[ports.redis]\nkind = \"fixed\"\nport = 6399\n")
-        .with_top("min_available = 0")
         .with_section("placement", "replicas = 1\n")
         .with_section(
             "checks.readiness",

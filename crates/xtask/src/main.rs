@@ -28,8 +28,16 @@ const FOREIGN: &[&[&str]] = &[
 ];
 
 const CHORES: &[Chore] = &[
-    Chore { name: "test", about: "format, lints, every test, doc tests, the simulation; needs no root", steps: TEST },
-    Chore { name: "foreign", about: "end-to-end tests with redis-server and nginx as workloads", steps: FOREIGN },
+    Chore {
+        name: "test",
+        about: "format, lints, every test, doc tests, the simulation; needs no root",
+        steps: TEST,
+    },
+    Chore {
+        name: "foreign",
+        about: "end-to-end tests with redis-server and nginx as workloads",
+        steps: FOREIGN,
+    },
     Chore { name: "deny", about: "licences, sources and bans of all dependencies (cargo-deny)", steps: DENY },
 ];
 

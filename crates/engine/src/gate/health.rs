@@ -66,6 +66,10 @@ fn judge(seen: &InstanceObserved, slot: &Slot, min_healthy: Millis, now: UnixMs)
     if seen.release != slot.release {
         return Health::Coming("its node has not begun the change yet".to_owned());
     }
+    // Back is back only when nothing of the other release is left (`exact-rollback`).
+    if seen.swap.as_ref().is_some_and(|swap| !ours(&swap) && swap.phase == SwapPhase::Reverting) {
+        return Health::Coming("what was begun of another release is still being removed".to_owned());
+    }
     if seen.crash_loop {
         return Health::Failed(with_reason("it is in a crash loop", &seen.reason));
     }

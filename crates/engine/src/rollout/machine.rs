@@ -14,7 +14,7 @@ use crate::gate::{bake, hold};
 use crate::progress::{RolloutProgress, StageProgress};
 use crate::turn::{Turn, Wish};
 use baton_model::event::Severity;
-use baton_model::id::ReleaseNumber;
+use baton_model::id::{ReleaseNumber, ServiceName};
 use baton_model::report::Subject;
 use baton_model::rollout::{OnFailure, RolloutOutcome, RolloutPolicy};
 use baton_model::time::{Millis, UnixMs};
@@ -227,7 +227,7 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
         rollout.progressed_at = now;
     }
     let stage = &rollout.stages[index];
-    if let Some(reason) = failure(rollout, stage, number, policy, tally, now).filter(|_| !held) {
+    if let Some(reason) = failure(turn.name, rollout, stage, number, policy, tally, now).filter(|_| !held) {
         if back {
             give_up_waiting(turn, index, policy);
         } else {
@@ -267,6 +267,7 @@ fn record(turn: &mut Turn<'_>, index: usize, tally: &Tally) {
 
 /// Why the stage has failed, if it has. Silent nodes alone do not fail it: they are awaited, then replaced.
 fn failure(
+    service: &ServiceName,
     rollout: &RolloutProgress,
     stage: &StageProgress,
     number: u32,
@@ -283,7 +284,7 @@ fn failure(
     if failed > tolerated && !rollout.back() {
         let (slot, why) = stage.failed.iter().next()?;
         return Some(format!(
-            "stage {number} ({title}): {failed} of {whole} failed, {tolerated} tolerated; slot {slot}: {why}"
+            "stage {number} ({title}): {failed} of {whole} failed, {tolerated} tolerated; {service}.{slot}: {why}"
         ));
     }
     if stage.relapses > RELAPSES_MAX {

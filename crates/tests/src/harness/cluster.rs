@@ -214,15 +214,20 @@ impl Cluster {
             .collect()
     }
 
-    /// The process id of a role, as `baton dev` tells it now: `coordinator`, or a node's name.
+    /// The process id of a role, once it runs: `coordinator`, or a node's name.
     #[must_use]
     pub fn role_pid(&self, role: &str) -> u64 {
-        let status: Value = serde_json::from_str(
-            &std::fs::read_to_string(self.ready["roles_file"].as_str().expect("roles_file"))
-                .expect("roles file"),
-        )
-        .expect("JSON");
-        status[role].as_u64().unwrap_or_else(|| panic!("no pid of {role} in {status}"))
+        wait::until(&format!("process of {role}"), START_ROOM, || {
+            self.role_pid_now(role).ok_or_else(|| "none".to_owned())
+        })
+    }
+
+    /// The process id of a role, as `baton dev` tells it now; `None` while it is being restarted.
+    #[must_use]
+    pub fn role_pid_now(&self, role: &str) -> Option<u64> {
+        let file = self.ready["roles_file"].as_str().expect("roles_file");
+        let roles: Value = serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
+        roles[role].as_u64()
     }
 
     /// Ends a process of this cluster with SIGKILL.
