@@ -6,14 +6,17 @@
 
 use crate::heal::brake;
 use crate::input::Input;
+use crate::memory::Mark;
 use crate::nodes::Nodes;
-use crate::outcome::{Assignment, Assignments, EventDraft, Outcome};
+use crate::outcome::{EventDraft, Outcome};
 use crate::placement::{self, Load};
 use crate::progress::{HISTORY_MAX, ServiceProgress};
+use crate::roster::Roster;
+use crate::sight::Sightings;
 use crate::turn::Turn;
 use crate::{heal, report, retire, rollout, scale};
 use baton_model::desired::Service;
-use baton_model::id::{InstanceId, NodeName, ServiceName};
+use baton_model::id::{NodeName, ServiceName};
 use baton_model::time::UnixMs;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,11 +30,14 @@ pub fn decide(input: &Input<'_>) -> Outcome {
     let mut nodes = Nodes::index(input);
     nodes.held = brake::held(&nodes);
     let mut load = Load::default();
+    let sightings = Sightings::index(input, &nodes);
+    let mut roster = Roster::new(&nodes);
     let mut outcome = Outcome { wake_at: nodes.next_silence(), ..Outcome::default() };
     let names: BTreeSet<&ServiceName> = input.desired.services.keys().chain(input.progress.keys()).collect();
     for name in names {
-        decide_service(input, name, &nodes, &mut load, &mut outcome);
+        decide_service(input, name, &sightings, &mut load, &mut roster, &mut outcome);
     }
+    outcome.assignments = roster.hand_out(&nodes);
     outcome.events = once_per_node(outcome.events);
     outcome
 }
@@ -39,8 +45,9 @@ pub fn decide(input: &Input<'_>) -> Outcome {
 fn decide_service<'a>(
     input: &Input<'a>,
     name: &'a ServiceName,
-    nodes: &'a Nodes<'a>,
+    sightings: &'a Sightings<'a>,
     load: &mut Load,
+    roster: &mut Roster,
     outcome: &mut Outcome,
 ) {
     let stored = input.progress.get(name);
@@ -52,17 +59,16 @@ fn decide_service<'a>(
         removed: true,
     };
     let service = input.desired.services.get(name).unwrap_or(&gone);
-    let mut turn = Turn::open(input, service, nodes, stored.map(working_copy).unwrap_or_default());
+    let mut turn = Turn::open(input, service, sightings, stored);
     let mut rounds = 0;
     // Most services are at rest: their first round is compared with what is stored, and nothing is copied for it.
-    let mut before: Option<ServiceProgress> = None;
+    let mut before: Option<Mark> = None;
     loop {
         round(&mut turn, load, input);
         rounds += 1;
-        let rests = match (&before, stored) {
-            (Some(before), _) => turn.memory == *before,
-            (None, Some(stored)) => same(stored, &turn.memory),
-            (None, None) => turn.memory == ServiceProgress::default(),
+        let rests = match &before {
+            Some(before) => before.holds(&turn.memory),
+            None => turn.memory.same(stored),
         };
         if rests {
             break;
@@ -71,10 +77,10 @@ fn decide_service<'a>(
             turn.wake_at = Some(input.now);
             break;
         }
-        before = Some(turn.memory.clone());
+        before = Some(Mark::of(&turn.memory));
         turn.begin_round();
     }
-    assign(&turn.memory, name, &mut outcome.assignments);
+    roster.enter(&turn);
     if !(service.removed && turn.memory.slots.is_empty()) {
         outcome.report.services.insert(name.clone(), report::of(&turn));
     }
@@ -101,26 +107,6 @@ fn round(turn: &mut Turn<'_>, load: &mut Load, input: &Input<'_>) {
     place(turn, load);
 }
 
-/// The memory without its history, which no room reads and which is long.
-fn working_copy(stored: &ServiceProgress) -> ServiceProgress {
-    ServiceProgress {
-        stable: stored.stable,
-        last_slot: stored.last_slot,
-        slots: stored.slots.clone(),
-        rollout: stored.rollout.clone(),
-        history: Vec::new(),
-        silent: stored.silent.clone(),
-    }
-}
-
-fn same(stored: &ServiceProgress, memory: &ServiceProgress) -> bool {
-    stored.stable == memory.stable
-        && stored.last_slot == memory.last_slot
-        && stored.slots == memory.slots
-        && stored.rollout == memory.rollout
-        && stored.silent == memory.silent
-}
-
 /// Puts the memory into the outcome if it changed.
 fn remember(
     outcome: &mut Outcome,
@@ -135,14 +121,10 @@ fn remember(
         }
         return;
     }
-    let unchanged = match stored {
-        Some(stored) => same(stored, &turn.memory) && turn.ended.is_empty(),
-        None => turn.memory == ServiceProgress::default(),
-    };
-    if unchanged {
+    if turn.memory.same(stored) && turn.ended.is_empty() {
         return;
     }
-    let mut memory = turn.memory;
+    let mut memory = turn.memory.into_owned();
     memory.history = stored.map(|stored| stored.history.clone()).unwrap_or_default();
     for ended in turn.ended {
         memory.history.retain(|report| report.id != ended.id);
@@ -151,21 +133,6 @@ fn remember(
     let surplus = memory.history.len().saturating_sub(HISTORY_MAX);
     memory.history.drain(..surplus);
     outcome.progress.insert(name.clone(), Some(memory));
-}
-
-fn assign(memory: &ServiceProgress, name: &ServiceName, assignments: &mut BTreeMap<NodeName, Assignments>) {
-    for (number, slot) in memory.slots.iter().filter(|(_, slot)| !slot.retiring) {
-        let id = InstanceId { service: name.clone(), slot: *number };
-        let assignment = Assignment { release: slot.release, attempt: slot.attempt };
-        match assignments.get_mut(&slot.node) {
-            Some(node) => {
-                node.insert(id, assignment);
-            }
-            None => {
-                assignments.insert(slot.node.clone(), BTreeMap::from([(id, assignment)]));
-            }
-        }
-    }
 }
 
 fn earlier(one: Option<UnixMs>, other: Option<UnixMs>) -> Option<UnixMs> {

@@ -15,6 +15,7 @@ mod gate;
 mod heal;
 pub mod input;
 pub mod instance;
+mod memory;
 mod nodes;
 pub mod outcome;
 mod placement;
@@ -22,7 +23,9 @@ pub mod progress;
 mod report;
 mod retire;
 mod rollout;
+mod roster;
 mod scale;
+mod sight;
 #[cfg(test)]
 mod stories;
 mod turn;

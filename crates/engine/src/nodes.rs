@@ -3,11 +3,11 @@
 
 use crate::input::Input;
 use baton_model::desired::Node;
-use baton_model::id::{InstanceId, NodeName};
-use baton_model::observed::{InstanceObserved, NodeObserved};
+use baton_model::id::NodeName;
+use baton_model::observed::NodeObserved;
 use baton_model::spec::Placement;
 use baton_model::time::{Millis, UnixMs};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// A node that was not heard for this long is silent: three of its heartbeats are missing.
 pub const SILENT_AFTER: Millis = Millis::secs(3);
@@ -15,6 +15,9 @@ pub const SILENT_AFTER: Millis = Millis::secs(3);
 /// One node as a decision sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NodeView<'a> {
+    pub(crate) name: &'a NodeName,
+    /// Its place in the order of names.
+    pub(crate) place: usize,
     /// `None` when the node was removed by an operator and still reports.
     pub(crate) node: Option<&'a Node>,
     /// `None` when it has not been heard since the coordinator started.
@@ -51,7 +54,8 @@ impl NodeView<'_> {
 /// All nodes, by name.
 #[derive(Debug)]
 pub(crate) struct Nodes<'a> {
-    views: BTreeMap<&'a NodeName, NodeView<'a>>,
+    /// In the order of their names, so that one is found by bisection and has a place to count by.
+    views: Vec<NodeView<'a>>,
     /// Silent nodes whose instances stay where they are; see `heal::brake`.
     pub(crate) held: BTreeSet<&'a NodeName>,
     silent: usize,
@@ -62,49 +66,43 @@ impl<'a> Nodes<'a> {
     /// Indexes what the input says of nodes.
     pub(crate) fn index(input: &Input<'a>) -> Self {
         let observed = input.observed;
-        let view = |node: Option<&'a Node>, heard: Option<&'a NodeObserved>| {
+        let view = |(place, name): (usize, &'a NodeName)| {
+            let (node, heard) = (input.desired.nodes.get(name), observed.nodes.get(name));
             let last_heard = heard.map_or(observed.listening_since, |h| h.last_heard);
             NodeView {
+                name,
+                place,
                 node,
                 observed: heard,
                 last_heard,
                 silent: input.now.since(last_heard) >= SILENT_AFTER,
             }
         };
-        let mut views: BTreeMap<&'a NodeName, NodeView<'a>> = BTreeMap::new();
-        for (name, node) in &input.desired.nodes {
-            views.insert(name, view(Some(node), observed.nodes.get(name)));
-        }
-        for (name, heard) in &observed.nodes {
-            views.entry(name).or_insert_with(|| view(None, Some(heard)));
-        }
-        let silent = views.values().filter(|view| view.silent || view.node.is_none()).count();
+        let names: BTreeSet<&'a NodeName> = input.desired.nodes.keys().chain(observed.nodes.keys()).collect();
+        let views: Vec<NodeView<'a>> = names.into_iter().enumerate().map(view).collect();
+        let silent = views.iter().filter(|view| view.silent || view.node.is_none()).count();
         Self { views, held: BTreeSet::new(), silent, now: input.now }
     }
 
     /// The node of this name; `None` when it is neither wanted nor heard.
     pub(crate) fn get(&self, name: &NodeName) -> Option<&NodeView<'a>> {
-        self.views.get(name)
+        let place = self.views.binary_search_by(|view| view.name.cmp(name)).ok()?;
+        self.views.get(place)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.views.len()
     }
 
     /// All of them, in the order of their names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a NodeName, &NodeView<'a>)> {
-        self.views.iter().map(|(name, view)| (*name, view))
-    }
-
-    /// The node speaks to us now.
-    pub(crate) fn heard(&self, name: &NodeName) -> bool {
-        self.get(name).is_some_and(NodeView::heard)
-    }
-
-    /// What an instance was last reported to be, heard or not.
-    pub(crate) fn instance(&self, node: &NodeName, id: &InstanceId) -> Option<&'a InstanceObserved> {
-        self.get(node)?.observed?.instances.get(id)
+        self.views.iter().map(|view| (view.name, view))
     }
 
     /// The node was removed, or has been silent for longer than its instances may wait for it.
-    pub(crate) fn lost(&self, name: &NodeName, lost_after: Millis) -> bool {
-        match self.get(name) {
+    pub(crate) fn lost(&self, view: Option<&NodeView<'_>>, lost_after: Millis) -> bool {
+        match view {
             None => true,
             Some(view) => {
                 view.node.is_none() || (view.silent && self.now.since(view.last_heard) >= lost_after)
@@ -116,7 +114,7 @@ impl<'a> Nodes<'a> {
     /// new but hold one already.
     pub(crate) fn wanted_per_node(&self, placement: &Placement, holds: impl Fn(&NodeName) -> bool) -> u32 {
         let promised = self.per_node(placement, holds);
-        let wanted = promised.filter(|name| !self.lost(name, placement.lost_after));
+        let wanted = promised.filter(|view| !self.lost(Some(view), placement.lost_after));
         u32::try_from(wanted.count()).unwrap_or(u32::MAX)
     }
 
@@ -129,11 +127,10 @@ impl<'a> Nodes<'a> {
         &self,
         placement: &Placement,
         holds: impl Fn(&NodeName) -> bool,
-    ) -> impl Iterator<Item = &&'a NodeName> {
-        self.views.iter().filter_map(move |(name, view)| {
+    ) -> impl Iterator<Item = &NodeView<'a>> {
+        self.views.iter().filter(move |view| {
             let cordoned = view.node.is_some_and(|node| node.cordoned);
-            let promised = view.fits(placement) && !view.draining() && (!cordoned || holds(name));
-            promised.then_some(name)
+            view.fits(placement) && !view.draining() && (!cordoned || holds(view.name))
         })
     }
 
@@ -144,6 +141,6 @@ impl<'a> Nodes<'a> {
 
     /// When the next node that is heard now would become silent, if nothing came from it.
     pub(crate) fn next_silence(&self) -> Option<UnixMs> {
-        self.views.values().filter(|v| !v.silent).map(|v| v.last_heard.plus(SILENT_AFTER)).min()
+        self.views.iter().filter(|v| !v.silent).map(|v| v.last_heard.plus(SILENT_AFTER)).min()
     }
 }

@@ -4,6 +4,7 @@ use crate::rollout;
 use crate::turn::Turn;
 use baton_model::observed::{InstanceState, SwapPhase};
 use baton_model::report::{Health, ServiceReport, Subject, Waiting};
+use std::collections::BTreeSet;
 
 /// The report of a service after its rooms have spoken.
 pub(crate) fn of(turn: &Turn<'_>) -> ServiceReport {
@@ -43,10 +44,14 @@ fn health(turn: &Turn<'_>) -> Health {
 
 /// Instances that are not ready and that no room has spoken of.
 fn unready(turn: &Turn<'_>) -> Vec<Waiting> {
-    let spoken: Vec<&Subject> = turn.waiting.iter().map(|waiting| &waiting.subject).collect();
+    let spoken = turn.waiting.iter().filter_map(|waiting| match &waiting.subject {
+        Subject::Instance(id) => Some(id.slot),
+        Subject::Service | Subject::Rollout | Subject::Stage(_) | Subject::Node(_) => None,
+    });
+    let spoken: BTreeSet<u64> = spoken.collect();
     let mut waiting = Vec::new();
-    for (number, slot) in turn.live() {
-        let Some(seen) = turn.seen.get(&number).filter(|_| turn.nodes.heard(&slot.node)) else { continue };
+    for (number, slot) in turn.live().filter(|(number, _)| !turn.well(*number) && !spoken.contains(number)) {
+        let Some(seen) = turn.seen(number).filter(|_| turn.heard(number)) else { continue };
         let failed_swap =
             seen.swap.as_ref().filter(|swap| swap.phase == SwapPhase::Failed && swap.to == slot.release);
         let (gate, reason) = if let Some(swap) = failed_swap {
@@ -76,9 +81,7 @@ fn unready(turn: &Turn<'_>) -> Vec<Waiting> {
             continue;
         };
         let subject = Subject::Instance(turn.id(number));
-        if !spoken.contains(&&subject) {
-            waiting.push(Waiting { subject, gate: gate.to_owned(), reason, until: None });
-        }
+        waiting.push(Waiting { subject, gate: gate.to_owned(), reason, until: None });
     }
     waiting
 }

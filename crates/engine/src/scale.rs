@@ -46,16 +46,16 @@ fn retire_surplus(turn: &mut Turn<'_>, surplus: usize, spec: &ServiceSpec) {
 /// The slots that may retire, the most dispensable first.
 fn by_dispensability(turn: &Turn<'_>, spec: &ServiceSpec) -> Vec<u64> {
     let replaced = turn.replaced();
-    let zone = |node: &NodeName| {
+    let zone = |number: u64, node: &NodeName| {
         let label = spec.placement.spread.as_deref().filter(|label| *label != "node");
-        let labels = turn.nodes.get(node).and_then(|view| view.node).map(|node| &node.labels);
+        let labels = turn.node(number).and_then(|view| view.node).map(|node| &node.labels);
         label.and_then(|label| labels?.get(label).cloned()).unwrap_or_else(|| node.to_string())
     };
     let mut fullness: BTreeMap<String, u32> = BTreeMap::new();
     let mut slots = Vec::new();
     // In the order of their age, each slot is as dispensable as its zone was full when it came.
     for (number, slot) in turn.live().filter(|(number, _)| !replaced.contains(number)) {
-        let full = fullness.entry(zone(&slot.node)).or_default();
+        let full = fullness.entry(zone(number, &slot.node)).or_default();
         *full += 1;
         slots.push((!turn.secure(number, slot), *full, number));
     }

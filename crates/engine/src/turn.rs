@@ -3,13 +3,15 @@
 
 use crate::budget::Budget;
 use crate::input::Input;
-use crate::nodes::Nodes;
+use crate::memory::Memory;
+use crate::nodes::{NodeView, Nodes};
 use crate::outcome::EventDraft;
 use crate::progress::{RolloutProgress, ServiceProgress, Slot, StageProgress};
+use crate::sight::{Sight, Sightings};
 use baton_model::desired::{Release, Service};
 use baton_model::event::Severity;
 use baton_model::id::{InstanceId, NodeName, ReleaseNumber, ServiceName};
-use baton_model::observed::{InstanceObserved, InstanceState, SwapPhase};
+use baton_model::observed::InstanceObserved;
 use baton_model::report::{RolloutReport, Subject, Waiting};
 use baton_model::spec::{Count, PortKind, ServiceSpec};
 use baton_model::time::{Millis, UnixMs};
@@ -45,11 +47,12 @@ pub(crate) struct Turn<'a> {
     pub(crate) nodes: &'a Nodes<'a>,
     pub(crate) now: UnixMs,
     /// The memory as it will be; its history is left out while rooms work and grows through `ended`.
-    pub(crate) memory: ServiceProgress,
+    pub(crate) memory: Memory<'a>,
     /// Rollouts that ended in this decision.
     pub(crate) ended: Vec<RolloutReport>,
-    /// What is seen of each slot on its node.
-    pub(crate) seen: BTreeMap<u64, &'a InstanceObserved>,
+    /// What is seen of each slot, looked up once: neither a slot's node nor what that reports changes in a decision.
+    sights: BTreeMap<u64, Sight<'a>>,
+    sightings: &'a Sightings<'a>,
     /// Slots whose node has not confirmed what they should run: what is seen of them may be older.
     unconfirmed: BTreeSet<u64>,
     pub(crate) budget: Budget,
@@ -64,20 +67,23 @@ impl<'a> Turn<'a> {
     pub(crate) fn open(
         input: &Input<'a>,
         service: &'a Service,
-        nodes: &'a Nodes<'a>,
-        memory: ServiceProgress,
+        sightings: &'a Sightings<'a>,
+        stored: Option<&'a ServiceProgress>,
     ) -> Self {
+        let memory = Memory::of(stored);
         let name = &service.name;
+        let sights = sightings.of(name, &memory.slots);
         let first = InstanceId { service: name.clone(), slot: 0 };
         let last = InstanceId { service: name.clone(), slot: u64::MAX };
         let mut turn = Self {
             name,
             service,
-            nodes,
+            nodes: sightings.nodes,
             now: input.now,
             memory,
             ended: Vec::new(),
-            seen: BTreeMap::new(),
+            sights,
+            sightings,
             unconfirmed: input.unconfirmed.range(first..=last).map(|id| id.slot).collect(),
             budget: Budget::default(),
             wishes: Vec::new(),
@@ -94,15 +100,27 @@ impl<'a> Turn<'a> {
         self.wishes.clear();
         self.waiting.clear();
         self.wake_at = None;
-        let mut id = self.id(0);
-        self.seen.clear();
-        for (number, slot) in &self.memory.slots {
-            id.slot = *number;
-            if let Some(seen) = self.nodes.instance(&slot.node, &id) {
-                self.seen.insert(*number, seen);
-            }
-        }
         self.budget = Budget::count(self);
+    }
+
+    /// What was last reported of a slot's instance, whether or not its node is heard now.
+    pub(crate) fn seen(&self, number: u64) -> Option<&'a InstanceObserved> {
+        self.sights.get(&number)?.seen
+    }
+
+    /// The node of a slot; `None` when it is neither wanted nor heard.
+    pub(crate) fn node(&self, number: u64) -> Option<&'a NodeView<'a>> {
+        self.sights.get(&number)?.node
+    }
+
+    /// It is ready, and nothing more is to be said of it.
+    pub(crate) fn well(&self, number: u64) -> bool {
+        self.sights.get(&number).is_some_and(Sight::well)
+    }
+
+    /// The node of a slot speaks to us now.
+    pub(crate) fn heard(&self, number: u64) -> bool {
+        self.sights.get(&number).is_some_and(|sight| sight.heard)
     }
 
     /// The instance in a slot.
@@ -189,23 +207,22 @@ impl<'a> Turn<'a> {
     }
 
     /// The instance was ready when its node was last heard, and the node is heard now.
-    pub(crate) fn available(&self, number: u64, slot: &Slot) -> bool {
-        self.nodes.heard(&slot.node)
-            && self.seen.get(&number).is_some_and(|seen| seen.state == InstanceState::Ready)
+    pub(crate) fn available(&self, number: u64) -> bool {
+        self.sights.get(&number).is_some_and(|sight| sight.ready)
     }
 
     /// It is available, and nothing that we have asked for takes it out of service: there is no change under way,
     /// or one in which the old process serves until the new one is ready.
     pub(crate) fn secure(&self, number: u64, slot: &Slot) -> bool {
-        let Some(seen) = self.seen.get(&number) else { return false };
-        self.available(number, slot)
-            && (self.settled(number, slot) || self.overlaps(seen.release, slot.release))
+        let Some(sight) = self.sights.get(&number).filter(|sight| sight.ready) else { return false };
+        self.confirmed(number) && sight.settled(slot)
+            || sight.seen.is_some_and(|seen| self.overlaps(seen.release, slot.release))
     }
 
     /// Its node knows what it should run, and no change is under way: it runs that, or the change has failed and nothing
     /// more is tried.
     pub(crate) fn settled(&self, number: u64, slot: &Slot) -> bool {
-        self.confirmed(number) && self.seen.get(&number).is_some_and(|seen| settled(seen, slot))
+        self.confirmed(number) && self.sights.get(&number).is_some_and(|sight| sight.settled(slot))
     }
 
     /// What is seen of a slot is not older than what it was last given.
@@ -253,6 +270,7 @@ impl<'a> Turn<'a> {
             replaces: wish.replaces.filter(|_| !wish.lost),
         };
         self.memory.slots.insert(number, slot);
+        self.sights.insert(number, self.sightings.one(self.name, number, node));
         if let Some(stage) = wish.stage.and_then(|index| self.stage_mut(index)) {
             stage.cohort.insert(number);
         }
@@ -359,18 +377,5 @@ impl RolloutProgress {
     /// The index of the stage that is under way or next.
     pub(crate) fn current(&self) -> Option<usize> {
         self.stages.iter().position(|stage| stage.ended_at.is_none())
-    }
-}
-
-fn settled(seen: &InstanceObserved, slot: &Slot) -> bool {
-    match &seen.swap {
-        None => seen.release == slot.release,
-        Some(swap) => match swap.phase {
-            SwapPhase::Failed => swap.to == slot.release && swap.attempt == slot.attempt,
-            SwapPhase::DrainingOld => seen.release == slot.release,
-            SwapPhase::Staging | SwapPhase::StoppingOld | SwapPhase::Confirming | SwapPhase::Reverting => {
-                false
-            }
-        },
     }
 }

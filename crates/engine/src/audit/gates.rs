@@ -89,11 +89,7 @@ fn check_end(
 pub(super) fn blast_radius(change: &Change<'_>, violations: &mut Vec<Violation>) {
     let after = &change.after;
     let Some(rollout) = &after.memory.rollout else { return };
-    let reachable: Vec<u64> = reassigned(change)
-        .into_iter()
-        .filter(|(_, slot)| after.nodes.heard(&slot.node))
-        .map(|(number, _)| number)
-        .collect();
+    let reachable: Vec<u64> = reassigned(change).into_keys().filter(|number| after.heard(*number)).collect();
     let one = rollout.stages.iter().any(|stage| reachable.iter().all(|number| stage.cohort.contains(number)));
     if !reachable.is_empty() && !one {
         let detail = format!("{}: slots {reachable:?} change and are not of one stage", after.name);

@@ -12,6 +12,7 @@ use crate::input::Input;
 use crate::nodes::Nodes;
 use crate::outcome::Outcome;
 use crate::progress::{Progress, ServiceProgress, Slot};
+use crate::sight::Sightings;
 use crate::turn::Turn;
 use baton_model::id::InstanceId;
 use baton_model::rollout::RolloutOutcome;
@@ -33,11 +34,15 @@ struct Change<'a> {
 }
 
 /// Checks what can be checked on one decision: `capacity-floor`, `gate-holds`, `blast-radius`, `ends`,
-/// `exact-rollback` and `generation-grows`. The cost is that of the services that changed.
+/// `exact-rollback` and `generation-grows`. It costs nothing where nothing changed.
 #[must_use]
 pub fn audit(input: &Input<'_>, outcome: &Outcome) -> Vec<Violation> {
-    let nodes = Nodes::index(input);
     let mut violations = Vec::new();
+    if outcome.progress.is_empty() {
+        return violations;
+    }
+    let nodes = Nodes::index(input);
+    let sightings = Sightings::index(input, &nodes);
     for (name, after) in &outcome.progress {
         let Some(service) = input.desired.services.get(name).filter(|service| !service.removed) else {
             continue;
@@ -47,10 +52,9 @@ pub fn audit(input: &Input<'_>, outcome: &Outcome) -> Vec<Violation> {
                 .push(violation("acked-is-durable", format!("{name} is forgotten although it is wanted")));
             continue;
         };
-        let before = input.progress.get(name).cloned().unwrap_or_default();
         let change = Change {
-            before: Turn::open(input, service, &nodes, before),
-            after: Turn::open(input, service, &nodes, after.clone()),
+            before: Turn::open(input, service, &sightings, input.progress.get(name)),
+            after: Turn::open(input, service, &sightings, Some(after)),
         };
         capacity_floor(&change, &mut violations);
         gates::gate_holds(&change, &mut violations);
@@ -96,7 +100,7 @@ fn capacity_floor(change: &Change<'_>, violations: &mut Vec<Violation>) {
     let (before, after) = (&change.before, &change.after);
     let mut taken: u32 = 0;
     for (number, old) in before.live().filter(|(number, slot)| before.secure(*number, slot)) {
-        let Some(seen) = before.seen.get(&number) else { continue };
+        let Some(seen) = before.seen(number) else { continue };
         let kept = after.memory.slots.get(&number).filter(|slot| !slot.retiring);
         let serves_on = kept.is_some_and(|slot| {
             // Its times may have changed; what it is to run is all that can take it out of service.

@@ -29,16 +29,16 @@ pub(crate) enum Health {
 
 /// Asks about the instance in a slot.
 pub(crate) fn ask(turn: &Turn<'_>, number: u64, slot: &Slot, min_healthy: Millis) -> Health {
-    if !turn.nodes.heard(&slot.node) {
+    if !turn.heard(number) {
         let lost_after = turn.lost_after();
-        return match turn.nodes.get(&slot.node) {
-            Some(view) if !turn.nodes.lost(&slot.node, lost_after) => {
+        return match turn.node(number) {
+            Some(view) if !turn.nodes.lost(Some(view), lost_after) => {
                 Health::Deferred(view.last_heard.plus(lost_after))
             }
             Some(_) | None => Health::Lost,
         };
     }
-    match turn.seen.get(&number) {
+    match turn.seen(number) {
         Some(_) if !turn.confirmed(number) => {
             Health::Coming("its node has not confirmed its plan yet".to_owned())
         }

@@ -17,20 +17,20 @@ pub(super) fn try_again(turn: &mut Turn<'_>) {
         stages.into_iter().any(|stage| stage.failed.contains_key(&number))
     };
     let behind = |(number, slot): (u64, &crate::progress::Slot)| {
-        let swap = turn.seen.get(&number)?.swap.as_ref()?;
+        let swap = turn.seen(number)?.swap.as_ref()?;
         let failed =
             swap.phase == SwapPhase::Failed && swap.to == slot.release && swap.attempt == slot.attempt;
-        let ours = slot.release == stable && turn.nodes.heard(&slot.node) && turn.confirmed(number);
+        let ours = slot.release == stable && turn.heard(number) && turn.confirmed(number);
         (failed && ours && !tolerated(number)).then(|| (number, slot.assigned_at.plus(TRY_AGAIN_AFTER)))
     };
-    let behind: Vec<_> = turn.live().filter_map(behind).collect();
+    let behind: Vec<_> = turn.live().filter(|(number, _)| !turn.well(*number)).filter_map(behind).collect();
     for (number, due) in behind {
         if turn.now < due {
             turn.wake(Some(due));
             continue;
         }
         let Some(slot) = turn.memory.slots.get(&number).cloned() else { continue };
-        let serving = turn.seen.get(&number).map_or(slot.release, |seen| seen.release);
+        let serving = turn.seen(number).map_or(slot.release, |seen| seen.release);
         let free = turn.overlaps(serving, stable) || !turn.secure(number, &slot);
         if free || turn.budget.take() {
             turn.assign(number, stable);

@@ -2,19 +2,21 @@
 
 use crate::turn::{Turn, Wish};
 use baton_model::event::Severity;
-use baton_model::id::NodeName;
 use baton_model::report::Subject;
 use baton_model::spec::Count;
 
 /// Drops the slots that have retired and are gone: their node is heard and no longer reports them, or it was removed.
 pub(super) fn forget_retired(turn: &mut Turn<'_>) {
-    let (nodes, seen) = (turn.nodes, &turn.seen);
-    let gone = |number: &u64, node: &NodeName| match nodes.get(node) {
+    let gone = |number: u64| match turn.node(number) {
         None => true,
-        Some(view) if view.heard() => !seen.contains_key(number),
+        Some(view) if view.heard() => turn.seen(number).is_none(),
         Some(view) => view.node.is_none(),
     };
-    turn.memory.slots.retain(|number, slot| !(slot.retiring && gone(number, &slot.node)));
+    let retiring = turn.memory.slots.iter().filter(|(_, slot)| slot.retiring).map(|(number, _)| *number);
+    let forgotten: Vec<u64> = retiring.filter(|number| gone(*number)).collect();
+    for number in forgotten {
+        turn.memory.slots.remove(&number);
+    }
 }
 
 /// Whether instances are bound to their nodes: one on each, none anywhere else.
@@ -30,19 +32,21 @@ pub(super) fn leave_lost_nodes(turn: &mut Turn<'_>) {
     let (lost_after, bound) = (turn.lost_after(), bound(turn));
     let replaced = turn.replaced();
     let silent: Vec<u64> =
-        turn.live().filter(|(_, slot)| !turn.nodes.heard(&slot.node)).map(|(number, _)| number).collect();
+        turn.live().map(|(number, _)| number).filter(|number| !turn.heard(*number)).collect();
     for number in silent {
         let Some(slot) = turn.memory.slots.get(&number) else { continue };
         let (node, release) = (slot.node.clone(), slot.release);
         let subject = Subject::Instance(turn.id(number));
-        let until = turn.nodes.get(&node).map(|view| view.last_heard.plus(lost_after));
-        if bound && turn.nodes.get(&node).is_some_and(|view| view.node.is_some()) {
+        let view = turn.node(number);
+        let lost = turn.nodes.lost(view, lost_after);
+        let until = view.map(|view| view.last_heard.plus(lost_after));
+        if bound && view.is_some_and(|view| view.node.is_some()) {
             let reason =
                 format!("node {node} is silent; the instance belongs to it and follows when it is back");
             turn.wait(subject, "node-silent", reason, None);
-        } else if bound || replaced.contains(&number) && turn.nodes.lost(&node, lost_after) {
+        } else if bound || replaced.contains(&number) && lost {
             turn.retire(number);
-        } else if !turn.nodes.lost(&node, lost_after) {
+        } else if !lost {
             let reason =
                 format!("node {node} is silent; it is waited for, then the instance is placed elsewhere");
             turn.wait(subject, "node-silent", reason, until);
@@ -65,8 +69,7 @@ pub(super) fn leave_unfit_nodes(turn: &mut Turn<'_>) {
     let bound = bound(turn);
     let replaced = turn.replaced();
     let unfit = |turn: &Turn<'_>, number: u64| {
-        let view = turn.memory.slots.get(&number).and_then(|slot| turn.nodes.get(&slot.node));
-        view.is_some_and(|view| view.heard() && (view.draining() || !view.fits(&spec.placement)))
+        turn.node(number).is_some_and(|view| view.heard() && (view.draining() || !view.fits(&spec.placement)))
     };
     let leaving: Vec<u64> =
         turn.live().map(|(number, _)| number).filter(|number| unfit(turn, *number)).collect();

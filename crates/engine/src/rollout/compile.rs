@@ -2,7 +2,7 @@
 //! asked, a longer bake after the first zone (or the first batch, without zones), approvals where asked, and at the
 //! end the instances that are still missing. A rollback: batches only, since it must not wait for anybody.
 
-use crate::progress::{Slot, StageProgress};
+use crate::progress::StageProgress;
 use crate::turn::Turn;
 use baton_model::id::ReleaseNumber;
 use baton_model::rollout::{RolloutPolicy, Strategy};
@@ -76,15 +76,15 @@ fn rolling(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageP
 
 /// The slots that are not at `to` yet, those out of service first: they have nothing to lose.
 fn ordered(turn: &Turn<'_>, to: ReleaseNumber) -> Vec<u64> {
-    let changing = turn.live().filter(|(number, slot)| slot.release != to || !runs(turn, *number, slot, to));
+    let changing = turn.live().filter(|(number, slot)| slot.release != to || !runs(turn, *number, to));
     let mut slots: Vec<(bool, u64)> =
         changing.map(|(number, slot)| (turn.secure(number, slot), number)).collect();
     slots.sort_unstable();
     slots.into_iter().map(|(_, number)| number).collect()
 }
 
-fn runs(turn: &Turn<'_>, number: u64, slot: &Slot, release: ReleaseNumber) -> bool {
-    turn.available(number, slot) && turn.seen.get(&number).is_some_and(|seen| seen.release == release)
+fn runs(turn: &Turn<'_>, number: u64, release: ReleaseNumber) -> bool {
+    turn.available(number) && turn.seen(number).is_some_and(|seen| seen.release == release)
 }
 
 /// Groups slots by the zone of their node, in the order of the zones' names; nodes without the label come last.
@@ -92,12 +92,7 @@ fn by_zone(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<(String, V
     let label = spec.placement.spread.as_deref().unwrap_or(ZONE_LABEL);
     let mut zones: BTreeMap<(bool, String), Vec<u64>> = BTreeMap::new();
     for number in slots {
-        let node = turn
-            .memory
-            .slots
-            .get(number)
-            .and_then(|slot| turn.nodes.get(&slot.node))
-            .and_then(|view| view.node);
+        let node = turn.node(*number).and_then(|view| view.node);
         let zone = match (label, node) {
             ("node", Some(node)) => Some(node.name.to_string()),
             (label, Some(node)) => node.labels.get(label).cloned(),

@@ -12,9 +12,14 @@ use baton_model::rollout::{RolloutControl, RolloutOutcome};
 /// instances stayed.
 pub(super) fn reopen(turn: &mut Turn<'_>) {
     let control = &turn.service.control;
-    let Some(rollout) = &mut turn.memory.rollout else { return };
-    let failed = rollout.outcome == RolloutOutcome::Failed && !control.abort;
-    if failed && control.rollout == rollout.id && control.retry > rollout.retried {
+    let retried = |rollout: &RolloutProgress| {
+        let failed = rollout.outcome == RolloutOutcome::Failed && !control.abort;
+        failed && control.rollout == rollout.id && control.retry > rollout.retried
+    };
+    if !turn.memory.rollout.as_ref().is_some_and(retried) {
+        return;
+    }
+    if let Some(rollout) = &mut turn.memory.rollout {
         rollout.outcome = RolloutOutcome::Running;
         rollout.ended_at = None;
     }

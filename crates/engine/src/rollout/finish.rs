@@ -132,7 +132,7 @@ fn step(turn: &Turn<'_>, rollout: &RolloutProgress, index: usize, number: u64) -
         Step::Pending
     } else if stage.ended_at.is_some() {
         Step::Done
-    } else if !turn.nodes.heard(&slot.node) {
+    } else if !turn.heard(number) {
         Step::Deferred
     } else if Some(slot.release) != rollout.goal() {
         Step::Pending

@@ -114,7 +114,7 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
         if slot.retiring || (slot.release == goal && !again.contains(&number)) {
             continue;
         }
-        let serving = turn.seen.get(&number).map_or(slot.release, |seen| seen.release);
+        let serving = turn.seen(number).map_or(slot.release, |seen| seen.release);
         // A slot that already serves the goal only needs its plan to say so.
         let free = serving == goal || turn.overlaps(serving, goal) || !turn.secure(number, slot);
         if free || turn.budget.take() {
