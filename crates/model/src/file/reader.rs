@@ -237,7 +237,7 @@ impl Reader {
 
     /// All problems, in the order of the file.
     pub(super) fn into_problems(mut self) -> Vec<Problem> {
-        self.problems.sort_by(|a, b| (a.span.start, a.span.end).cmp(&(b.span.start, b.span.end)));
+        self.problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
         self.problems.truncate(PROBLEMS_MAX);
         self.problems
     }
