@@ -13,8 +13,8 @@ const TRY_AGAIN_AFTER: Millis = Millis::secs(300);
 pub(super) fn try_again(turn: &mut Turn<'_>) {
     let Some(stable) = turn.memory.stable.filter(|_| turn.rollout().is_none()) else { return };
     let tolerated = |number: u64| {
-        let stages = turn.memory.rollout.iter().flat_map(|rollout| &rollout.stages);
-        stages.into_iter().any(|stage| stage.failed.contains_key(&number))
+        let stands = turn.memory.rollout.as_ref().filter(|rollout| rollout.to == stable);
+        stands.is_some_and(|rollout| rollout.stages.iter().any(|stage| stage.failed.contains_key(&number)))
     };
     let behind = |(number, slot): (u64, &crate::progress::Slot)| {
         let swap = turn.seen(number)?.swap.as_ref()?;
