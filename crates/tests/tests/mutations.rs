@@ -10,12 +10,12 @@ const SEEDS_MAX: u64 = 2000;
 /// searches for it anew and prints where it went.
 const FOUND_BY: [(Mutation, u64, &str); 13] = [
     (Mutation::CompareAndSetSkipped, 397, "generation-grows"),
-    (Mutation::SentBeforeCommit, 1111, "blast-radius"),
+    (Mutation::SentBeforeCommit, 0, "acked-is-durable"),
     (Mutation::GenerationIgnored, 23, "generation-grows"),
     (Mutation::FloorOffByOne, 37, "capacity-floor"),
     (Mutation::SilenceIsHealth, 0, "gate-holds"),
     (Mutation::DrainSkipped, 0, "acked-drain"),
-    (Mutation::PersistedLate, 15, "exact-rollback"),
+    (Mutation::PersistedLate, 59, "acked-drain"),
     (Mutation::RollbackStopsEarly, 7, "acked-is-durable"),
     (Mutation::SlotReused, 35, "generation-grows"),
     (Mutation::BatchIgnored, 4, "blast-radius"),

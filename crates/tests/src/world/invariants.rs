@@ -496,6 +496,17 @@ pub(crate) fn taken_generation_grows(ledger: &mut Ledger, has: Generation, plan:
     broken("generation-grows", format!("{node}: there are two plans {generation}: {first:?} and {wanted:?}"))
 }
 
+/// `acked-is-durable`, on a node: what it is told to do is stored. A plan that is not could be lost in a crash, and its
+/// number given to another one.
+pub(crate) fn taken_is_durable(store: &Store, plan: &NodePlan) -> Holds {
+    let stored = store.plans.get(&plan.node).map_or(Generation(0), |record| record.value.generation);
+    if plan.generation <= stored {
+        return Ok(());
+    }
+    let (node, generation) = (&plan.node, plan.generation);
+    broken("acked-is-durable", format!("{node} takes plan {generation}, and the store has {stored}"))
+}
+
 /// `generation-grows`, in what an agent says.
 pub(crate) fn said_generation_grows(node: &NodeName, highest: Generation, generation: Generation) -> Holds {
     if generation >= highest {

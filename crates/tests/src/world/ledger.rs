@@ -113,6 +113,7 @@ impl World {
     /// An agent takes a plan.
     pub(crate) fn judge_plan(&mut self, node: &NodeName, plan: &NodePlan) {
         let has = self.generation_of(node);
+        self.settle(invariants::taken_is_durable(&self.store, plan));
         let verdict = invariants::taken_generation_grows(&mut self.ledger, has, plan);
         self.settle(verdict);
     }
