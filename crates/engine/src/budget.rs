@@ -43,9 +43,10 @@ impl Budget {
         };
         let (mut ready, mut secure, mut reachable) = (0, 0, 0);
         for (number, slot) in turn.live() {
-            ready += u32::from(turn.available(number));
-            secure += u32::from(turn.secure(number, slot));
-            reachable += u32::from(turn.heard(number));
+            let Some(sight) = turn.sight(number) else { continue };
+            ready += u32::from(sight.ready);
+            secure += u32::from(turn.secures(sight, number, slot));
+            reachable += u32::from(sight.heard);
         }
         let out = reachable.saturating_sub(secure);
         let most = spec.rollout.max_unavailable.floor_of(wanted).max(1);

@@ -91,7 +91,7 @@ impl<'a> Sightings<'a> {
     }
 
     /// What is seen of the slots of a service, each on its own node.
-    pub(crate) fn of(&self, service: &ServiceName, slots: &BTreeMap<u64, Slot>) -> BTreeMap<u64, Sight<'a>> {
+    pub(crate) fn of(&self, service: &ServiceName, slots: &BTreeMap<u64, Slot>) -> Vec<(u64, Sight<'a>)> {
         let mut left = self.services.get(service).map_or(&[][..], Vec::as_slice);
         // Both are in the order of the slots, so that one walk over both finds them all.
         let sight = |(number, slot): (&u64, &Slot)| {

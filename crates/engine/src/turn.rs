@@ -50,8 +50,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) memory: Memory<'a>,
     /// Rollouts that ended in this decision.
     pub(crate) ended: Vec<RolloutReport>,
-    /// What is seen of each slot, looked up once: neither a slot's node nor what that reports changes in a decision.
-    sights: BTreeMap<u64, Sight<'a>>,
+    /// What is seen of each slot, in the order of the slots, looked up once: neither a slot's node nor what that reports changes in a decision.
+    sights: Vec<(u64, Sight<'a>)>,
     sightings: &'a Sightings<'a>,
     /// Slots whose node has not confirmed what they should run: what is seen of them may be older.
     unconfirmed: BTreeSet<u64>,
@@ -103,24 +103,30 @@ impl<'a> Turn<'a> {
         self.budget = Budget::count(self);
     }
 
+    /// What is seen of a slot.
+    pub(crate) fn sight(&self, number: u64) -> Option<&Sight<'a>> {
+        let place = self.sights.binary_search_by_key(&number, |(slot, _)| *slot).ok()?;
+        self.sights.get(place).map(|(_, sight)| sight)
+    }
+
     /// What was last reported of a slot's instance, whether or not its node is heard now.
     pub(crate) fn seen(&self, number: u64) -> Option<&'a InstanceObserved> {
-        self.sights.get(&number)?.seen
+        self.sight(number)?.seen
     }
 
     /// The node of a slot; `None` when it is neither wanted nor heard.
     pub(crate) fn node(&self, number: u64) -> Option<&'a NodeView<'a>> {
-        self.sights.get(&number)?.node
+        self.sight(number)?.node
     }
 
     /// It is ready, and nothing more is to be said of it.
     pub(crate) fn well(&self, number: u64) -> bool {
-        self.sights.get(&number).is_some_and(Sight::well)
+        self.sight(number).is_some_and(Sight::well)
     }
 
     /// The node of a slot speaks to us now.
     pub(crate) fn heard(&self, number: u64) -> bool {
-        self.sights.get(&number).is_some_and(|sight| sight.heard)
+        self.sight(number).is_some_and(|sight| sight.heard)
     }
 
     /// The instance in a slot.
@@ -208,21 +214,26 @@ impl<'a> Turn<'a> {
 
     /// The instance was ready when its node was last heard, and the node is heard now.
     pub(crate) fn available(&self, number: u64) -> bool {
-        self.sights.get(&number).is_some_and(|sight| sight.ready)
+        self.sight(number).is_some_and(|sight| sight.ready)
     }
 
     /// It is available, and nothing that we have asked for takes it out of service: there is no change under way,
     /// or one in which the old process serves until the new one is ready.
     pub(crate) fn secure(&self, number: u64, slot: &Slot) -> bool {
-        let Some(sight) = self.sights.get(&number).filter(|sight| sight.ready) else { return false };
-        self.confirmed(number) && sight.settled(slot)
-            || sight.seen.is_some_and(|seen| self.overlaps(seen.release, slot.release))
+        self.sight(number).is_some_and(|sight| self.secures(sight, number, slot))
+    }
+
+    /// The same, of what is seen of the slot.
+    pub(crate) fn secures(&self, sight: &Sight<'_>, number: u64, slot: &Slot) -> bool {
+        let calm = || self.confirmed(number) && sight.settled(slot);
+        let overlap = || sight.seen.is_some_and(|seen| self.overlaps(seen.release, slot.release));
+        sight.ready && (calm() || overlap())
     }
 
     /// Its node knows what it should run, and no change is under way: it runs that, or the change has failed and nothing
     /// more is tried.
     pub(crate) fn settled(&self, number: u64, slot: &Slot) -> bool {
-        self.confirmed(number) && self.sights.get(&number).is_some_and(|sight| sight.settled(slot))
+        self.confirmed(number) && self.sight(number).is_some_and(|sight| sight.settled(slot))
     }
 
     /// What is seen of a slot is not older than what it was last given.
@@ -270,7 +281,8 @@ impl<'a> Turn<'a> {
             replaces: wish.replaces.filter(|_| !wish.lost),
         };
         self.memory.slots.insert(number, slot);
-        self.sights.insert(number, self.sightings.one(self.name, number, node));
+        // A fresh number is above all others, so the order holds.
+        self.sights.push((number, self.sightings.one(self.name, number, node)));
         if let Some(stage) = wish.stage.and_then(|index| self.stage_mut(index)) {
             stage.cohort.insert(number);
         }

@@ -6,7 +6,6 @@
 
 mod gates;
 
-use crate::budget::Budget;
 use crate::decide::decide;
 use crate::input::Input;
 use crate::nodes::Nodes;
@@ -110,7 +109,7 @@ fn capacity_floor(change: &Change<'_>, violations: &mut Vec<Violation>) {
         });
         taken += u32::from(!serves_on);
     }
-    let floor = before.budget.floor.min(Budget::count(after).floor);
+    let floor = before.budget.floor.min(after.budget.floor);
     let left = before.budget.secure.saturating_sub(taken);
     if taken > 0 && left < floor {
         let detail = format!(
