@@ -159,7 +159,8 @@ async fn a_run_that_is_not_stopped_refuses_to_quit() {
 #[tokio::test]
 async fn a_new_agent_adopts_and_misses_no_end() {
     let mut node = Node::new();
-    let mut spec = node.shell(1, "while ! [ -e go ]; do sleep 0.01; done; rm go; exit 7");
+    let script = "echo started >> starts; while ! [ -e go ]; do sleep 0.01; done; rm go; exit 7";
+    let mut spec = node.shell(1, script);
     spec.ports.insert("http".to_owned(), 8080);
     spec.listeners.push(common::listener());
     let inode = spec.listeners[0].inode;
@@ -184,6 +185,8 @@ async fn a_new_agent_adopts_and_misses_no_end() {
     }
     let log = || std::fs::read_dir(node.path("log-1")).unwrap().count();
     assert_eq!(log(), 1);
+    let starts = || std::fs::read_to_string(node.path("starts")).unwrap().lines().count();
+    eventually("it runs again", || async { starts() == 4 }).await;
     let adopted = node.adopted(1).await;
     let mut seen = Vec::new();
     while seen.len() < 2 {
@@ -193,6 +196,9 @@ async fn a_new_agent_adopts_and_misses_no_end() {
         }
     }
     assert_eq!(seen, [2, 3]);
+    let pid = node.started().await;
+    assert!(lives(pid), "it has run since the last of these ends");
+    assert_eq!(adopted.handle.state().pid, Some(pid));
     node.finish(adopted.handle).await;
 }
 

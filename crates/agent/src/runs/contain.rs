@@ -69,21 +69,9 @@ impl Containment {
         self.kind
     }
 
-    /// Makes the group of a run: `<own>/baton-<name>`, with `work` in it for the workload and `shim` for the shim.
-    pub(super) fn make(&self, name: &str) -> Option<Group> {
-        let path = self.own.as_ref()?.join(format!("baton-{name}"));
-        let group = Group { path };
-        match fs::create_dir(&group.path)
-            .and_then(|()| fs::create_dir(group.work()))
-            .and_then(|()| fs::create_dir(group.path.join("shim")))
-        {
-            Ok(()) => Some(group),
-            Err(error) => {
-                tracing::warn!(%error, path = %group.path.display(), "no control group for a run");
-                let _ = group.try_remove();
-                None
-            }
-        }
+    /// The group of a run, not made yet: `<own>/baton-<name>`.
+    pub(super) fn group(&self, name: &str) -> Option<Group> {
+        Some(Group { path: self.own.as_ref()?.join(format!("baton-{name}")) })
     }
 }
 
@@ -94,6 +82,19 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// Makes it, with `work` in it for the workload and `shim` for the shim. False, and nothing is left, where that
+    /// cannot be.
+    pub(super) fn make(&self) -> bool {
+        let made = fs::create_dir(&self.path)
+            .and_then(|()| fs::create_dir(self.work()))
+            .and_then(|()| fs::create_dir(self.path.join("shim")));
+        if let Err(error) = &made {
+            tracing::warn!(%error, path = %self.path.display(), "no control group for a run");
+            let _ = self.try_remove();
+        }
+        made.is_ok()
+    }
+
     /// The group of the workload's processes.
     pub(super) fn work(&self) -> PathBuf {
         self.path.join("work")

@@ -36,6 +36,14 @@ pub(super) struct Link {
     pub(super) told_seq: u64,
     /// The workload whose start was told.
     pub(super) told_pid: u32,
+    /// Ends that nobody has acknowledged are told anew on each connection. The workload that already runs, and the end
+    /// after which it was started: its start is told once more, after that end.
+    pub(super) runs_since: Option<(u64, u32)>,
+}
+
+/// The workload that runs now, where ends before its start are still to be told after `told_seq`.
+pub(super) fn runs_since(state: &State, told_seq: u64) -> Option<(u64, u32)> {
+    (state.last_seq > told_seq && state.workload.pid != 0).then_some((state.last_seq, state.workload.pid))
 }
 
 /// Why a connection ended.
@@ -159,6 +167,17 @@ impl Link {
         if ended.seq <= self.told_seq {
             return true;
         }
+        if !self.tell_ended(ended).await {
+            return false;
+        }
+        let since = self.runs_since.take_if(|(seq, _)| *seq <= ended.seq);
+        let Some((_, pid)) = since.filter(|(seq, _)| *seq == ended.seq) else { return true };
+        self.shared.update(|state| state.pid = Some(pid));
+        self.told_pid = 0;
+        self.tell_started(pid).await
+    }
+
+    async fn tell_ended(&mut self, ended: &Ended) -> bool {
         self.told_seq = ended.seq;
         self.shared.update(|state| {
             state.last_exit = Some(ended.exit);
@@ -224,6 +243,7 @@ impl Link {
         let channel = connect(&self.directory, &self.stored, self.shim).await?;
         let state = channel.1;
         let missed_an_end = state.last_seq > self.told_seq;
+        self.runs_since = runs_since(&state, self.told_seq);
         self.shared.update(|shared| *shared = RunState::from(&state));
         let channel = channel.0;
         while missed_an_end && self.told_seq < state.last_seq {

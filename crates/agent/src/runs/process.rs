@@ -4,10 +4,14 @@ use crate::shim::protocol::Identity;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 use std::{fs, io};
 
 /// Processes looked at below one shim; a fork bomb is the kernel's to bound, not ours to list.
 const DESCENDANTS_MAX: usize = 65_536;
+
+/// Between two looks whether a process has ended.
+const END_LOOK: Duration = Duration::from_millis(5);
 
 /// A process held so that its id cannot come to mean another.
 #[derive(Debug)]
@@ -29,6 +33,16 @@ impl Held {
         let held = Self::open(identity.pid)?;
         let stat = stat(identity.pid)?;
         (stat.start == identity.start && identity.start != 0 && !stat.has_ended()).then_some(held)
+    }
+
+    /// Whether the process with this identity ends within this time, or has ended.
+    pub(super) async fn ends_within(identity: Identity, within: Duration) -> bool {
+        let ended = async {
+            while Self::prove(identity).is_some() {
+                tokio::time::sleep(END_LOOK).await;
+            }
+        };
+        tokio::time::timeout(within, ended).await.is_ok()
     }
 
     /// Kills it, and no other.

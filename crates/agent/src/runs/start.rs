@@ -3,7 +3,7 @@
 use super::channel::Channel;
 use super::contain::Group;
 use super::handle::{RunHandle, Shared};
-use super::link::Link;
+use super::link::{Link, runs_since};
 use super::process::{Held, hex};
 use super::record::{RunRecord, Stored};
 use super::{RunSpec, Runs};
@@ -25,6 +25,8 @@ use tokio::sync::mpsc;
 
 /// From the spawn of a shim to its first word.
 const READY_WITHIN: Duration = Duration::from_secs(10);
+/// From a shim's promise to end to its end.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// Orders on their way to a shim.
 pub(super) const ORDERS_MAX: usize = 16;
 /// What a shim could not tell anyone (a panic) is kept here.
@@ -93,7 +95,7 @@ async fn start_in(
     }
     let (cookie, mark) = (random()?, random()?);
     let name = format!("{}-{}", spec.instance, spec.run);
-    *group = runs.containment.make(&format!("{name}-{}", &hex(&mark)[..16]));
+    let named = runs.containment.group(&format!("{name}-{}", &hex(&mark)[..16]));
     let stored = Stored {
         record: RunRecord {
             instance: spec.instance.clone(),
@@ -103,10 +105,12 @@ async fn start_in(
         },
         cookie,
         mark,
-        group: group.as_ref().map(|group| group.path.clone()),
+        group: named.as_ref().map(|group| group.path.clone()),
         listeners: spec.listeners.iter().map(|l| (l.name.clone(), l.address)).collect(),
     };
+    // Written before the group is made: an agent that dies in between leaves none that nobody knows of.
     stored.write(directory).map_err(failed("writing run.json"))?;
+    *group = named.filter(Group::make);
     let config = describe(&spec, &stored).map_err(StartError::Spec)?;
     let files =
         open_files(&spec, directory, group.as_ref(), &config).map_err(failed("opening the shim's files"))?;
@@ -163,6 +167,7 @@ pub(super) fn attach(
         child,
         told_seq: state.acknowledged_seq,
         told_pid: state.workload.pid,
+        runs_since: runs_since(&state, state.acknowledged_seq),
     };
     tokio::spawn(link.run(channel, early));
     RunHandle { shared, listeners, orders: sender }
@@ -268,7 +273,7 @@ pub(super) async fn forget(directory: &Path) -> io::Result<()> {
         fs::read_to_string(directory.join(STATE_FILE)).ok().and_then(|text| Recorded::parse(&text));
     if let Some(recorded) = recorded
         && super::process::boot_id()? == recorded.boot
-        && Held::prove(recorded.shim).is_some()
+        && !Held::ends_within(recorded.shim, ENDS_WITHIN).await
     {
         let text = format!("its shim (process {}) lives; let it quit first", recorded.shim.pid);
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
