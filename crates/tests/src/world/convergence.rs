@@ -141,7 +141,7 @@ impl World {
         for (node, host) in &self.nodes {
             let planned = self.store.plans.get(node).map(|record| &record.value.assignments);
             let mut once = BTreeSet::new();
-            for ((id, number), _) in &host.runs {
+            for (id, number) in host.runs.keys() {
                 if !planned.is_some_and(|planned| planned.contains_key(id)) {
                     return Some(("exact-rollback", format!("{node}: {id} run {number} is in no plan")));
                 }

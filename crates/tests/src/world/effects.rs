@@ -61,9 +61,10 @@ impl World {
         if verifies && host.disk.artifacts.get(&digest) == Some(&false) {
             host.disk.artifacts.remove(&digest);
         }
+        let there = host.disk.artifacts.contains_key(&digest);
         let event = if behaviour == Behaviour::Unusable {
             failed("not a tar archive", false)
-        } else if host.disk.artifacts.contains_key(&digest) {
+        } else if there {
             Event::Staged(release)
         } else if !reachable {
             failed("the coordinator cannot be reached", true)

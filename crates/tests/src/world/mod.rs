@@ -56,7 +56,7 @@ const CALM_EVERY: u64 = 8;
 impl Options {
     /// No faults but those of releases that fail at their start.
     pub(crate) fn calm(&self) -> bool {
-        self.seed % CALM_EVERY == 0
+        self.seed.is_multiple_of(CALM_EVERY)
     }
 
     /// The longest time between two faults: some seeds are rough, some are mild.

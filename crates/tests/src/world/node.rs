@@ -172,7 +172,7 @@ impl World {
         let Some(host) = self.nodes.get_mut(node).filter(|host| host.boot == boot) else { return };
         if host.runs.remove(&(id.clone(), number)).is_some() {
             self.trace.line(self.now, &format!("{node} {id} run {number} is gone"));
-            let killed = self.now % 7 == 0;
+            let killed = self.now.is_multiple_of(7);
             self.agent_hears_soon(node, id, Event::Stopped { run: number, killed }, 2);
         }
     }

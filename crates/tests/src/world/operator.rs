@@ -106,7 +106,7 @@ impl World {
         let stable = self.store.progress.get(name).and_then(|record| record.value.stable);
         let Some(service) = self.store.desired.services.get(name) else { return };
         let asked = service.request.as_ref().map(|request| request.to);
-        let before = service.releases.keys().copied().filter(|number| Some(*number) != asked).next_back();
+        let before = service.releases.keys().copied().rfind(|number| Some(*number) != asked);
         if let Some(to) = stable.filter(|stable| Some(*stable) != asked).or(before) {
             self.request(name, to, RolloutKind::Undo, None);
         }
