@@ -76,7 +76,8 @@ impl Ran {
     }
 }
 
-/// The `baton` program of the profile this test was built in, built now if it is not up to date.
+/// The `baton` program: the one that `BATON_PROGRAM` names, or else that of the profile this test was built in, built
+/// now if it is not up to date.
 ///
 /// # Panics
 /// When it can't be built.
@@ -84,6 +85,9 @@ impl Ran {
 pub fn baton_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
+        if let Some(named) = std::env::var_os("BATON_PROGRAM") {
+            return named.into();
+        }
         let me = std::env::current_exe().expect("a test knows its own path");
         let folder =
             me.ancestors().find(|dir| dir.join("deps").is_dir()).expect("tests run from a target folder");
