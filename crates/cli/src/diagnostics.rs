@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Lines shown around the one a problem is in.
 const CONTEXT_LINES: usize = 1;
+/// Where a file has a longer line, in bytes, places in it are told by numbers: drawn, it would fill many screens.
+const LINE_DRAWN_MAX: usize = 400;
 
 /// A problem as `--json` gives it.
 #[derive(Debug, Serialize)]
@@ -69,8 +71,15 @@ fn draw(file: &Path, source: &str, problems: &[Problem], color: bool, width: usi
         .with_context_lines(CONTEXT_LINES)
         .with_links(false);
     let code = NamedSource::new(file.display().to_string(), source.to_owned());
+    let is_drawn = source.lines().all(|line| line.len() <= LINE_DRAWN_MAX);
     let mut drawing = String::new();
     for problem in problems {
+        if !is_drawn {
+            let (line, column) = problem.line_and_column(source);
+            drawing.push_str(&format!("{}:{line}:{column}: {}\n", file.display(), problem.message));
+            drawing.push_str(&format!("  help: {}\n\n", problem.help));
+            continue;
+        }
         let told = Told { problem, code: &code };
         if handler.render_report(&mut drawing, &told).is_err() {
             drawing.push_str(&format!("{}: {}\n", file.display(), problem.message));
@@ -151,5 +160,14 @@ mod tests {
     fn a_problem_at_the_end_of_an_empty_file_is_drawn() {
         let problems = baton_model::file::parse("").unwrap_err();
         assert!(draw(Path::new("web.toml"), "", &problems, false, 80).contains("the file is empty"));
+    }
+
+    #[test]
+    fn a_very_long_line_is_not_drawn() {
+        let source = format!("name = \"web\"\n#{}\nexec = 1\n", "x".repeat(LINE_DRAWN_MAX));
+        let problems = baton_model::file::parse(&source).unwrap_err();
+        let drawing = draw(Path::new("web.toml"), &source, &problems, false, 80);
+        assert!(drawing.contains("web.toml:3:8: `exec` must be a list"), "{drawing}");
+        assert!(!drawing.contains("xxx"), "{drawing}");
     }
 }

@@ -31,9 +31,17 @@ impl Fault {
         }
     }
 
-    /// What the coordinator answered, with advice by the kind of its answer.
+    /// What the coordinator answered, with its own advice or else one by the kind of its answer.
     pub(crate) fn refused(status: &tonic::Status) -> Self {
         use tonic::Code;
+        let (what, own_advice) = sentence(status);
+        // What the peer says has no source; a broken connection does.
+        if std::error::Error::source(status).is_some() && status.code() != Code::Unavailable {
+            return Self::new(
+                "the connection to the coordinator was lost",
+                "it may be restarting: try again in a few seconds; `baton context show` names its address",
+            );
+        }
         let advice = match status.code() {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
                 "check that the coordinator runs and that `baton context show` names its address; then try again"
@@ -54,17 +62,19 @@ impl Fault {
                 "look at the coordinator's log; this is not a fault of your command"
             }
         };
-        Self::new(sentence(status), advice)
+        let exit = if status.code() == Code::InvalidArgument { Exit::BadUsage } else { Exit::Error };
+        Self { exit, ..Self::new(what, own_advice.as_deref().unwrap_or(advice)) }
     }
 }
 
-/// The message of a status, or its code where the peer gave none.
-fn sentence(status: &tonic::Status) -> String {
+/// The message of a status, or its code where the peer gave none; and what to do, after the first semicolon.
+fn sentence(status: &tonic::Status) -> (String, Option<String>) {
     let text = status.message().trim();
-    if text.is_empty() {
-        return format!("the coordinator refused: {}", status.code());
+    match text.split_once("; ") {
+        Some((what, advice)) => (what.to_owned(), Some(advice.to_owned())),
+        None if text.is_empty() => (format!("the coordinator refused: {}", status.code()), None),
+        None => (text.to_owned(), None),
     }
-    text.to_owned()
 }
 
 impl fmt::Display for Fault {
@@ -87,6 +97,11 @@ pub(crate) fn report(error: &anyhow::Error, color: bool) -> Exit {
     fault.exit
 }
 
+/// What went wrong, without what to do: for a line that says that it is tried again.
+pub(crate) fn briefly(error: &anyhow::Error) -> String {
+    one_line(&explain(error).map_or_else(|| format!("{error:#}"), |fault| fault.what))
+}
+
 /// The fault behind an error, whichever crate it came from.
 fn explain(error: &anyhow::Error) -> Option<Fault> {
     if let Some(fault) = error.downcast_ref::<Fault>() {
@@ -96,9 +111,11 @@ fn explain(error: &anyhow::Error) -> Option<Fault> {
         return Some(Fault::refused(status));
     }
     // Errors about identities say what to do after their first semicolon.
-    let text = error.downcast_ref::<IdentityError>()?.to_string();
+    let identity = error.downcast_ref::<IdentityError>()?;
+    let text = identity.to_string();
     let (what, advice) = text.split_once("; ")?;
-    Some(Fault::new(what, advice))
+    let is_usage = matches!(identity, IdentityError::NotAnAddress { .. } | IdentityError::Token(_));
+    Some(if is_usage { Fault::usage(what, advice) } else { Fault::new(what, advice) })
 }
 
 /// Whether the error is that nobody reads our output any more.
@@ -119,6 +136,10 @@ mod tests {
         let fault = Fault::refused(&tonic::Status::not_found("there is no service `web`"));
         assert_eq!(fault.to_string(), "there is no service `web`");
         assert!(fault.advice.contains("service ls"));
+        let fault = Fault::refused(&tonic::Status::not_found("no `web`; deploy it"));
+        assert_eq!((fault.what.as_str(), fault.advice.as_str()), ("no `web`", "deploy it"));
+        let broken = tonic::Status::from_error(Box::new(std::io::Error::other("h2 protocol error")));
+        assert!(Fault::refused(&broken).to_string().contains("was lost"));
         let fault = Fault::refused(&tonic::Status::new(tonic::Code::Unavailable, ""));
         assert!(fault.to_string().starts_with("the coordinator refused"), "{fault}");
     }

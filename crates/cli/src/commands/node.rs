@@ -100,7 +100,7 @@ enum Action {
         #[arg(long)]
         operator: bool,
         /// How long it may be used.
-        #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "1h")]
+        #[arg(long, value_name = "LENGTH", value_parser = lifetime, default_value = "1h")]
         ttl: Millis,
     },
 }
@@ -208,6 +208,16 @@ async fn remove(global: &Global, node: &NodeName, yes: bool) -> Result<Exit> {
     api.remove_node(node).await?;
     eprintln!("`{node}` is forgotten");
     Ok(Exit::Done)
+}
+
+/// A length of time in which something can happen.
+fn lifetime(text: &str) -> Result<Millis, String> {
+    match Millis::parse(text)? {
+        Millis::ZERO => {
+            Err("a token that may never be used is none; write a length such as \"10m\"".to_owned())
+        }
+        some => Ok(some),
+    }
 }
 
 async fn token(global: &Global, name: Option<String>, operator: bool, ttl: Millis) -> Result<Exit> {

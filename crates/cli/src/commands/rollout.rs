@@ -177,6 +177,13 @@ async fn control(global: &Global, which: Which, action: v1::RolloutAction) -> Re
 async fn undo(global: &Global, service: ServiceName, to: Option<Version>, watch: bool) -> Result<Exit> {
     let request = v1::UndoRequest { service: service.to_string(), version: to.map(String::from) };
     let rollout = global.api().await?.undo(request).await?;
+    if global.json {
+        global.print_json_line(&serde_json::json!({
+            "service": rollout.service,
+            "rollout": rollout.rollout,
+            "unchanged": rollout.unchanged,
+        }))?;
+    }
     if rollout.unchanged {
         eprintln!("{service} is at that release already");
         return Ok(Exit::Done);

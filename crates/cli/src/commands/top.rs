@@ -2,6 +2,7 @@
 
 use crate::api::Api;
 use crate::exit::Exit;
+use crate::fault;
 use crate::global::Global;
 use crate::live::{self, Line, Screen, Style};
 use crate::show;
@@ -62,7 +63,7 @@ async fn refresh(global: &Global, mut api: Api, mut nodes: Vec<NodeStatus>) -> R
             Err(error) => {
                 note = Some(Line::of(
                     Style::Warn,
-                    format!("! the coordinator does not answer ({error:#}); trying again"),
+                    format!("! {}; trying again", fault::briefly(&error)),
                 ));
                 // The old view stays until it answers again.
                 if let Ok(fresh) = global.api().await {

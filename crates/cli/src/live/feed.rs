@@ -1,6 +1,7 @@
 //! The stream of what changes, kept alive across restarts of the coordinator.
 
 use crate::api::{self, Api, EventQuery};
+use crate::fault;
 use crate::global::Global;
 use anyhow::Result;
 use baton_model::event::Event;
@@ -68,7 +69,7 @@ async fn keep(global: Global, service: ServiceName, mut api: Api, sender: mpsc::
         } else {
             pause = RETRY_MIN;
             lost = true;
-            if sender.send(Update::Lost(format!("{error:#}"))).await.is_err() {
+            if sender.send(Update::Lost(fault::briefly(&error))).await.is_err() {
                 return;
             }
         }

@@ -128,7 +128,7 @@ impl<'a> Watch<'a> {
                 }
                 self.events.push_back(event);
             }
-            Update::Lost(why) => self.say(&format!("the coordinator does not answer ({why}); trying again")),
+            Update::Lost(why) => self.say(&format!("{why}; trying again")),
             Update::Back => {
                 self.say("the coordinator answers again");
                 self.note = None;

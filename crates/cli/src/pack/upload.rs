@@ -46,25 +46,27 @@ pub(crate) async fn upload(
     packed: &Packed,
     progress: ProgressLine,
 ) -> Result<u64> {
-    let mut sent = 0;
+    let mut began = None;
     let mut held = None;
     let mut attempt = 0;
     loop {
-        match send_rest(client, packed, progress, &mut held).await {
-            Ok(bytes) => return Ok(sent + bytes),
-            Err(Stopped::Local(error)) => return Err(error),
-            Err(Stopped::Refused(status)) if !may_pass(&status) => return Err(Fault::refused(&status).into()),
-            Err(Stopped::Refused(status)) => {
-                let before = held;
-                held = offset(client, packed).await.ok().or(held);
-                attempt = if held > before { 1 } else { attempt + 1 };
-                sent += held.unwrap_or(0).saturating_sub(before.unwrap_or(0));
-                if attempt >= ATTEMPTS_MAX {
-                    return Err(given_up(packed, held, &status));
-                }
-                tokio::time::sleep(PAUSE * 2_u32.pow(attempt - 1)).await;
-            }
+        let before = held;
+        let stopped = match send_rest(client, packed, progress, &mut held).await {
+            Ok(()) => return Ok(packed.artifact.size_bytes - began.or(held).unwrap_or(0)),
+            Err(stopped) => stopped,
+        };
+        began = began.or(held);
+        let status = match stopped {
+            Stopped::Local(error) => return Err(error),
+            Stopped::Refused(status) if !may_pass(&status) => return Err(Fault::refused(&status).into()),
+            Stopped::Refused(status) => status,
+        };
+        attempt = if held > before { 1 } else { attempt + 1 };
+        if attempt >= ATTEMPTS_MAX {
+            return Err(given_up(&status));
         }
+        eprintln!("the upload was interrupted ({}); trying again", Fault::refused(&status));
+        tokio::time::sleep(PAUSE * 2_u32.pow(attempt - 1)).await;
     }
 }
 
@@ -84,12 +86,9 @@ fn may_pass(status: &Status) -> bool {
     )
 }
 
-fn given_up(packed: &Packed, held: Option<u64>, status: &Status) -> anyhow::Error {
-    let size = show::bytes(packed.artifact.size_bytes);
-    let at =
-        held.map_or_else(|| "an unknown point".to_owned(), |held| format!("{} of {size}", show::bytes(held)));
+fn given_up(status: &Status) -> anyhow::Error {
     Fault::new(
-        format!("the upload stopped at {at}: {}", status.message()),
+        format!("the upload stopped: {}", Fault::refused(status)),
         "run the same command again: it goes on where it stopped; nothing was deployed",
     )
     .into()
@@ -102,18 +101,18 @@ async fn offset(client: &mut OperatorServiceClient<Channel>, packed: &Packed) ->
     Ok(if held.complete { packed.artifact.size_bytes } else { held.offset })
 }
 
-/// One attempt: asks where to go on, and sends from there. Gives the bytes sent; `held` learns where it began.
+/// One attempt: asks where to go on, and sends from there. `held` learns where it began.
 async fn send_rest(
     client: &mut OperatorServiceClient<Channel>,
     packed: &Packed,
     progress: ProgressLine,
     held: &mut Option<u64>,
-) -> Result<u64, Stopped> {
+) -> Result<(), Stopped> {
     let size = packed.artifact.size_bytes;
     let start = offset(client, packed).await.map_err(Stopped::Refused)?;
     *held = Some(start);
     if start == size {
-        return Ok(0);
+        return Ok(());
     }
     if start > size {
         let error = Fault::new(
@@ -135,7 +134,7 @@ async fn send_rest(
     match (answer, fed) {
         (_, Err(error)) => Err(Stopped::Local(error)),
         (Err(status), Ok(())) => Err(Stopped::Refused(status)),
-        (Ok(answer), Ok(())) if answer.get_ref().complete => Ok(size - start),
+        (Ok(answer), Ok(())) if answer.get_ref().complete => Ok(()),
         (Ok(_), Ok(())) => Err(Stopped::Refused(Status::aborted("the coordinator did not get all of it"))),
     }
 }

@@ -193,7 +193,8 @@ fn why_failed(run: &Run, late: bool) -> Option<String> {
             run.last_exit.map_or_else(|| "it ended".to_owned(), |exit| format!("it ended with {exit}"));
         let times =
             if run.restarts > 0 { format!(" after {} restarts", run.restarts) } else { String::new() };
-        return Some(format!("{exit}{times} before it was ready"));
+        let service = &run.plan.spec.name;
+        return Some(format!("{exit}{times} before it was ready: `baton logs {service}` has its last words"));
     }
     if !late {
         return None;

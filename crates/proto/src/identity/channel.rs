@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -40,7 +41,11 @@ pub async fn connect(address: &str, identity: &Identity) -> Result<Channel, Iden
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn connect_at(address: &str, identity: &Identity, now: SystemTime) -> Result<Channel, IdentityError> {
+pub async fn connect_at(
+    address: &str,
+    identity: &Identity,
+    now: SystemTime,
+) -> Result<Channel, IdentityError> {
     let (from, until) = identity.validity()?;
     let who = identity.subject()?.1.to_string();
     if now < from {
@@ -65,10 +70,7 @@ async fn open(address: &str, config: Arc<ClientConfig>, who: String) -> Result<C
     let unreachable = |detail: String| IdentityError::Unreachable { address: address.to_owned(), detail };
     // `http`, because for `https` tonic insists on a TLS of its own; the connector below speaks nothing but TLS.
     let endpoint = Endpoint::try_from(format!("http://{address}"))
-        .map_err(|_| {
-            unreachable("this is not an address; write HOST:PORT, as in `10.0.0.1:7443`".to_owned())
-        })?
-        .connect_timeout(CONNECT_TIMEOUT)
+        .map_err(|_| IdentityError::NotAnAddress { address: address.to_owned() })?
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
@@ -87,29 +89,67 @@ async fn open(address: &str, config: Arc<ClientConfig>, who: String) -> Result<C
             greeted.map(TokioIo::new)
         }
     });
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect_with_connector(connector)).await;
+    let connected = endpoint.connect_with_connector(connector).await;
     let reason = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (connected, reason) {
-        (Ok(Ok(channel)), _) => Ok(channel),
-        (Ok(Err(_)) | Err(_), Some(reason)) => Err(reason),
-        (Ok(Err(error)), None) => {
+        (Ok(channel), _) => Ok(channel),
+        (Err(_), Some(reason)) => Err(reason),
+        (Err(error), None) => {
             Err(unreachable(error.source().map_or_else(|| error.to_string(), ToString::to_string)))
         }
-        (Err(_), None) => Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
     }
 }
 
-/// A TCP connection and a TLS handshake, up to the server's first byte.
+/// A TCP connection and a greeting on it, both within [`CONNECT_TIMEOUT`].
+async fn handshake(address: &str, config: Arc<ClientConfig>, who: &str) -> Result<Greeted, IdentityError> {
+    meet(address, |stream| greet(stream, address, config, who)).await
+}
+
+/// Connects to `address` and lets `talk` begin on the connection, both within [`CONNECT_TIMEOUT`].
+///
+/// # Errors
+/// What `talk` answers; before it, that `address` is none or that nothing listens there; and which of the two was
+/// too slow.
+pub(super) async fn meet<T, F: Future<Output = Result<T, IdentityError>>>(
+    address: &str,
+    talk: impl FnOnce(TcpStream) -> F,
+) -> Result<T, IdentityError> {
+    let unreachable = |detail: String| IdentityError::Unreachable { address: address.to_owned(), detail };
+    if !is_address(address) {
+        return Err(IdentityError::NotAnAddress { address: address.to_owned() });
+    }
+    let (limit, deadline) = (CONNECT_TIMEOUT.as_secs(), Instant::now() + CONNECT_TIMEOUT);
+    let stream = timeout_at(deadline, TcpStream::connect(address))
+        .await
+        .map_err(|_| unreachable(format!("no connection within {limit} s")))?
+        .map_err(|error| unreachable(error.to_string()))?;
+    timeout_at(deadline, talk(stream)).await.map_err(|_| {
+        unreachable(format!(
+            "it took the connection but did not answer within {limit} s, so it hangs or is another program"
+        ))
+    })?
+}
+
+/// Whether the text is `HOST:PORT`; whether there is such a host is the resolver's to say.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        let named = !host.is_empty() && !host.contains([':', '/', '[', ']', ' ']);
+        (named || bracketed) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+/// A TLS handshake, up to the server's first byte.
 ///
 /// In TLS 1.3 a client's handshake is over before the server has looked at the client's certificate (RFC 8446,
 /// section 2); a refusal comes as an alert in place of the first data. An HTTP/2 server speaks first (its
 /// SETTINGS; RFC 9113, section 3.4), so its first byte means that we are accepted.
-async fn handshake(address: &str, config: Arc<ClientConfig>, who: &str) -> Result<Greeted, IdentityError> {
-    let unreachable = |error: io::Error| IdentityError::Unreachable {
-        address: address.to_owned(),
-        detail: error.to_string(),
-    };
-    let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+async fn greet(
+    stream: TcpStream,
+    address: &str,
+    config: Arc<ClientConfig>,
+    who: &str,
+) -> Result<Greeted, IdentityError> {
     let _ = stream.set_nodelay(true);
     let mut stream = TlsConnector::from(config)
         .connect(tls::server_name(), stream)
@@ -161,6 +201,9 @@ pub(super) fn explain(error: &io::Error, address: &str, who: &str) -> IdentityEr
             | CertificateError::NotValidYetContext { .. },
         ) => IdentityError::CoordinatorExpired { address },
         Tls::InvalidCertificate(_) => IdentityError::WrongAuthority { address, detail: tls.to_string() },
+        Tls::InvalidMessage(_) => {
+            IdentityError::NotACoordinator { address, detail: "it does not speak TLS".to_owned() }
+        }
         // rustls' error type is open; whatever else it says, the other side is not one of ours.
         other => IdentityError::NotACoordinator { address, detail: other.to_string() },
     }
@@ -201,5 +244,22 @@ impl AsyncWrite for Greeted {
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for good in ["10.0.0.1:7443", "[::1]:7443", "coordinator.example:1"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in
+            ["10.0.0.1", "::1:7443", "http://10.0.0.1:7443", "h:7443/x", "h:0", "h:99999", ":7443", "", "h:"]
+        {
+            assert!(!is_address(bad), "{bad}");
+        }
     }
 }

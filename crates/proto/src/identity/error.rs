@@ -35,6 +35,12 @@ pub enum IdentityError {
         "this is not a token: {0}; copy the whole line that `baton node token` printed (it begins with `baton1.`)"
     )]
     Token(String),
+    /// The address is not `HOST:PORT`.
+    #[error("`{address}` is not an address; write HOST:PORT, as in `10.0.0.1:7443`")]
+    NotAnAddress {
+        /// What was written.
+        address: String,
+    },
     /// Nothing answered at the address.
     #[error(
         "cannot reach a coordinator at {address}: {detail}; check the address and that `baton coordinator run` listens there"
@@ -122,6 +128,7 @@ impl IdentityError {
             | Self::NotJoined { .. }
             | Self::Unusable { .. }
             | Self::Token(_)
+            | Self::NotAnAddress { .. }
             | Self::NotACoordinator { .. }
             | Self::WrongAuthority { .. }
             | Self::WrongName { .. }

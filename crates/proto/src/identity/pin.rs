@@ -1,6 +1,6 @@
 //! The first meeting: finds the authority by its fingerprint, before anything secret is sent.
 
-use super::channel::{self, CONNECT_TIMEOUT};
+use super::channel;
 use super::error::IdentityError;
 use super::tls;
 use baton_model::id::Digest;
@@ -11,7 +11,6 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::{Digest as _, Sha256};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// Handshakes with whoever listens at `address` and answers the authority's certificate, if its SHA-256 is
@@ -23,18 +22,14 @@ pub(super) async fn find_authority(
     address: &str,
     fingerprint: Digest,
 ) -> Result<CertificateDer<'static>, IdentityError> {
-    let unreachable = |detail: String| IdentityError::Unreachable { address: address.to_owned(), detail };
     let verifier = Arc::new(PinVerifier { fingerprint, provider: tls::provider(), found: Mutex::new(None) });
     let connector =
         TlsConnector::from(tls::client_with(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>));
-    let meeting = async {
-        let stream = TcpStream::connect(address).await.map_err(|error| unreachable(error.to_string()))?;
+    channel::meet(address, async |stream| {
         let met = connector.connect(tls::server_name(), stream).await;
         met.map(drop).map_err(|error| channel::explain(&error, address, "this host"))
-    };
-    tokio::time::timeout(CONNECT_TIMEOUT, meeting)
-        .await
-        .map_err(|_| unreachable(format!("no TLS handshake within {} s", CONNECT_TIMEOUT.as_secs())))??;
+    })
+    .await?;
     let found = verifier.found.lock().unwrap_or_else(PoisonError::into_inner).take();
     found.ok_or_else(|| IdentityError::WrongAuthority {
         address: address.to_owned(),
