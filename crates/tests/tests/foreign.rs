@@ -62,7 +62,7 @@ fn nginx_takes_the_socket_and_is_swapped_under_load() {
     let cluster = one_node();
     let site = cluster.folder().join("site");
     std::fs::create_dir_all(&site).expect("a folder");
-    let config = "daemon off; master_process off; worker_processes 1; pid run.pid; error_log stderr;\n\
+    let config = "daemon off; worker_processes 1; pid run.pid; error_log stderr;\n\
         events { worker_connections 512; }\n\
         http { access_log off; client_body_temp_path tmp-body; proxy_temp_path tmp-proxy; fastcgi_temp_path tmp-fcgi; uwsgi_temp_path tmp-uwsgi; scgi_temp_path tmp-scgi;\n\
         server { listen ADDRESS:8088; location / { return 200 \"version=VERSION nginx\\n\"; } } }\n";

@@ -161,7 +161,7 @@ fn feed(
         }
         at += count as u64;
         let data = Bytes::copy_from_slice(&buffer[..count]);
-        if sender.blocking_send(UploadArtifactRequest { part: Some(Part::Data(data.into())) }).is_err() {
+        if sender.blocking_send(UploadArtifactRequest { part: Some(Part::Data(data)) }).is_err() {
             return Ok(());
         }
         line.draw(at, size);
@@ -196,7 +196,7 @@ impl Line {
 fn progress_text(at: u64, size: u64, sent: u64, elapsed: Duration) -> String {
     const BAR: u64 = 20;
     let full = if size == 0 { BAR } else { (at.saturating_mul(BAR) / size).min(BAR) };
-    let percent = if size == 0 { 100 } else { u128::from(at) * 100 / u128::from(size) };
+    let percent = (u128::from(at) * 100).checked_div(u128::from(size)).unwrap_or(100);
     let bar = format!("{}{}", "#".repeat(full as usize), "-".repeat((BAR - full) as usize));
     let rate = u128::from(sent) * 1000 / elapsed.as_millis().max(1);
     let rate = show::bytes(u64::try_from(rate).unwrap_or(u64::MAX));

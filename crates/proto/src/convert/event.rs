@@ -45,7 +45,12 @@ impl TryFrom<v1::Event> for Event {
 ///
 /// # Errors
 /// Names the field that the model cannot hold.
-pub fn agent_event(wire: v1::AgentEvent, node: &NodeName, now: UnixMs, seq: EventSeq) -> Result<Event, WireError> {
+pub fn agent_event(
+    wire: v1::AgentEvent,
+    node: &NodeName,
+    now: UnixMs,
+    seq: EventSeq,
+) -> Result<Event, WireError> {
     let instance: Option<baton_model::id::InstanceId> = optional_text("instance", wire.instance.as_deref())?;
     Ok(Event {
         seq,
@@ -76,8 +81,9 @@ pub fn agent_event_to_wire(event: Event, sequence: u64, ago: Millis) -> v1::Agen
 
 fn kind(wire: String) -> Result<String, WireError> {
     // The rule of names is the rule of these words too, and people filter by them.
-    text::<baton_model::id::ServiceName>("kind", &wire)
-        .map_err(|_| WireError::new("kind", format!("{wire:?} is not a stable word such as `instance-exited`")))?;
+    text::<baton_model::id::ServiceName>("kind", &wire).map_err(|_| {
+        WireError::new("kind", format!("{wire:?} is not a stable word such as `instance-exited`"))
+    })?;
     Ok(wire)
 }
 

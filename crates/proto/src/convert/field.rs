@@ -48,19 +48,30 @@ impl<T> Within for Result<T, WireError> {
 }
 
 /// A part that must be there.
-pub(super) fn required<W, M: TryFrom<W, Error = WireError>>(field: &str, wire: Option<W>) -> Result<M, WireError> {
+pub(super) fn required<W, M: TryFrom<W, Error = WireError>>(
+    field: &str,
+    wire: Option<W>,
+) -> Result<M, WireError> {
     M::try_from(wire.ok_or_else(|| WireError::missing(field))?).within(field)
 }
 
 /// A part that may be there.
-pub(super) fn optional<W, M: TryFrom<W, Error = WireError>>(field: &str, wire: Option<W>) -> Result<Option<M>, WireError> {
+pub(super) fn optional<W, M: TryFrom<W, Error = WireError>>(
+    field: &str,
+    wire: Option<W>,
+) -> Result<Option<M>, WireError> {
     wire.map(M::try_from).transpose().within(field)
 }
 
 /// Parts in a list; errors name the index.
-pub(super) fn each<W, M: TryFrom<W, Error = WireError>>(field: &str, wire: Vec<W>) -> Result<Vec<M>, WireError> {
+pub(super) fn each<W, M: TryFrom<W, Error = WireError>>(
+    field: &str,
+    wire: Vec<W>,
+) -> Result<Vec<M>, WireError> {
     let numbered = wire.into_iter().enumerate();
-    numbered.map(|(at, part)| M::try_from(part).map_err(|error| error.within(&format!("{field}[{at}]")))).collect()
+    numbered
+        .map(|(at, part)| M::try_from(part).map_err(|error| error.within(&format!("{field}[{at}]"))))
+        .collect()
 }
 
 /// Parts by key; errors name the key.
@@ -84,13 +95,21 @@ pub(super) fn text<T: FromStr<Err: Display>>(field: &str, wire: &str) -> Result<
 }
 
 /// The same where it may be absent.
-pub(super) fn optional_text<T: FromStr<Err: Display>>(field: &str, wire: Option<&str>) -> Result<Option<T>, WireError> {
+pub(super) fn optional_text<T: FromStr<Err: Display>>(
+    field: &str,
+    wire: Option<&str>,
+) -> Result<Option<T>, WireError> {
     wire.map(|wire| text(field, wire)).transpose()
 }
 
 /// A number of one of the wire's enumerations; `UNSPECIFIED` is for the caller to refuse.
 pub(super) fn choice<W: TryFrom<i32>>(field: &str, wire: i32) -> Result<W, WireError> {
-    W::try_from(wire).map_err(|_| WireError::new(field, format!("{wire} is a choice that this version does not know; upgrade the older side")))
+    W::try_from(wire).map_err(|_| {
+        WireError::new(
+            field,
+            format!("{wire} is a choice that this version does not know; upgrade the older side"),
+        )
+    })
 }
 
 /// A TCP port.

@@ -48,6 +48,10 @@ impl From<InstanceMetrics> for v1::InstanceMetrics {
 impl TryFrom<v1::InstanceMetrics> for InstanceMetrics {
     type Error = WireError;
     fn try_from(wire: v1::InstanceMetrics) -> Result<Self, WireError> {
-        Ok(Self { cpu: measured("cpu", wire.cpu)?, memory_bytes: wire.memory_bytes, processes: wire.processes })
+        Ok(Self {
+            cpu: measured("cpu", wire.cpu)?,
+            memory_bytes: wire.memory_bytes,
+            processes: wire.processes,
+        })
     }
 }

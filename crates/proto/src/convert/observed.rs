@@ -33,10 +33,16 @@ pub fn instance_to_wire(id: &InstanceId, instance: InstanceObserved, now: UnixMs
 ///
 /// # Errors
 /// Names the field that the model cannot hold.
-pub fn instance_observed(wire: v1::Instance, now: UnixMs) -> Result<(InstanceId, InstanceObserved), WireError> {
+pub fn instance_observed(
+    wire: v1::Instance,
+    now: UnixMs,
+) -> Result<(InstanceId, InstanceObserved), WireError> {
     let id: InstanceId = text("id", &wire.id)?;
-    let ports: Result<BTreeMap<_, _>, WireError> =
-        wire.ports.into_iter().map(|(name, number)| Ok((name.clone(), port(&format!("ports[{name:?}]"), number)?))).collect();
+    let ports: Result<BTreeMap<_, _>, WireError> = wire
+        .ports
+        .into_iter()
+        .map(|(name, number)| Ok((name.clone(), port(&format!("ports[{name:?}]"), number)?)))
+        .collect();
     let instance = InstanceObserved {
         release: ReleaseNumber(wire.release),
         state: state("state", wire.state)?,
@@ -61,7 +67,8 @@ pub fn instances_observed(
     wire: Vec<v1::Instance>,
     now: UnixMs,
 ) -> Result<BTreeMap<InstanceId, InstanceObserved>, WireError> {
-    let received: Vec<Received> = each("instances", wire.into_iter().map(|instance| (instance, now)).collect())?;
+    let received: Vec<Received> =
+        each("instances", wire.into_iter().map(|instance| (instance, now)).collect())?;
     let mut instances = BTreeMap::new();
     for (at, Received(id, instance)) in received.into_iter().enumerate() {
         if instances.contains_key(&id) {

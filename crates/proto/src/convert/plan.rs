@@ -77,7 +77,8 @@ impl TryFrom<v1::NodePlan> for NodePlan {
             let id: InstanceId = text(&field("id"), &instance.id)?;
             let release = usize::try_from(instance.release_index).ok().and_then(|index| releases.get(index));
             let release = release.ok_or_else(|| {
-                let problem = format!("{} is none of the {} releases sent", instance.release_index, releases.len());
+                let problem =
+                    format!("{} is none of the {} releases sent", instance.release_index, releases.len());
                 WireError::new(field("release_index"), problem)
             })?;
             if release.spec.name != id.service {

@@ -4,7 +4,9 @@ use super::field::{WireError, choice, counted, each, optional, optional_text, re
 use super::rollout::outcome;
 use crate::v1;
 use baton_model::id::{InstanceId, ReleaseNumber, RolloutId};
-use baton_model::report::{Health, RolloutReport, ServiceReport, StageReport, StageState, Step, Subject, Waiting};
+use baton_model::report::{
+    Health, RolloutReport, ServiceReport, StageReport, StageState, Step, Subject, Waiting,
+};
 use baton_model::time::UnixMs;
 use std::collections::BTreeMap;
 
@@ -146,7 +148,11 @@ impl From<StageReport> for v1::StageReport {
             number: stage.number,
             title: stage.title,
             state: state.into(),
-            instances: stage.instances.into_iter().map(|(id, step)| (id.into(), v1::Step::from(step).into())).collect(),
+            instances: stage
+                .instances
+                .into_iter()
+                .map(|(id, step)| (id.into(), v1::Step::from(step).into()))
+                .collect(),
             started_at_ms: stage.started_at.map(|at| at.0),
             ended_at_ms: stage.ended_at.map(|at| at.0),
         }

@@ -4,8 +4,8 @@ use super::field::{WireError, choice, keyed, optional, port, required, text};
 use crate::v1;
 use baton_model::artifact::{Artifact, ArtifactFormat};
 use baton_model::spec::{
-    Amount, Check, Checks, Count, LogPolicy, Placement, Port, PortKind, Probe, RestartMode, RestartPolicy, ServiceSpec,
-    StopPolicy, StopSignal,
+    Amount, Check, Checks, Count, LogPolicy, Placement, Port, PortKind, Probe, RestartMode, RestartPolicy,
+    ServiceSpec, StopPolicy, StopSignal,
 };
 use baton_model::time::Millis;
 
@@ -119,15 +119,20 @@ impl TryFrom<v1::Check> for Check {
     fn try_from(wire: v1::Check) -> Result<Self, WireError> {
         use v1::check::Probe as Wire;
         // A pace of zero would be a loop without a pause, whoever sent it.
-        for (field, value) in
-            [("interval_ms", wire.interval_ms), ("timeout_ms", wire.timeout_ms), ("rise", wire.rise.into()), ("fall", wire.fall.into())]
-        {
+        for (field, value) in [
+            ("interval_ms", wire.interval_ms),
+            ("timeout_ms", wire.timeout_ms),
+            ("rise", wire.rise.into()),
+            ("fall", wire.fall.into()),
+        ] {
             if value == 0 {
                 return Err(WireError::new(field, "it must be at least 1"));
             }
         }
         let probe = match wire.probe.ok_or_else(|| WireError::unset("probe"))? {
-            Wire::Exec(exec) if exec.command.is_empty() => return Err(WireError::new("exec.command", "it is empty")),
+            Wire::Exec(exec) if exec.command.is_empty() => {
+                return Err(WireError::new("exec.command", "it is empty"));
+            }
             Wire::Exec(exec) => Probe::Exec { command: exec.command },
             Wire::Http(http) => Probe::Http {
                 port: text("http.port", &http.port)?,
@@ -320,7 +325,8 @@ impl TryFrom<v1::Artifact> for Artifact {
 
 /// The name becomes a file on the node: it must stay inside its folder.
 fn file_name(name: String) -> Result<String, WireError> {
-    let inside = !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains(['/', '\0']);
+    let inside =
+        !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains(['/', '\0']);
     if inside {
         return Ok(name);
     }

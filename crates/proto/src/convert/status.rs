@@ -1,6 +1,6 @@
 //! The coordinator's answers.
 
-use super::field::{Within, WireError, each, optional, required, text};
+use super::field::{WireError, Within, each, optional, required, text};
 use super::observed::{instance_observed, instance_to_wire};
 use crate::v1;
 use baton_model::id::{Generation, InstanceId, ReleaseNumber};
@@ -92,7 +92,8 @@ fn placed_from_wire(wire: Vec<v1::PlacedInstance>, now: UnixMs) -> Result<Vec<Pl
 
 fn placed_one(wire: v1::PlacedInstance, now: UnixMs) -> Result<PlacedInstance, WireError> {
     let id: InstanceId = text("id", &wire.id)?;
-    let observed = wire.observed.map(|observed| instance_observed(observed, now)).transpose().within("observed")?;
+    let observed =
+        wire.observed.map(|observed| instance_observed(observed, now)).transpose().within("observed")?;
     if let Some((other, _)) = observed.as_ref().filter(|(other, _)| *other != id) {
         return Err(WireError::new("observed.id", format!("`{other}` is another instance than `{id}`")));
     }

@@ -105,7 +105,6 @@ pub enum Peer {
 /// # Errors
 /// `UNAUTHENTICATED` where the connection brought no certificate, `PERMISSION_DENIED` where it names neither a
 /// node nor an operator.
-#[expect(clippy::result_large_err, reason = "tonic's error type, returned as handlers return it")]
 pub fn peer<T>(request: &tonic::Request<T>) -> Result<Peer, tonic::Status> {
     type Info = TlsConnectInfo<<TcpStream as Connected>::ConnectInfo>;
     let certificates = request.extensions().get::<Info>().and_then(TlsConnectInfo::peer_certs);

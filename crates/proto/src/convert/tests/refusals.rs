@@ -12,8 +12,11 @@ use baton_model::spec::ServiceSpec;
 use baton_model::status::ServiceStatus;
 use baton_model::time::UnixMs;
 
+/// The path that an error must name, and what breaks the field.
+type Case<W> = (&'static str, fn(&mut W));
+
 /// Breaks one field of a good message, and compares the path of the error.
-fn refused<M, W>(good: impl Fn() -> W, cases: &[(&str, fn(&mut W))])
+fn refused<M, W>(good: impl Fn() -> W, cases: &[Case<W>])
 where
     M: TryFrom<W, Error = WireError> + std::fmt::Debug,
 {
@@ -46,7 +49,9 @@ fn specs() {
             }),
             ("min_available.value", |wire| wire.min_available = Some(v1::Amount { value: None })),
             ("rollout.strategy", |wire| wire.rollout.as_mut().unwrap().strategy = 0),
-            ("rollout.batch.value", |wire| wire.rollout.as_mut().unwrap().batch = Some(v1::Amount { value: None })),
+            ("rollout.batch.value", |wire| {
+                wire.rollout.as_mut().unwrap().batch = Some(v1::Amount { value: None })
+            }),
             ("logs.keep", |wire| wire.logs.as_mut().unwrap().keep = 0),
             ("ports[\"http\"].kind", |wire| {
                 wire.ports.insert("http".to_owned(), v1::Port { kind: None });
@@ -95,7 +100,9 @@ fn releases_and_plans() {
             ("artifact.file", |wire| {
                 artifact(wire).format = Some(v1::artifact::Format::File("../../etc/passwd".to_owned()));
             }),
-            ("artifact.file", |wire| artifact(wire).format = Some(v1::artifact::Format::File("..".to_owned()))),
+            ("artifact.file", |wire| {
+                artifact(wire).format = Some(v1::artifact::Format::File("..".to_owned()))
+            }),
             ("spec.stop", |wire| wire.spec.as_mut().unwrap().stop = None),
         ],
     );
@@ -106,7 +113,9 @@ fn releases_and_plans() {
             ("releases[1].version", |wire| wire.releases[1].version = String::new()),
             ("instances[2].release_index", |wire| wire.instances[2].release_index = u32::MAX),
             // db.1 with a release of web.
-            ("instances[0].release_index", |wire| wire.instances[0].release_index = wire.instances[5].release_index),
+            ("instances[0].release_index", |wire| {
+                wire.instances[0].release_index = wire.instances[5].release_index
+            }),
             ("instances[1].id", |wire| wire.instances[1].id = "db".to_owned()),
             ("instances[1].id", |wire| wire.instances[1].id = wire.instances[0].id.clone()),
         ],
@@ -117,7 +126,10 @@ fn releases_and_plans() {
 fn nodes_metrics_and_events() {
     refused::<Node, v1::Node>(
         || samples::nodes().swap_remove(0).into(),
-        &[("name", |wire| wire.name = "n_1".to_owned()), ("address", |wire| wire.address = "localhost".to_owned())],
+        &[
+            ("name", |wire| wire.name = "n_1".to_owned()),
+            ("address", |wire| wire.address = "localhost".to_owned()),
+        ],
     );
     refused::<NodeMetrics, v1::NodeMetrics>(
         || samples::metrics().swap_remove(1).into(),
@@ -152,7 +164,8 @@ fn reports_and_statuses() {
             ("health", |wire| wire.health = 0),
             ("waiting[1].subject", |wire| wire.waiting[1].subject = None),
             ("waiting[3].subject.instance", |wire| {
-                wire.waiting[3].subject = Some(v1::Subject { kind: Some(v1::subject::Kind::Instance(String::new())) });
+                wire.waiting[3].subject =
+                    Some(v1::Subject { kind: Some(v1::subject::Kind::Instance(String::new())) });
             }),
             ("rollout.outcome", |wire| rollout(wire).outcome = 0),
             ("rollout.id", |wire| rollout(wire).id = 0),
@@ -167,7 +180,9 @@ fn reports_and_statuses() {
         &[
             ("report", |wire| wire.report = None),
             ("instances[1].observed.state", |wire| wire.instances[1].observed.as_mut().unwrap().state = 0),
-            ("instances[1].observed.id", |wire| wire.instances[1].observed.as_mut().unwrap().id = "web.9".to_owned()),
+            ("instances[1].observed.id", |wire| {
+                wire.instances[1].observed.as_mut().unwrap().id = "web.9".to_owned()
+            }),
             ("instances[1].wanted_version", |wire| wire.instances[1].wanted_version = String::new()),
             ("releases[0].number", |wire| wire.releases[0].number = 0),
         ],
@@ -181,7 +196,7 @@ fn observed_instances() {
         instances.map(|(id, one)| instance_to_wire(&id, one, UnixMs(1))).collect()
     };
     instances_observed(good(), UnixMs(1)).expect("the unbroken message");
-    let cases: [(&str, fn(&mut Vec<v1::Instance>)); 6] = [
+    let cases: [Case<Vec<v1::Instance>>; 6] = [
         ("instances[0].id", |wire| wire[0].id = "web".to_owned()),
         ("instances[1].id", |wire| wire[1].id = wire[0].id.clone()),
         ("instances[2].state", |wire| wire[2].state = 42),

@@ -5,7 +5,8 @@ use baton_model::artifact::{Artifact, ArtifactFormat};
 use baton_model::desired::{Node, Release};
 use baton_model::event::{Event, Severity};
 use baton_model::id::{
-    Digest, EventSeq, Generation, InstanceId, NodeName, ReleaseNumber, RolloutId, RunNumber, ServiceName, Version,
+    Digest, EventSeq, Generation, InstanceId, NodeName, ReleaseNumber, RolloutId, RunNumber, ServiceName,
+    Version,
 };
 use baton_model::metrics::{InstanceMetrics, NodeMetrics};
 use baton_model::observed::{Exit, InstanceObserved, InstanceState, NodeFacts, SwapObserved, SwapPhase};
@@ -79,23 +80,23 @@ fn spec(name: &str, n: usize, signal: StopSignal) -> ServiceSpec {
             crash_loop_after: 5,
         },
         placement: Placement {
-            count: if n % 2 == 0 { Count::Replicas(3) } else { Count::PerNode },
+            count: if n.is_multiple_of(2) { Count::Replicas(3) } else { Count::PerNode },
             require: map(&[("disk", "ssd")]),
-            spread: (n % 2 == 0).then(|| "zone".to_owned()),
+            spread: n.is_multiple_of(2).then(|| "zone".to_owned()),
             lost_after: Millis(30_000),
         },
-        min_available: if n % 2 == 0 { Amount::Number(0) } else { Amount::Percent(100) },
+        min_available: if n.is_multiple_of(2) { Amount::Number(0) } else { Amount::Percent(100) },
         rollout: RolloutPolicy {
             strategy: Strategy::Rolling,
             batch: Amount::Percent(25),
             max_unavailable: Amount::Number(1),
-            zone_at_a_time: n % 2 == 0,
+            zone_at_a_time: n.is_multiple_of(2),
             first_zone_bake: Millis(n as u64),
             min_healthy: Millis(10_000),
             healthy_deadline: Millis(300_000),
             progress_deadline: Millis(600_000),
             failure_tolerance: Amount::Number(0),
-            on_failure: if n % 2 == 0 { OnFailure::RollBack } else { OnFailure::Pause },
+            on_failure: if n.is_multiple_of(2) { OnFailure::RollBack } else { OnFailure::Pause },
             approve_before: (0..n as u32).collect(),
         },
         logs: LogPolicy { max_bytes: u64::MAX, keep: 1 },
@@ -114,7 +115,12 @@ pub(super) fn releases() -> Vec<Release> {
         .map(|(format, number)| Release {
             number: ReleaseNumber(number),
             version: version(&format!("1.{number}")),
-            artifact: Artifact { digest: Digest([number as u8; 32]), size_bytes: number, format, unpacked_bytes: 0 },
+            artifact: Artifact {
+                digest: Digest([number as u8; 32]),
+                size_bytes: number,
+                format,
+                unpacked_bytes: 0,
+            },
             spec: spec("web", number as usize, StopSignal::Sigterm),
             created_at: NOW,
             created_by: "ann".to_owned(),
@@ -134,10 +140,11 @@ pub(super) fn plans() -> Vec<NodePlan> {
             spec: spec(name, number, StopSignal::Sigint),
         }
     };
-    let many: BTreeMap<_, _> = [("web.1", 0), ("web.2", 1), ("web.10", 0), ("db.1", 0), ("db.2", 0), ("db.3", 3)]
-        .into_iter()
-        .map(|(text, number)| (id(text), instance(id(text).service.as_str(), number, number as u32)))
-        .collect();
+    let many: BTreeMap<_, _> =
+        [("web.1", 0), ("web.2", 1), ("web.10", 0), ("db.1", 0), ("db.2", 0), ("db.3", 3)]
+            .into_iter()
+            .map(|(text, number)| (id(text), instance(id(text).service.as_str(), number, number as u32)))
+            .collect();
     let plan = |instances| NodePlan { node: node("n1"), generation: Generation(9), instances };
     vec![plan(BTreeMap::new()), plan(many.clone().into_iter().take(1).collect()), plan(many)]
 }
@@ -151,7 +158,16 @@ pub(super) fn nodes() -> Vec<Node> {
         draining: true,
         joined_at: NOW,
     };
-    vec![Node { address: "::1".to_owned(), cordoned: true, draining: false, labels: BTreeMap::new(), ..one.clone() }, one]
+    vec![
+        Node {
+            address: "::1".to_owned(),
+            cordoned: true,
+            draining: false,
+            labels: BTreeMap::new(),
+            ..one.clone()
+        },
+        one,
+    ]
 }
 
 fn sample() -> InstanceMetrics {
@@ -186,7 +202,8 @@ pub(super) fn events() -> Vec<Event> {
         instance: Some(id("web.1")),
         fields: map(&[("code", "1")]),
     };
-    let bare = Event { service: None, node: None, instance: None, fields: BTreeMap::new(), ..one(Severity::Info) };
+    let bare =
+        Event { service: None, node: None, instance: None, fields: BTreeMap::new(), ..one(Severity::Info) };
     vec![bare, one(Severity::Info), one(Severity::Warning), one(Severity::Error)]
 }
 
@@ -218,9 +235,11 @@ pub(super) fn rollouts() -> Vec<RolloutReport> {
 }
 
 fn stages() -> Vec<StageReport> {
-    let states = [StageState::Pending, StageState::Running, StageState::Baking, StageState::Done, StageState::Failed];
+    let states =
+        [StageState::Pending, StageState::Running, StageState::Baking, StageState::Done, StageState::Failed];
     let steps = [Step::Pending, Step::Changing, Step::Done, Step::Failed, Step::Deferred];
-    let instances: BTreeMap<_, _> = steps.into_iter().zip(1..).map(|(step, n)| (id(&format!("web.{n}")), step)).collect();
+    let instances: BTreeMap<_, _> =
+        steps.into_iter().zip(1..).map(|(step, n)| (id(&format!("web.{n}")), step)).collect();
     let numbered = states.into_iter().zip(1..);
     numbered
         .map(|(state, number)| StageReport {
@@ -341,7 +360,13 @@ pub(super) fn services() -> Vec<ServiceStatus> {
         removed: true,
     };
     vec![
-        ServiceStatus { instances: vec![], releases: vec![], removed: false, report: ServiceReport::default(), ..one.clone() },
+        ServiceStatus {
+            instances: vec![],
+            releases: vec![],
+            removed: false,
+            report: ServiceReport::default(),
+            ..one.clone()
+        },
         one,
     ]
 }
@@ -367,7 +392,16 @@ pub(super) fn node_statuses() -> Vec<NodeStatus> {
         metrics: metrics().pop(),
         now: NOW,
     };
-    vec![NodeStatus { connected: false, silent_for: Some(Millis(0)), metrics: None, instances: vec![], ..one.clone() }, one]
+    vec![
+        NodeStatus {
+            connected: false,
+            silent_for: Some(Millis(0)),
+            metrics: None,
+            instances: vec![],
+            ..one.clone()
+        },
+        one,
+    ]
 }
 
 pub(super) fn deploy_plans() -> Vec<DeployPlan> {
