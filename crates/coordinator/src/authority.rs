@@ -208,12 +208,22 @@ impl Authority {
         Ok(Identity { certificate_pem: issued.certificate_pem, key_pem, authority_pem: issued.authority_pem })
     }
 
-    fn sign(&self, subject: Subject, public_key: &rcgen::PublicKey, now: SystemTime) -> Result<Issued, AuthorityError> {
+    fn sign(
+        &self,
+        subject: Subject,
+        public_key: &rcgen::PublicKey,
+        now: SystemTime,
+    ) -> Result<Issued, AuthorityError> {
         let lifetime = match &subject {
             Subject::Node(_) | Subject::Operator(_) => self.lifetimes.member,
             Subject::Coordinator => self.lifetimes.server,
         };
         let (certificate_pem, not_after) = sign::certificate(&self.key, &subject, public_key, lifetime, now)?;
-        Ok(Issued { subject, certificate_pem, authority_pem: self.key.certificate_pem().to_owned(), not_after })
+        Ok(Issued {
+            subject,
+            certificate_pem,
+            authority_pem: self.key.certificate_pem().to_owned(),
+            not_after,
+        })
     }
 }

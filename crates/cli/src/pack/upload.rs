@@ -195,7 +195,7 @@ impl Line {
 /// `uploading  [########------------]  40%  4.0 MiB of 10.0 MiB, 2.0 MiB/s`.
 fn progress_text(at: u64, size: u64, sent: u64, elapsed: Duration) -> String {
     const BAR: u64 = 20;
-    let full = if size == 0 { BAR } else { (at.saturating_mul(BAR) / size).min(BAR) };
+    let full = at.saturating_mul(BAR).checked_div(size).unwrap_or(BAR).min(BAR);
     let percent = (u128::from(at) * 100).checked_div(u128::from(size)).unwrap_or(100);
     let bar = format!("{}{}", "#".repeat(full as usize), "-".repeat((BAR - full) as usize));
     let rate = u128::from(sent) * 1000 / elapsed.as_millis().max(1);

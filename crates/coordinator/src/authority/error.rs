@@ -47,13 +47,17 @@ pub enum AuthorityError {
     #[error("this token belongs to another authority; make one here with `baton node token`")]
     TokenOfAnotherAuthority,
     /// No such token, or its secret is wrong; which of the two is not told.
-    #[error("token {id} is not known here: it was mistyped, or its record is gone; make a new one with `baton node token`")]
+    #[error(
+        "token {id} is not known here: it was mistyped, or its record is gone; make a new one with `baton node token`"
+    )]
     TokenUnknown {
         /// The token's id.
         id: String,
     },
     /// It was used before.
-    #[error("token {id} was used {when} by {by}, and a token works once; make a new one with `baton node token`")]
+    #[error(
+        "token {id} was used {when} by {by}, and a token works once; make a new one with `baton node token`"
+    )]
     TokenUsed {
         /// The token's id.
         id: String,
@@ -71,7 +75,9 @@ pub enum AuthorityError {
         when: String,
     },
     /// It was made for another name.
-    #[error("token {id} was made for `{bound}` and cannot be used for `{asked}`; join as `{bound}`, or make another token")]
+    #[error(
+        "token {id} was made for `{bound}` and cannot be used for `{asked}`; join as `{bound}`, or make another token"
+    )]
     TokenForAnotherName {
         /// The token's id.
         id: String,
@@ -81,7 +87,9 @@ pub enum AuthorityError {
         asked: String,
     },
     /// Another member has the name.
-    #[error("{subject} has joined already ({when}); choose another name, or, to let this host take its place, make a token for exactly this name with `--name`, or remove the other one first")]
+    #[error(
+        "{subject} has joined already ({when}); choose another name, or, to let this host take its place, make a token for exactly this name with `--name`, or remove the other one first"
+    )]
     NameTaken {
         /// Who has it.
         subject: Subject,

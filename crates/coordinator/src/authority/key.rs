@@ -36,7 +36,8 @@ pub(super) struct AuthorityKey {
 impl AuthorityKey {
     pub(super) fn make(cluster: &str, now: SystemTime) -> Result<Self, AuthorityError> {
         // In URIs and file names: the rule of node names serves well.
-        NodeName::new(cluster).map_err(|error| AuthorityError::BadRequest(error.0.replace("node name", "cluster name")))?;
+        NodeName::new(cluster)
+            .map_err(|error| AuthorityError::BadRequest(error.0.replace("node name", "cluster name")))?;
         let signing = |error: rcgen::Error| AuthorityError::Signing(error.to_string());
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(signing)?;
         let mut parameters = CertificateParams::default();
@@ -51,13 +52,17 @@ impl AuthorityKey {
     }
 
     fn new(certificate_pem: String, key: KeyPair) -> Result<Self, String> {
-        let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|error| error.to_string())?;
+        let der =
+            CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|error| error.to_string())?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|error| error.to_string())?;
         if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
             return Err("its key and its certificate do not belong together".to_owned());
         }
         let mut names = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
-        let cluster = names.next().and_then(|name| name.strip_prefix(COMMON_NAME)).ok_or("its certificate is not a Baton authority's")?;
+        let cluster = names
+            .next()
+            .and_then(|name| name.strip_prefix(COMMON_NAME))
+            .ok_or("its certificate is not a Baton authority's")?;
         let cluster = cluster.to_owned();
         let fingerprint = Digest(Sha256::digest(&der).into());
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|error| error.to_string())?;
@@ -81,16 +86,22 @@ impl AuthorityKey {
         let failed = |source| AuthorityError::File { action: "read", path: path.clone(), source };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(AuthorityError::Missing { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(AuthorityError::Missing { path });
+            }
             Err(error) => return Err(failed(error)),
         };
         let mode = std::fs::metadata(&path).map_err(failed)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let source = io::Error::other(format!("others may read the authority's key (mode {mode:03o}); run `chmod 600` on it"));
+            let source = io::Error::other(format!(
+                "others may read the authority's key (mode {mode:03o}); run `chmod 600` on it"
+            ));
             return Err(failed(source));
         }
         let damaged = |detail: String| AuthorityError::Damaged { path: path.clone(), detail };
-        let begin = text.find("-----BEGIN CERTIFICATE-----").ok_or_else(|| damaged("it holds no certificate".to_owned()))?;
+        let begin = text
+            .find("-----BEGIN CERTIFICATE-----")
+            .ok_or_else(|| damaged("it holds no certificate".to_owned()))?;
         let (key_pem, certificate_pem) = text.split_at(begin);
         let key = KeyPair::from_pem(key_pem).map_err(|error| damaged(format!("its key: {error}")))?;
         Self::new(certificate_pem.to_owned(), key).map_err(damaged)

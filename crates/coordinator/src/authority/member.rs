@@ -47,7 +47,12 @@ pub(super) async fn seat(
 
 impl Seat {
     /// Takes the name, unless someone was faster.
-    pub(super) async fn take(self, store: &dyn Store, token: &str, now: SystemTime) -> Result<(), AuthorityError> {
+    pub(super) async fn take(
+        self,
+        store: &dyn Store,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<(), AuthorityError> {
         let member = Member { joined_at: unix_ms(now), token: token.to_owned() };
         let key = key_of(&self.subject);
         match store.put(&key, encode(&key, &member)?.into(), Precondition::Is(self.revision)).await {

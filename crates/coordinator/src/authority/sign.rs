@@ -4,8 +4,8 @@ use super::error::AuthorityError;
 use super::key::{AuthorityKey, BACKDATED};
 use baton_proto::identity::{SERVER_NAME, Subject};
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKey, SanType,
+    CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKey, SanType,
 };
 use std::time::{Duration, SystemTime};
 

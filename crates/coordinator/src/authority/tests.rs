@@ -145,7 +145,10 @@ async fn a_name_is_taken_until_it_is_removed_or_a_token_names_it() {
     let second = world.token(Role::Node, None).await;
     let error = world.join(&second, "n1", noon() + 2 * HOUR / 4).await.unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("node n1 has joined already (30 minutes ago)") && text.contains("--name"), "{text}");
+    assert!(
+        text.contains("node n1 has joined already (30 minutes ago)") && text.contains("--name"),
+        "{text}"
+    );
     // An operator's name is another name.
     let operator = world.token(Role::Operator, None).await;
     world.join(&operator, "n1", noon()).await.unwrap();
@@ -189,7 +192,10 @@ async fn nothing_of_the_request_but_its_key_gets_into_the_certificate() {
     let (_, pem) = x509_parser::pem::parse_x509_pem(issued.certificate_pem.as_bytes()).unwrap();
     let certificate = pem.parse_x509().unwrap();
     let names = certificate.subject_alternative_name().unwrap().unwrap();
-    assert_eq!(names.value.general_names, [x509_parser::extensions::GeneralName::URI("spiffe://home/node/n1")]);
+    assert_eq!(
+        names.value.general_names,
+        [x509_parser::extensions::GeneralName::URI("spiffe://home/node/n1")]
+    );
     let usage = certificate.extended_key_usage().unwrap().unwrap().value;
     assert!(usage.client_auth && !usage.server_auth && !certificate.is_ca());
     assert_eq!(certificate.public_key().subject_public_key.data.as_ref(), key.public_key_raw());
@@ -228,7 +234,10 @@ fn an_authority_is_made_once_private_and_whole_or_not_used() {
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     std::fs::write(&path, &before[..before.len() / 2]).unwrap();
     let error = open().unwrap_err();
-    assert!(matches!(error, AuthorityError::Damaged { .. }) && error.to_string().contains("authority.pem"), "{error}");
+    assert!(
+        matches!(error, AuthorityError::Damaged { .. }) && error.to_string().contains("authority.pem"),
+        "{error}"
+    );
     std::fs::remove_file(&path).unwrap();
     assert!(open().unwrap_err().to_string().contains("baton coordinator init"));
 }
@@ -250,10 +259,15 @@ async fn an_identity_is_kept_whole_and_private() {
     let cut = &text[..text.len() - 40];
     let keyless = &text[text.find("-----BEGIN CERT").unwrap()..];
     let alone = &text[..text.rfind("-----BEGIN CERT").unwrap()];
-    for (bad, expect) in [("", "no private key"), (cut, "cut short"), (keyless, "no private key"), (alone, "only one")] {
+    for (bad, expect) in
+        [("", "no private key"), (cut, "cut short"), (keyless, "no private key"), (alone, "only one")]
+    {
         std::fs::write(&path, bad).unwrap();
         let error = Identity::load(&folder).unwrap_err().to_string();
-        assert!(error.contains(expect) && error.contains("identity.pem") && error.contains("--force"), "{error}");
+        assert!(
+            error.contains(expect) && error.contains("identity.pem") && error.contains("--force"),
+            "{error}"
+        );
     }
     std::fs::write(&path, &text).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o604)).unwrap();
@@ -269,9 +283,10 @@ async fn the_servers_certificate_is_replaced_before_it_ends() {
     let tls = server_tls(&first).unwrap();
     let (mut client, address) = sockets::listening(tls.clone()).await;
     let before = client.served_certificate(&address).await;
-    let keeping = tokio::spawn(keep_server_certificate(Arc::clone(&world.authority), tls, first.clone(), |error| {
-        panic!("{error}");
-    }));
+    let keeping =
+        tokio::spawn(keep_server_certificate(Arc::clone(&world.authority), tls, first.clone(), |error| {
+            panic!("{error}");
+        }));
     // Two thirds of its life are over after some 1.3 s.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while client.served_certificate(&address).await == before {

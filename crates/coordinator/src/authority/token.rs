@@ -66,7 +66,12 @@ pub(super) struct Valid {
 }
 
 /// Checks a token that `name` shows, and changes nothing.
-pub(super) async fn check(store: &dyn Store, token: &Token, name: &str, now: SystemTime) -> Result<Valid, AuthorityError> {
+pub(super) async fn check(
+    store: &dyn Store,
+    token: &Token,
+    name: &str,
+    now: SystemTime,
+) -> Result<Valid, AuthorityError> {
     let (key, id) = (key_of(token), token.id_text());
     let Some(found) = store.get(&key).await? else {
         return Err(AuthorityError::TokenUnknown { id });
@@ -97,10 +102,16 @@ impl Valid {
     }
 
     /// Uses the token up. Of several that try at the same time, one succeeds.
-    pub(super) async fn use_up(self, store: &dyn Store, by: &Subject, now: SystemTime) -> Result<(), AuthorityError> {
+    pub(super) async fn use_up(
+        self,
+        store: &dyn Store,
+        by: &Subject,
+        now: SystemTime,
+    ) -> Result<(), AuthorityError> {
         let used = Used { at: unix_ms(now), by: by.to_string() };
         let record = TokenRecord { used: Some(used), ..self.record.clone() };
-        match store.put(&self.key, encode(&self.key, &record)?.into(), Precondition::Is(self.revision)).await {
+        match store.put(&self.key, encode(&self.key, &record)?.into(), Precondition::Is(self.revision)).await
+        {
             Ok(_) => Ok(()),
             // The record changes only by being used, or swept when it is long over.
             Err(StoreError::Conflict { .. }) => Err(self.lost(store, now).await?),
@@ -147,7 +158,8 @@ fn hash(token: &Token) -> Digest {
 
 fn random<const N: usize>() -> Result<[u8; N], AuthorityError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| AuthorityError::Signing(format!("the system gives no randomness ({error})")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| AuthorityError::Signing(format!("the system gives no randomness ({error})")))?;
     Ok(bytes)
 }
 

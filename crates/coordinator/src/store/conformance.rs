@@ -1,6 +1,8 @@
 //! What holds for every store. One suite; each store below runs all of it.
 
-use super::{KEY_BYTES_MAX, MemoryStore, Precondition, SqliteStore, Store, StoreError, VALUE_BYTES_MAX, Watch};
+use super::{
+    KEY_BYTES_MAX, MemoryStore, Precondition, SqliteStore, Store, StoreError, VALUE_BYTES_MAX, Watch,
+};
 use baton_model::id::Revision;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -39,7 +41,10 @@ async fn what_is_put_is_got_until_it_is_deleted(store: Arc<dyn Store>) {
     assert_eq!(store.get("a").await.unwrap(), None);
     store.delete("a", Precondition::Any).await.expect("removing nothing is fine");
     let empty = put(&*store, "empty", "").await;
-    assert_eq!((revision(&*store, "empty").await, value(&*store, "empty").await.as_deref()), (empty, Some("")));
+    assert_eq!(
+        (revision(&*store, "empty").await, value(&*store, "empty").await.as_deref()),
+        (empty, Some(""))
+    );
 }
 
 async fn one_counter_numbers_all_changes(store: Arc<dyn Store>) {
@@ -149,7 +154,9 @@ async fn watches_wake_for_their_prefix_and_fold(store: Arc<dyn Store>) {
     put(&*store, "a/2", "1").await;
     tokio::time::timeout(PATIENCE, waiting).await.expect("woken").unwrap().unwrap();
     drop(store);
-    tokio::time::timeout(PATIENCE, async { while all.changed().await.is_ok() {} }).await.expect("told of the end");
+    tokio::time::timeout(PATIENCE, async { while all.changed().await.is_ok() {} })
+        .await
+        .expect("told of the end");
 }
 
 async fn records_that_are_too_large_are_refused(store: Arc<dyn Store>) {
@@ -159,7 +166,10 @@ async fn records_that_are_too_large_are_refused(store: Arc<dyn Store>) {
         assert!(matches!(error, StoreError::Refused(_)), "{error}");
     }
     assert_eq!(store.list("").await.unwrap(), []);
-    store.put(&long[1..], vec![7; VALUE_BYTES_MAX].into(), Precondition::Any).await.expect("the largest that fits");
+    store
+        .put(&long[1..], vec![7; VALUE_BYTES_MAX].into(), Precondition::Any)
+        .await
+        .expect("the largest that fits");
     assert_eq!(store.get(&long[1..]).await.unwrap().unwrap().value.len(), VALUE_BYTES_MAX);
 }
 

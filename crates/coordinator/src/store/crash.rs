@@ -68,8 +68,12 @@ async fn a_kill_in_the_middle_loses_nothing_acknowledged() {
             let words: Vec<&str> = line.split(' ').collect();
             for (part, revision) in ["a", "b", "c"].into_iter().zip(&words[2..]) {
                 let key = format!("{}/{part}", words[1]);
-                let record = store.get(&key).await.unwrap().unwrap_or_else(|| panic!("{key} was acknowledged"));
-                assert_eq!((record.revision.to_string().as_str(), &record.value[..]), (*revision, key.as_bytes()));
+                let record =
+                    store.get(&key).await.unwrap().unwrap_or_else(|| panic!("{key} was acknowledged"));
+                assert_eq!(
+                    (record.revision.to_string().as_str(), &record.value[..]),
+                    (*revision, key.as_bytes())
+                );
             }
         }
         put(&store, "after", Precondition::ABSENT).await.expect("it can be written to again");
@@ -96,7 +100,9 @@ fn write_and_kill(path: &Path, count: u32) -> Vec<String> {
     child.kill().unwrap();
     child.wait().unwrap();
     // What it had said and we had not read was acknowledged as well; its last line may be cut short.
-    let rest = lines.map_while(Result::ok).filter(|line| line.starts_with("acknowledged ") && line.split(' ').count() == 5);
+    let rest = lines
+        .map_while(Result::ok)
+        .filter(|line| line.starts_with("acknowledged ") && line.split(' ').count() == 5);
     acknowledged.extend(rest);
     acknowledged
 }
@@ -119,7 +125,8 @@ async fn files_in_a_bad_state_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let open = |name: &str| SqliteStore::open(dir.path().join(name)).unwrap_err();
 
-    std::fs::write(dir.path().join("text"), "this is not a database at all, just some text. ".repeat(100)).unwrap();
+    std::fs::write(dir.path().join("text"), "this is not a database at all, just some text. ".repeat(100))
+        .unwrap();
     assert!(matches!(open("text"), StoreError::Corrupt { .. }), "{}", open("text"));
 
     assert!(matches!(open("no/such/folder/store.db"), StoreError::Open { .. }));
@@ -178,5 +185,8 @@ async fn a_full_disk_is_told_and_passes() {
     assert!(matches!(error, StoreError::Full { .. }) && error.retryable(), "{error}");
     drop(full);
     let store = SqliteStore::open(&path).unwrap();
-    tokio::time::timeout(Duration::from_secs(10), put(&store, "a", Precondition::Any)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(10), put(&store, "a", Precondition::Any))
+        .await
+        .unwrap()
+        .unwrap();
 }

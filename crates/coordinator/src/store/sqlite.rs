@@ -56,11 +56,7 @@ impl SqliteStore {
         let reader = schema::open_reader(&path)?;
         let watchers = Arc::new(Watchers::default());
         let (writes, queue) = sync_channel(QUEUE_MAX);
-        let worker = Writer {
-            path: Arc::clone(&path),
-            connection,
-            watchers: Arc::clone(&watchers),
-        };
+        let worker = Writer { path: Arc::clone(&path), connection, watchers: Arc::clone(&watchers) };
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || worker.run(&queue))
@@ -185,9 +181,11 @@ impl Writer {
     fn commit(&mut self, batch: &[Write]) -> Result<Vec<Result<Revision, StoreError>>, StoreError> {
         let path = Arc::clone(&self.path);
         let failed = |error: rusqlite::Error| explain(&path, &error);
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         // Read anew each time: of a commit that failed it is not known whether it counted.
-        let first = transaction.query_row("SELECT last FROM counter", [], |row| revision(row, 0)).map_err(failed)?;
+        let first =
+            transaction.query_row("SELECT last FROM counter", [], |row| revision(row, 0)).map_err(failed)?;
         let mut last = first;
         let mut outcomes = Vec::with_capacity(batch.len());
         for write in batch {

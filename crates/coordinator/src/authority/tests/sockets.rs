@@ -3,8 +3,8 @@
 use super::{HOUR, World, world_at};
 use crate::authority::{Authority, JoinAsk, Lifetimes};
 use baton_proto::identity::{
-    Identity, IdentityError, JoinAs, Peer, Role, SERVER_NAME, ServerTls, Token, connect, connect_at, incoming, join, peer, renew,
-    server_tls,
+    Identity, IdentityError, JoinAs, Peer, Role, SERVER_NAME, ServerTls, Token, connect, connect_at,
+    incoming, join, peer, renew, server_tls,
 };
 use baton_proto::v1;
 use baton_proto::v1::enrollment_client::EnrollmentClient;
@@ -155,7 +155,8 @@ fn trusting_all(versions: &[&'static rustls::SupportedProtocolVersion]) -> rustl
     let any = world_at(SystemTime::now(), Lifetimes::default());
     let server = any.authority.server_identity(SystemTime::now()).unwrap();
     roots.add(CertificateDer::from_pem_slice(server.authority_pem.as_bytes()).unwrap()).unwrap();
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .unwrap()
@@ -214,7 +215,8 @@ async fn the_right_authority_with_a_foreign_leaf_is_refused() {
     let mut mixed = theirs.world.authority.server_identity(SystemTime::now()).unwrap();
     mixed.authority_pem = ours.world.authority.server_identity(SystemTime::now()).unwrap().authority_pem;
     let (_, address) = listening(server_tls(&mixed).unwrap()).await;
-    let error = join(&address, &ours.token().await, JoinAs { name: "n1".to_owned(), ..JoinAs::default() }).await;
+    let error =
+        join(&address, &ours.token().await, JoinAs { name: "n1".to_owned(), ..JoinAs::default() }).await;
     assert!(matches!(error, Err(IdentityError::WrongAuthority { .. })), "{error:?}");
 }
 
@@ -225,7 +227,10 @@ async fn a_member_cannot_pose_as_the_coordinator() {
     let member = serving.join(&serving.token().await, "n1").await.unwrap();
     let (_, address) = listening(server_tls(&member).unwrap()).await;
     let error = connect(&address, &member).await.unwrap_err();
-    assert!(matches!(error, IdentityError::WrongName { .. } | IdentityError::WrongAuthority { .. }), "{error:?}");
+    assert!(
+        matches!(error, IdentityError::WrongName { .. } | IdentityError::WrongAuthority { .. }),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -250,7 +255,10 @@ async fn an_expired_certificate_is_told_before_and_after_it_is_sent() {
     assert!(error.to_string().contains("operator ann") && error.to_string().contains("--force"), "{error}");
     // A host whose clock is late thinks that it is good, and the coordinator's alert is what tells.
     let error = connect_at(&serving.address, &old, SystemTime::now() - 199 * 24 * HOUR).await.unwrap_err();
-    assert!(matches!(&error, IdentityError::Expired { detail, .. } if detail.contains("coordinator")), "{error:?}");
+    assert!(
+        matches!(&error, IdentityError::Expired { detail, .. } if detail.contains("coordinator")),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -267,7 +275,8 @@ async fn a_call_without_a_certificate_may_only_join() {
         }))
         .await
         .unwrap();
-    let status = EnrollmentClient::new(channel).renew(v1::RenewRequest { csr_pem: String::new() }).await.unwrap_err();
+    let status =
+        EnrollmentClient::new(channel).renew(v1::RenewRequest { csr_pem: String::new() }).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unauthenticated);
     assert!(status.message().contains("join first"), "{status}");
 }
@@ -275,7 +284,9 @@ async fn a_call_without_a_certificate_may_only_join() {
 #[tokio::test]
 async fn only_tls_1_3_is_spoken() {
     let serving = serving().await;
-    handshake(&serving.address, trusting_all(&[&rustls::version::TLS13])).await.expect("the client itself is fine");
+    handshake(&serving.address, trusting_all(&[&rustls::version::TLS13]))
+        .await
+        .expect("the client itself is fine");
     let error = handshake(&serving.address, trusting_all(&[&rustls::version::TLS12])).await.unwrap_err();
     assert!(error.to_string().contains("ProtocolVersion"), "{error}");
 }
@@ -286,7 +297,8 @@ async fn a_plaintext_client_gets_nothing_and_disturbs_nobody() {
     let mut plain = TcpStream::connect(&serving.address).await.unwrap();
     plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(20), plain.read_to_end(&mut answer)).await.expect("closed");
+    let read =
+        tokio::time::timeout(Duration::from_secs(20), plain.read_to_end(&mut answer)).await.expect("closed");
     // A TLS alert record (type 21) at most.
     assert!(read.is_err() || answer.is_empty() || answer[0] == 21, "{answer:?}");
     serving.join(&serving.token().await, "n1").await.unwrap();
@@ -313,7 +325,10 @@ async fn a_wrong_address_is_told_in_bounded_time() {
         }
     });
     let error = connect(&address, &identity).await.unwrap_err();
-    assert!(matches!(error, IdentityError::NotACoordinator { .. } | IdentityError::Unreachable { .. }), "{error:?}");
+    assert!(
+        matches!(error, IdentityError::NotACoordinator { .. } | IdentityError::Unreachable { .. }),
+        "{error:?}"
+    );
     // Something that accepts and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap().to_string();
