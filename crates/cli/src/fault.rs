@@ -35,8 +35,8 @@ impl Fault {
     pub(crate) fn refused(status: &tonic::Status) -> Self {
         use tonic::Code;
         let (what, own_advice) = sentence(status);
-        // What the peer says has no source; a broken connection does.
-        if std::error::Error::source(status).is_some() && status.code() != Code::Unavailable {
+        // What the peer says has no source, a broken connection does; one that cannot be made has our own words.
+        if std::error::Error::source(status).is_some() && own_advice.is_none() {
             return Self::new(
                 "the connection to the coordinator was lost",
                 "it may be restarting: try again in a few seconds; `baton context show` names its address",
