@@ -343,6 +343,60 @@ async fn a_service_is_deployed_swapped_under_load_healed_and_removed() {
 }
 
 #[tokio::test]
+async fn a_lost_shim_costs_only_what_was_in_flight() {
+    let f = Fixture::new().await;
+    let agent = f.agent();
+    f.deploy(1, Some(f.release(1, "1.0")));
+    let mut pid = f.ready(1).await;
+    let load = Load::on(f.port);
+    for _ in 0..3 {
+        kill(common::parent(pid));
+        eventually("it runs anew", || async {
+            f.seen().is_some_and(|seen| seen.pid.is_some_and(|p| p != pid))
+        })
+        .await;
+        pid = f.ready(1).await;
+    }
+    let (sent, failed) = load.end();
+    assert!(failed.len() <= 3, "one request at a time was sent, {sent} in all: {failed:?}");
+    assert!(failed.iter().all(|error| !error.contains("refused")), "{failed:?}");
+    f.deploy(2, None);
+    f.until_event("instance-removed").await;
+    agent.stop();
+}
+
+#[tokio::test]
+async fn a_shim_lost_with_the_agent_is_replaced_while_the_old_run_drains() {
+    let f = Fixture::new().await;
+    let agent = f.agent();
+    f.deploy(1, Some(f.release(1, "1.0")));
+    let first = f.ready(1).await;
+    let held = TcpStream::connect(("127.0.0.1", f.port)).unwrap();
+    f.deploy(2, Some(f.release(2, "2.0")));
+    f.until_event("swap-done").await;
+    let second = f.seen().and_then(|seen| seen.pid).unwrap();
+    agent.stop();
+    assert!(lives(first) && second != first, "the old run drains");
+    kill(common::parent(second));
+    let agent = f.agent();
+    eventually("it runs anew", || async {
+        f.seen().is_some_and(|seen| {
+            seen.pid.is_some_and(|pid| pid != second) && seen.state() == InstanceState::Ready
+        })
+    })
+    .await;
+    assert!(f.wire.event("instance-not-started").is_none(), "the port is its own instance's");
+    drop(held);
+    eventually("the old run is gone", || async { !lives(first) }).await;
+    f.ready(2).await;
+    assert!(get(f.port).unwrap().ends_with("2.0"));
+    f.deploy(3, None);
+    f.until_event("instance-removed").await;
+    eventually("nobody listens", || async { TcpStream::connect(("127.0.0.1", f.port)).is_err() }).await;
+    agent.stop();
+}
+
+#[tokio::test]
 async fn an_agent_that_was_away_takes_over_without_a_coordinator() {
     let mut f = Fixture::new().await;
     let agent = f.agent();

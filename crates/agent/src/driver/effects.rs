@@ -6,6 +6,7 @@ use crate::artifacts::ArtifactError;
 use crate::checks::dial::Dial;
 use crate::checks::{self, Subject};
 use crate::journal::Draft;
+use crate::logs::prune_runs;
 use crate::runs::{RunError, RunHandle, drain};
 use baton_engine::instance::{Effect, Event};
 use baton_model::id::{Digest, InstanceId, RunNumber, ServiceName};
@@ -22,8 +23,6 @@ use tokio_util::task::AbortOnDropHandle;
 const ORDER_ATTEMPTS: u32 = 30;
 /// And after this long each time.
 const ORDER_PAUSE: Duration = Duration::from_secs(2);
-/// Folders of logs kept per instance: of the current run and those before it.
-const LOGGED_RUNS_KEPT: usize = 3;
 
 impl Driver {
     pub(super) fn carry_out(&mut self, id: &InstanceId, effect: Effect) {
@@ -90,10 +89,12 @@ impl Driver {
         managed.record_mut().artifacts.insert(run, plan.artifact.digest);
         let beside = beside.and_then(|old| Some((old, managed.live.get(&old)?.handle.listeners().to_vec())));
         let launch = Launch {
+            leaving: managed.leaving_listeners(),
             instance: id.clone(),
             run,
             plan,
             beside,
+            kept: managed.kept.take(),
             state: Arc::clone(&self.parts.state),
             node: Arc::clone(&self.parts.node),
             runs: self.parts.runs.clone(),
@@ -208,7 +209,7 @@ impl Driver {
             if let Err(error) = runs.forget(&id, run).await {
                 tracing::warn!(%error, instance = %id, %run, "what is left of a run could not be removed");
             }
-            prune_logs(&logs);
+            prune_runs(&logs);
         });
         self.collect_garbage();
     }
@@ -259,16 +260,5 @@ where
         }
         attempt += 1;
         tokio::time::sleep(ORDER_PAUSE).await;
-    }
-}
-
-/// Keeps the logs of the newest runs.
-fn prune_logs(folder: &std::path::Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let mut runs: Vec<u64> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    runs.sort_unstable();
-    for run in runs.iter().rev().skip(LOGGED_RUNS_KEPT) {
-        let _ = std::fs::remove_dir_all(folder.join(run.to_string()));
     }
 }

@@ -1,6 +1,6 @@
 //! Starts a run: the bytes are checked again, the ports made, the command built, and the shim started.
 
-use super::swap::Steered;
+use super::swap::{Kept, Steered};
 use crate::artifacts::ArtifactStore;
 use crate::config::{AgentFile, StateDir};
 use crate::runs::sockets::{Listener, free_port, listen};
@@ -20,6 +20,8 @@ pub(super) struct Launched {
     pub(super) handle: RunHandle,
     pub(super) beside: Option<RunNumber>,
     pub(super) steered: BTreeMap<String, Steered>,
+    /// The lost run whose sockets it goes on with.
+    pub(super) kept_from: Option<RunNumber>,
 }
 
 /// A run to be started, with everything it needs of the agent.
@@ -29,6 +31,10 @@ pub(super) struct Launch {
     pub(super) plan: Box<InstancePlan>,
     /// The run that serves meanwhile, and its sockets.
     pub(super) beside: Option<(RunNumber, Vec<Listener>)>,
+    /// What a lost run before it had open.
+    pub(super) kept: Option<Kept>,
+    /// Sockets of runs on their way out. Where a run must start before they are gone, it shares theirs.
+    pub(super) leaving: Vec<Listener>,
     pub(super) state: Arc<StateDir>,
     pub(super) node: Arc<AgentFile>,
     pub(super) runs: Runs,
@@ -45,10 +51,11 @@ struct Ports {
 
 impl Launch {
     /// Starts it; on an error nothing of it is left, and the text says what to do.
-    pub(super) async fn start(self) -> Result<Launched, String> {
+    pub(super) async fn start(mut self) -> Result<Launched, String> {
+        let mut kept = self.kept.take();
         let InstancePlan { artifact, spec, .. } = &*self.plan;
         self.artifacts.verify(&spec.name, artifact).await.map_err(|error| told(&error))?;
-        let ports = self.ports()?;
+        let ports = self.ports(kept.as_mut())?;
         let around = surroundings(
             &self.state,
             &self.node,
@@ -85,11 +92,16 @@ impl Launch {
             started => started,
         }
         .map_err(|error| told(&error))?;
-        Ok(Launched { handle, beside: self.beside.map(|(run, _)| run), steered: ports.steered })
+        let (kept_from, was_beside) = kept.map_or((None, None), |kept| (Some(kept.from), kept.beside));
+        let beside = self.beside.map(|(run, _)| run).or(was_beside);
+        Ok(Launched { handle, beside, steered: ports.steered, kept_from })
     }
 
-    fn ports(&self) -> Result<Ports, String> {
+    fn ports(&self, mut kept: Option<&mut Kept>) -> Result<Ports, String> {
         let mut ports = Ports::default();
+        if let Some(kept) = &mut kept {
+            ports.steered = std::mem::take(&mut kept.steered);
+        }
         for (name, port) in &self.plan.spec.ports {
             let number = match port.kind {
                 PortKind::Fixed { port } => port,
@@ -106,7 +118,17 @@ impl Launch {
                             ports.steered.insert(name.to_string(), Steered::new(steering, old.clone()));
                             listener
                         }
-                        None => listen(name.clone(), address).map_err(|error| told(&error))?,
+                        None => {
+                            let kept = kept.as_ref().map_or(&[][..], |kept| &kept.listeners);
+                            match kept
+                                .iter()
+                                .chain(&self.leaving)
+                                .find(|it| it.address == address && it.listens())
+                            {
+                                Some(open) => Listener { name: name.clone(), ..open.clone() },
+                                None => listen(name.clone(), address).map_err(|error| told(&error))?,
+                            }
+                        }
                     };
                     let number = listener.address.port();
                     ports.listeners.push(listener);

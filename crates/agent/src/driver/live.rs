@@ -1,7 +1,7 @@
 //! A live run as the driver holds it: its shim, its checks, and its part in a swap.
 
 use super::launch::Launched;
-use super::swap::{Closing, Steered};
+use super::swap::{Closing, Kept, Steered};
 use crate::checks::dial::SharedSteering;
 use crate::runs::RunHandle;
 use baton_model::id::RunNumber;
@@ -23,7 +23,7 @@ pub(super) struct LiveRun {
 
 impl LiveRun {
     pub(super) fn launched(launched: Launched) -> Self {
-        let Launched { handle, beside, steered } = launched;
+        let Launched { handle, beside, steered, kept_from: _ } = launched;
         Self { handle, checks: None, beside, steered }
     }
 
@@ -39,6 +39,19 @@ impl LiveRun {
     /// New connections go to this run from now on.
     pub(super) fn flip(&mut self) {
         self.steered.values_mut().for_each(Steered::flip);
+    }
+
+    /// What stays open for the next run when this one's shim was lost. Nothing of a candidate: it had no connections.
+    pub(super) fn take_kept(&mut self) -> Option<Kept> {
+        if !self.steered.values().all(Steered::is_flipped) {
+            return None;
+        }
+        Some(Kept {
+            from: self.handle.run(),
+            listeners: self.handle.listeners().to_vec(),
+            beside: self.beside.take(),
+            steered: std::mem::take(&mut self.steered),
+        })
     }
 
     /// What is to be closed now that the run beside it is gone. Nothing while that run's sockets still have the new

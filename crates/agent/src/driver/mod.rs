@@ -17,16 +17,15 @@ pub(crate) use launch::told;
 pub(crate) use snapshot::Snapshot;
 
 use crate::artifacts::ArtifactStore;
-use crate::clock;
 use crate::config::{AgentFile, StateDir};
 use crate::journal::{Draft, Journal};
 use crate::plan::{Offered, PlanStore};
 use crate::runs::{RunEvent, RunEventKind, Runs};
+use crate::{clock, logs};
 use baton_engine::instance::{Effect, Event};
 use baton_model::id::{InstanceId, RunNumber};
 use baton_model::plan::NodePlan;
 use baton_model::time::{BootMs, Millis};
-use live::LiveRun;
 use record::Managed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -241,6 +240,9 @@ impl Driver {
             self.due.push((id, acknowledge));
             return;
         }
+        if event.kind == RunEventKind::ShimLost {
+            managed.keep_sockets_of(run, clock::boot_now());
+        }
         let gone = matches!(event.kind, RunEventKind::Stopped { .. } | RunEventKind::ShimLost);
         let (id, event) = event.into_engine();
         if gone {
@@ -276,7 +278,9 @@ impl Driver {
         let launching = managed.launching.remove(&run).unwrap_or_default();
         match result {
             Ok(launched) => {
-                managed.live.insert(run, LiveRun::launched(*launched));
+                if let Some(closing) = managed.launched(run, *launched) {
+                    tokio::spawn(closing.close());
+                }
                 if let Some((signal, timeout)) = launching.stop {
                     self.stop(id, run, signal, timeout);
                 }
@@ -365,6 +369,9 @@ impl Driver {
         }
         if !gone.is_empty() {
             self.collect_garbage();
+            let logs = self.parts.state.logs_dir();
+            let present: BTreeSet<InstanceId> = self.instances.keys().cloned().collect();
+            tokio::task::spawn_blocking(move || logs::prune_removed(&logs, &present));
         }
     }
 

@@ -1,12 +1,13 @@
 //! One instance as the driver holds it: its machine, what is on disk of it, and its live runs.
 
 use super::chronicle::Chronicle;
+use super::launch::Launched;
 use super::live::LiveRun;
-use super::swap::Closing;
+use super::swap::{Closing, Kept};
 use crate::config::StateDir;
 use crate::durable;
 use crate::journal::Journal;
-use crate::runs::RunEvent;
+use crate::runs::{Listener, RunEvent};
 use baton_engine::instance::{Effect, Event, Instance};
 use baton_model::id::{Digest, InstanceId, RunNumber};
 use baton_model::spec::StopSignal;
@@ -46,6 +47,8 @@ pub(super) struct Managed {
     pub(super) held: bool,
     pub(super) live: BTreeMap<RunNumber, LiveRun>,
     pub(super) launching: BTreeMap<RunNumber, Launching>,
+    /// The sockets of a lost run, until its next run takes them.
+    pub(super) kept: Option<Kept>,
     pub(super) chronicle: Chronicle,
 }
 
@@ -64,6 +67,7 @@ impl Managed {
             held: false,
             live: BTreeMap::new(),
             launching: BTreeMap::new(),
+            kept: None,
             chronicle: Chronicle::default(),
         }
     }
@@ -147,6 +151,34 @@ impl Managed {
     /// Takes what the swap away from `run` has left open, if there is anything to close.
     pub(super) fn close_swap_from(&mut self, run: RunNumber) -> Option<Closing> {
         self.live.values_mut().find(|live| live.beside == Some(run)).and_then(LiveRun::take_closing)
+    }
+
+    /// Keeps the sockets of a run whose shim was lost, if it is the one that serves.
+    pub(super) fn keep_sockets_of(&mut self, run: RunNumber, now: BootMs) {
+        if self.record.machine.observe(now).is_some_and(|(seen, _)| seen.run == run) {
+            self.kept = self.live.get_mut(&run).and_then(LiveRun::take_kept);
+        }
+    }
+
+    /// The sockets of its live runs, less those of a candidate: those are closed with it.
+    pub(super) fn leaving_listeners(&self) -> Vec<Listener> {
+        let settled = self.live.values().filter(|live| live.steered.is_empty());
+        settled.flat_map(|live| live.handle.listeners().to_vec()).collect()
+    }
+
+    /// A run is there. Whoever was beside the lost run whose sockets it took is beside this one.
+    /// Gives what a swap has left to close, where the old run was gone before.
+    pub(super) fn launched(&mut self, run: RunNumber, launched: Launched) -> Option<Closing> {
+        for other in self.live.values_mut().filter(|_| launched.kept_from.is_some()) {
+            if other.beside == launched.kept_from {
+                other.beside = Some(run);
+            }
+        }
+        let mut live = LiveRun::launched(launched);
+        let old_is_gone = live.beside.is_some_and(|old| !self.live.contains_key(&old));
+        let closing = if old_is_gone { live.take_closing() } else { None };
+        self.live.insert(run, live);
+        closing
     }
 
     pub(super) fn shim_pids(&self) -> Vec<u32> {

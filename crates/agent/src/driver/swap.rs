@@ -4,7 +4,9 @@ use crate::checks::dial::{SharedSteering, lock};
 use crate::runs::sockets::Listener;
 use crate::runs::steer::Steering;
 use crate::runs::straggle::Stragglers;
+use baton_model::id::RunNumber;
 use baton_model::time::Millis;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 /// How long the old socket is listened on after the old run is gone: a handshake that had begun when new
@@ -59,6 +61,16 @@ impl Steered {
             tracing::warn!(%error, address = %self.old.address, "a candidate's socket could not be closed");
         }
     }
+}
+
+/// What a run had open whose shim was lost: its next run goes on with it, so that who waits in the queue is answered.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) from: RunNumber,
+    pub(super) listeners: Vec<Listener>,
+    /// The run that it had replaced, where that is not wholly gone yet, and the ports that they share.
+    pub(super) beside: Option<RunNumber>,
+    pub(super) steered: BTreeMap<String, Steered>,
 }
 
 /// What is left to close when the old run of a swap is gone.

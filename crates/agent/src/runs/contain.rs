@@ -134,6 +134,14 @@ impl Group {
         self.try_remove()
     }
 
+    /// Removes it if no process is in it or below: a shim that lives may start its workload again.
+    pub(super) fn remove_if_empty(&self) {
+        let events = fs::read_to_string(self.path.join("cgroup.events")).unwrap_or_default();
+        if events.lines().any(|line| line == "populated 0") {
+            let _ = self.try_remove();
+        }
+    }
+
     fn try_remove(&self) -> io::Result<()> {
         remove_tree(&self.path)
     }

@@ -128,3 +128,13 @@ impl Runs {
         start::forget(&self.directory(instance, run)).await
     }
 }
+
+/// Removes the control groups of the runs below `dir` in which no process is left: for whoever ends a whole node
+/// without its agent, as a local cluster does. Needs no agent, and never ends a process.
+pub fn remove_empty_groups(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if let Some(path) = record::Stored::read(&entry.path()).ok().and_then(|stored| stored.group) {
+            contain::Group { path }.remove_if_empty();
+        }
+    }
+}

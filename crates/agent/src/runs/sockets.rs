@@ -76,6 +76,12 @@ impl Listener {
         Ok(Self { name, address, socket: Arc::new(fd), inode })
     }
 
+    /// Whether it still takes connections into its queue.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        super::tcp::accept_queue(&self.socket).is_some()
+    }
+
     /// Starts to accept into the queue.
     pub(super) fn start(&self) -> Result<(), SocketError> {
         rustix::net::listen(&*self.socket, BACKLOG).map_err(|error| SocketError::new(self.address, error))

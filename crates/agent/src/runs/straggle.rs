@@ -10,7 +10,7 @@ use super::tcp;
 use baton_model::time::Millis;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -29,12 +29,14 @@ const QUEUE_WITHIN: Duration = Duration::from_secs(5);
 /// Out of descriptors: wait for some to be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Accepts on an old socket and relays both ways to `to`, until told to stop.
+/// Accepts on an old socket and relays both ways to `to`, until told to stop or dropped.
 #[derive(Debug)]
 pub struct Stragglers {
     old: Listener,
     counts: Arc<Counts>,
     relays: TaskTracker,
+    /// Its other end tells the accepting thread that this was dropped.
+    _alive: PipeWriter,
 }
 
 #[derive(Debug, Default)]
@@ -56,12 +58,14 @@ impl Stragglers {
     /// Begins. Call it after the flip, before the old run is signalled. Within a tokio runtime.
     ///
     /// # Errors
-    /// No thread is left.
+    /// No thread or descriptor is left.
     pub fn begin(old: &Listener, to: SocketAddr) -> io::Result<Self> {
         let counts = Arc::new(Counts::default());
         let relays = TaskTracker::new();
+        let (dropped, alive) = io::pipe()?;
         let acceptor = Acceptor {
             socket: old.socket.clone(),
+            dropped,
             to,
             counts: counts.clone(),
             relays: relays.clone(),
@@ -72,7 +76,7 @@ impl Stragglers {
             .name("stragglers".into())
             .stack_size(STACK_BYTES)
             .spawn(move || acceptor.run())?;
-        Ok(Self { old: old.clone(), counts, relays })
+        Ok(Self { old: old.clone(), counts, relays, _alive: alive })
     }
 
     /// Call it when the old run is wholly gone: goes on for `linger` and until the queue is empty, then makes the old
@@ -99,6 +103,7 @@ impl Stragglers {
 
 struct Acceptor {
     socket: Arc<OwnedFd>,
+    dropped: PipeReader,
     to: SocketAddr,
     counts: Arc<Counts>,
     relays: TaskTracker,
@@ -106,11 +111,15 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts until the socket stops listening, which wakes a blocked accept(2) with EINVAL.
+    /// Accepts until the socket stops listening, which wakes a blocked accept(2) with EINVAL, or nobody wants it.
     fn run(self) {
         loop {
-            let mut polled = [PollFd::new(&*self.socket, PollFlags::IN)];
+            let mut polled =
+                [PollFd::new(&*self.socket, PollFlags::IN), PollFd::new(&self.dropped, PollFlags::IN)];
             let _ = rustix::event::poll(&mut polled, None);
+            if !polled[1].revents().is_empty() {
+                return;
+            }
             match rustix::net::accept_with(&*self.socket, rustix::net::SocketFlags::CLOEXEC) {
                 Ok(client) => self.relay(client),
                 // The old workload was faster, or the client has gone again.
