@@ -8,6 +8,7 @@ use super::manifest::{Item, Manifest, resolve};
 use baton_model::artifact::{Artifact, ArtifactFormat};
 use baton_model::id::Digest;
 use sha2::{Digest as _, Sha256};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write as _};
@@ -19,6 +20,9 @@ use tar::EntryType;
 pub(crate) const ENTRIES_MAX: usize = 100_000;
 /// What an archive takes beside its content at most: a header, padding and a long name per entry.
 const OVERHEAD_PER_ENTRY: u64 = 8 * 1024;
+/// What lies between the contents of two entries: padding, headers, and names that are too long for a header. The tar
+/// crate holds such names in memory, so an archive of nothing else must end here. Names of Linux have 4 KiB.
+const BETWEEN_ENTRIES: u64 = 64 * 1024;
 /// Bytes moved at a time.
 const COPY_BUFFER: usize = 64 * 1024;
 
@@ -70,11 +74,17 @@ fn place_file(artifact: &Artifact, name: &str, blob: &Path, tree: &Path) -> Resu
 
 fn unpack_tar(reader: impl Read, announced_bytes: u64, tree: &Path) -> Result<Manifest> {
     let ceiling = announced_bytes.saturating_add(ENTRIES_MAX as u64 * OVERHEAD_PER_ENTRY);
-    let mut archive = tar::Archive::new(reader.take(ceiling));
+    let allowance = Cell::new(BETWEEN_ENTRIES);
+    let mut archive = tar::Archive::new(Metered { reader: reader.take(ceiling), allowance: &allowance });
     let mut unpacking =
         Unpacking { tree, left: announced_bytes, manifest: Manifest::default(), named: BTreeSet::new() };
     let mut entries = 0;
-    for entry in archive.entries().map_err(archive_error("its start"))? {
+    let mut list = archive.entries().map_err(archive_error("its start"))?;
+    loop {
+        allowance.set(BETWEEN_ENTRIES);
+        let Some(entry) = list.next() else { break };
+        // What is content is counted where it is written.
+        allowance.set(u64::MAX);
         entries += 1;
         if entries > ENTRIES_MAX {
             return Err(UnpackError::Refused(format!(
@@ -86,6 +96,24 @@ fn unpack_tar(reader: impl Read, announced_bytes: u64, tree: &Path) -> Result<Ma
     // The compression's own checksum comes last: an archive that was cut off there is noticed too.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(archive_error("its end"))?;
     unpacking.finish()
+}
+
+/// Reads no more than it is allowed to.
+struct Metered<'a, R> {
+    reader: R,
+    allowance: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let allowed = usize::try_from(self.allowance.get()).unwrap_or(usize::MAX).min(buffer.len());
+        if allowed == 0 && !buffer.is_empty() {
+            return Err(io::Error::other("a name or a header of it is far too long"));
+        }
+        let n = self.reader.read(&mut buffer[..allowed])?;
+        self.allowance.set(self.allowance.get() - n as u64);
+        Ok(n)
+    }
 }
 
 struct Unpacking<'a> {

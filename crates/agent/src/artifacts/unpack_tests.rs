@@ -214,3 +214,13 @@ fn a_single_file_is_placed_under_its_name() {
         assert!(matches!(result, Err(UnpackError::Refused(_))), "{bad:?}: {result:?}");
     }
 }
+
+#[test]
+fn names_without_end_are_not_held_in_memory() {
+    let short: Vec<u8> = [&b"deep/"[..], &[b'b'; 200]].concat();
+    let fine = entry("././@LongLink", EntryType::GNULongName, 0o644, "", &short);
+    let (_folder, result) = try_unpack(&archive(&[fine, file("x", b"1")]), ArtifactFormat::Tar, 1_000);
+    assert!(result.unwrap().entries.keys().any(|path| path.starts_with("deep")));
+    let endless = entry("././@LongLink", EntryType::GNULongName, 0o644, "", &vec![b'a'; 1 << 20]);
+    refused(&[endless, file("x", b"1")], "far too long");
+}
