@@ -7,6 +7,9 @@
 mod files;
 mod follow;
 mod line;
+mod retain;
+
+pub(crate) use retain::{prune_removed, prune_runs};
 
 use crate::config::StateDir;
 use baton_model::id::InstanceId;
