@@ -6,6 +6,9 @@ use crate::fault::Fault;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
+/// `TCP_LISTEN` in the fourth column of proc_net_tcp(5).
+const LISTENS: &str = "0A";
+
 /// Port of coordinators in local clusters.
 const COORDINATOR_PORT: u16 = 7443;
 /// Host part of the address that a cluster listens on only to say that the block is taken.
@@ -31,7 +34,8 @@ impl AddressBlock {
         let mut last = None;
         for number in 0..=u8::MAX {
             match claim(number) {
-                Ok(block) => return Ok(block),
+                Ok(block) if listeners(number).is_empty() => return Ok(block),
+                Ok(_) => last = Some(io::ErrorKind::AddrInUse.into()),
                 Err(error) => last = Some(error),
             }
         }
@@ -75,6 +79,25 @@ impl AddressBlock {
     }
 }
 
+/// Hosts of a block on which somebody else listens: workloads of a cluster whose owner was killed, for one. Its own
+/// claim is not among them. None where /proc cannot be read.
+fn listeners(number: u8) -> Vec<Ipv4Addr> {
+    let text = std::fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
+    let listening = text.lines().filter_map(listening_address);
+    listening
+        .filter(|ip| matches!(ip.octets(), [127, 77, n, host] if n == number && host != CLAIM_HOST))
+        .collect()
+}
+
+/// The local address in a row of proc_net_tcp(5), if it is one that listens.
+fn listening_address(row: &str) -> Option<Ipv4Addr> {
+    let mut words = row.split_ascii_whitespace().skip(1);
+    let (ip, _port) = words.next()?.split_once(':')?;
+    // An address is printed as a word of the machine's byte order.
+    let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).ok()?.to_ne_bytes());
+    (words.nth(1)? == LISTENS).then_some(ip)
+}
+
 fn claim(number: u8) -> io::Result<AddressBlock> {
     let address = |host| SocketAddr::from(([127, 77, number, host], COORDINATOR_PORT));
     // A coordinator whose cluster's owner was killed holds its port though nobody claims the block.
@@ -95,5 +118,15 @@ mod tests {
         let number = first.number();
         drop(first);
         assert!(AddressBlock::retake(number).is_ok());
+    }
+
+    #[test]
+    fn a_block_where_somebody_listens_is_not_taken() {
+        let mut blocks = (0..=u8::MAX).rev();
+        let number = blocks.find(|number| listeners(*number).is_empty()).unwrap();
+        let workload = TcpListener::bind((Ipv4Addr::new(127, 77, number, 11), 0)).unwrap();
+        assert_eq!(listeners(number), [Ipv4Addr::new(127, 77, number, 11)]);
+        drop(workload);
+        assert!(listeners(number).is_empty());
     }
 }

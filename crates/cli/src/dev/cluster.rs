@@ -275,6 +275,7 @@ impl Cluster {
             coordinator.stop().await;
         }
         let left = self.family.end(WORKLOAD_GRACE).await;
+        found::remove_control_groups(&self.dir);
         if left.is_empty() {
             return Ok(());
         }

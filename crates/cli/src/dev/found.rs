@@ -42,6 +42,13 @@ impl ClusterFile {
     }
 }
 
+/// Removes the control groups of the cluster's runs, once nothing runs in them.
+pub(super) fn remove_control_groups(dir: &Path) {
+    for node in std::fs::read_dir(dir.join("nodes")).into_iter().flatten().flatten() {
+        baton_agent::runs::remove_empty_groups(&node.path().join("runs"));
+    }
+}
+
 /// The folder of a cluster that is kept.
 pub(super) fn kept(dir: &Path) -> Result<PathBuf> {
     let make = || {

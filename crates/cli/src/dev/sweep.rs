@@ -41,6 +41,7 @@ pub(super) fn sweep(parent: &Path) -> Vec<PathBuf> {
         .collect();
     for dir in &left {
         end_processes_of(dir);
+        super::found::remove_control_groups(dir);
         // Whatever cannot be removed now is tried again by the next cluster.
         let _ = std::fs::remove_dir_all(dir);
     }
