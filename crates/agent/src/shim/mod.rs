@@ -20,7 +20,7 @@
 //! **A stop** signals the workload alone; when it ends and leaves processes (a shell around a server, say), those get
 //! the same signal once, and what is left after the timeout is killed.
 //!
-//! The agent tells the rest: [`config`] is what it is started with, [`protocol`] what is said later.
+//! The agent tells the rest: `config` is what it is started with, `protocol` what is said later.
 #![allow(unsafe_code)] // The process layer: fork, exec, wait and signals have no safe form; each block says why it holds.
 
 mod clock;

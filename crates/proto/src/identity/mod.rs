@@ -1,12 +1,12 @@
 //! Who is who: certificates, one-time tokens, and the mutual TLS that every connection runs on.
 //!
-//! `baton coordinator init` makes the authority. A node or an operator [`join`]s with a one-time [`Token`] that
-//! pins the authority by its fingerprint, and from then on [`connect`]s with its own [`Identity`]. A certificate's
+//! `baton coordinator init` makes the authority. A node or an operator `join`s with a one-time [`Token`] that
+//! pins the authority by its fingerprint, and from then on `connect`s with its own [`Identity`]. A certificate's
 //! name is a SPIFFE id in its subject alternative name: `spiffe://<cluster>/node/<name>`,
 //! `spiffe://<cluster>/operator/<name>` or `spiffe://<cluster>/coordinator` (SPIFFE-ID, section 2).
 //!
 //! TLS 1.3 only, with ring. tonic's own TLS settings cannot leave TLS 1.2 out nor change a certificate while they
-//! serve, so the configurations are made here ([`server`], [`channel`]) and handed to tonic as connections.
+//! serve, so the configurations are made here (`server`, `channel`) and handed to tonic as connections.
 
 mod channel;
 mod error;
