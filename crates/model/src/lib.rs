@@ -1,6 +1,6 @@
 //! The nouns of Baton, and nothing else: no I/O, no clock, no runtime.
 //!
-//! Every crate speaks in these types. Input from people ([`file`]) and from the wire (crate `baton-proto`)
+//! Every crate speaks in these types. Input from people ([`mod@file`]) and from the wire (crate `baton-proto`)
 //! is parsed into them once, at the edge, and never again. They derive serde because one representation
 //! serves both the records of the store and the CLI's `--json` (`docs/adr/0001-one-serde-form.md`).
 
