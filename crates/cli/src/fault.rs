@@ -67,10 +67,11 @@ impl Fault {
     }
 }
 
-/// The message of a status, or its code where the peer gave none; and what to do, after the first semicolon.
+/// The message of a status, or its code where the peer gave none; and what to do, after the last semicolon:
+/// a reason from a node may have some of its own.
 fn sentence(status: &tonic::Status) -> (String, Option<String>) {
     let text = status.message().trim();
-    match text.split_once("; ") {
+    match text.rsplit_once("; ") {
         Some((what, advice)) => (what.to_owned(), Some(advice.to_owned())),
         None if text.is_empty() => (format!("the coordinator refused: {}", status.code()), None),
         None => (text.to_owned(), None),

@@ -73,10 +73,13 @@ impl PackError {
 
     /// Something on this machine failed at `path`.
     fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
-        Self::new(
-            format!("{} cannot be {doing}: {error}", path.display()),
-            "check that it exists and that you may read it; a relative path counts from the service file's folder",
-        )
+        let help = if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            format!("make room in {}, or set TMPDIR to a folder with more", std::env::temp_dir().display())
+        } else {
+            "check that it exists and that you may read it; a relative path counts from the service file's folder"
+                .to_owned()
+        };
+        Self::new(format!("{} cannot be {doing}: {error}", path.display()), help)
     }
 }
 

@@ -87,7 +87,16 @@ fn controlled(
     // The engine may not have taken the request up yet: then it is under way, and nothing of it is done.
     let rollout =
         progress.and_then(|progress| progress.rollout.as_ref()).filter(|rollout| rollout.id == current);
-    if rollout.is_some_and(|rollout| rollout.outcome.is_final()) {
+    let is_over = |rollout: &RolloutProgress| match action {
+        // A first release that failed stays where it is, and goes on when it is told so.
+        RolloutAction::Retry => rollout.outcome.is_final() && rollout.outcome != RolloutOutcome::Failed,
+        RolloutAction::Unspecified
+        | RolloutAction::Pause
+        | RolloutAction::Resume
+        | RolloutAction::Promote
+        | RolloutAction::Abort => rollout.outcome.is_final(),
+    };
+    if rollout.is_some_and(is_over) {
         return Err(none());
     }
     let mut control = if service.control.rollout == current {
@@ -120,7 +129,7 @@ fn resume(
     let held = rollout.filter(|rollout| rollout.outcome == RolloutOutcome::Paused && !control.paused);
     if let Some(rollout) = held {
         return Err(Refusal::NotNow(format!(
-            "the rollout of `{name}` is not held by an operator: {}. `baton rollout promote`, `retry` or `abort` may be what it needs",
+            "the rollout of `{name}` is not held by an operator: {}; `baton rollout promote`, `retry` or `abort` may be what it needs",
             if rollout.reason.is_empty() { "it waits" } else { &rollout.reason }
         )));
     }
