@@ -12,6 +12,7 @@ use baton_model::observed::NodeFacts;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,6 +21,9 @@ use tokio_util::task::AbortOnDropHandle;
 const PLANS_MAX: usize = 2;
 /// Threads for disk work (unpacking, hashing): more would not make one disk faster.
 const BLOCKING_THREADS: usize = 4;
+
+/// By now the start's work is done: adoption, the session's TLS, the first plan.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 /// Why an agent could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +62,7 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
-        .thread_keep_alive(std::time::Duration::from_secs(1))
+        .thread_keep_alive(Duration::from_secs(1))
         .build()
 }
 
@@ -125,6 +129,10 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         status,
     };
     let _session = AbortOnDropHandle::new(tokio::spawn(session::keep(session, cancel.clone())));
+    let _pages = AbortOnDropHandle::new(tokio::spawn(async {
+        tokio::time::sleep(SETTLED_AFTER).await;
+        crate::shim::release_program_pages();
+    }));
     driver.drive(&mut plans_in, &cancel).await;
     notify::stopping();
     tracing::info!("agent ends; its workloads go on");

@@ -28,9 +28,9 @@ pub(super) fn map_pointers(len: usize) -> io::Result<&'static mut [*const libc::
 }
 
 /// Gives back the pages of the program that only the start needed: the loader and the kernel's read-ahead have mapped
-/// most of a large binary by now, and a shim lives on a few dozen pages of it. What is used again is mapped again from
+/// most of a large binary by now, and a shim lives on a few dozen pages of it (an agent on a few hundred). What is used again is mapped again from
 /// the page cache. Only segments that are never written, so nothing is lost; relocated data must stay.
-pub(super) fn release_program_pages() {
+pub(crate) fn release_program_pages() {
     unsafe extern "C" fn release(
         info: *mut libc::dl_phdr_info,
         _size: usize,

@@ -37,6 +37,8 @@ mod setup;
 pub(crate) mod statefile;
 mod supervise;
 
+pub(crate) use memory::release_program_pages;
+
 use std::ffi::OsString;
 
 /// Exit code when the shim could not take over (EX_OSERR of sysexits.h); the agent was told why.
