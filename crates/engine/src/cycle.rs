@@ -3,13 +3,13 @@
 //!
 //! Commit, then send. A lost compare-and-set throws the outcome away and decides again.
 
-use crate::audit::{Violation, audit};
-use crate::decide::decide;
+mod refusal;
+
+use crate::audit::audit;
 use crate::input::Input;
 use crate::outcome::{Assignments, EventDraft};
 use crate::progress::{Progress, ServiceProgress};
 use baton_model::desired::Desired;
-use baton_model::event::Severity;
 use baton_model::id::{Generation, InstanceId, NodeName, Revision, ServiceName};
 use baton_model::observed::Observed;
 use baton_model::report::Report;
@@ -109,8 +109,6 @@ pub enum Action {
 pub const CONFLICTS_MAX: u32 = 8;
 /// The wait after a store that failed, or after [`CONFLICTS_MAX`] conflicts.
 pub const RETRY_AFTER: Millis = Millis::secs(1);
-/// The wait after an outcome that the audit refused: what is wrong will not pass by itself soon.
-pub const REFUSED_AFTER: Millis = Millis::secs(10);
 
 /// The machine. It remembers only where it is in the present run, and events whose change is already durable.
 #[derive(Clone, Debug, Default)]
@@ -124,8 +122,10 @@ pub struct Cycle {
     /// Events of earlier runs that broke off after the progress they tell of was stored.
     owed: Vec<EventDraft>,
     report: Report,
-    /// The report that was published last: it stays until a decision stands.
-    published: Report,
+    /// Services whose decisions are refused, as people were told: once is enough.
+    refused: BTreeSet<ServiceName>,
+    /// The same by the present run, which may still break off.
+    refusing: BTreeSet<ServiceName>,
     wake_at: Option<UnixMs>,
 }
 
@@ -149,40 +149,16 @@ impl Cycle {
         let unconfirmed = unconfirmed(&plans, observed);
         let input =
             Input { desired: &desired, observed, progress: &progress, unconfirmed: &unconfirmed, now };
-        let outcome = decide(&input);
-        let violations = audit(&input, &outcome);
+        let (outcome, refused) = refusal::decide(&input, audit);
         self.now = now;
-        if !violations.is_empty() {
-            return self.refuse(&violations);
-        }
         self.writes = progress_writes(outcome.progress, &revisions);
         self.plans = plan_writes(outcome.assignments, plans, observed, &mut self.writes);
         self.events = outcome.events;
+        let new = refused.iter().filter(|(service, _)| !self.refused.contains(*service));
+        self.events.extend(new.map(|(service, why)| refusal::event(service, why)));
+        self.refusing = refused.into_keys().collect();
         self.report = outcome.report;
         self.wake_at = outcome.wake_at;
-        self.next()
-    }
-
-    /// An outcome that breaks an invariant is never committed: nothing changes, and people are called.
-    fn refuse(&mut self, violations: &[Violation]) -> Action {
-        let list: Vec<String> = violations.iter().map(|v| format!("{}: {}", v.invariant, v.detail)).collect();
-        let message = format!(
-            "a decision was refused by the audit and nothing was done; please report this: {}",
-            list.join("; ")
-        );
-        self.writes.clear();
-        self.plans.clear();
-        self.events = vec![EventDraft {
-            severity: Severity::Error,
-            kind: "audit-refused",
-            message,
-            service: None,
-            node: None,
-            instance: None,
-            fields: BTreeMap::new(),
-        }];
-        self.report = self.published.clone();
-        self.wake_at = Some(self.now.plus(REFUSED_AFTER));
         self.next()
     }
 
@@ -192,7 +168,7 @@ impl Cycle {
         }
         let mut events = std::mem::take(&mut self.owed);
         events.append(&mut self.events);
-        self.published.clone_from(&self.report);
+        self.refused = std::mem::take(&mut self.refusing);
         Action::Send {
             plans: std::mem::take(&mut self.plans),
             events,

@@ -17,6 +17,7 @@ use crate::turn::Turn;
 use crate::{heal, report, retire, rollout, scale};
 use baton_model::desired::Service;
 use baton_model::id::{NodeName, ServiceName};
+use baton_model::report::Subject;
 use baton_model::time::UnixMs;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,14 @@ const ROUNDS_MAX: u32 = 1_000;
 /// One decision over the whole fleet: what is remembered next, who runs what, and why.
 #[must_use]
 pub fn decide(input: &Input<'_>) -> Outcome {
+    decide_holding(input, &Held::new(), input.now)
+}
+
+/// Services that stay as they are stored, and why.
+pub(crate) type Held = BTreeMap<ServiceName, String>;
+
+/// The same, while some services are held until `until`: of them only the report changes, and says why.
+pub(crate) fn decide_holding(input: &Input<'_>, held: &Held, until: UnixMs) -> Outcome {
     let mut nodes = Nodes::index(input);
     nodes.held = brake::held(&nodes);
     let mut load = Load::default();
@@ -35,11 +44,39 @@ pub fn decide(input: &Input<'_>) -> Outcome {
     let mut outcome = Outcome { wake_at: nodes.next_silence(), ..Outcome::default() };
     let names: BTreeSet<&ServiceName> = input.desired.services.keys().chain(input.progress.keys()).collect();
     for name in names {
+        if let Some(why) = held.get(name) {
+            hold_service(input, name, &sightings, (why, until), &mut roster, &mut outcome);
+            continue;
+        }
         decide_service(input, name, &sightings, &mut load, &mut roster, &mut outcome);
     }
     outcome.assignments = roster.hand_out(&nodes);
     outcome.events = once_per_node(outcome.events);
     outcome
+}
+
+/// Enters a service as it is stored.
+fn hold_service(
+    input: &Input<'_>,
+    name: &ServiceName,
+    sightings: &Sightings<'_>,
+    (why, until): (&str, UnixMs),
+    roster: &mut Roster,
+    outcome: &mut Outcome,
+) {
+    let gone = gone(name);
+    let service = input.desired.services.get(name).unwrap_or(&gone);
+    let mut turn = Turn::open(input, service, sightings, input.progress.get(name));
+    turn.wait(Subject::Service, "audit", why.to_owned(), Some(until));
+    roster.enter(&turn);
+    outcome.report.services.insert(name.clone(), report::of(&turn));
+    outcome.wake_at = earlier(outcome.wake_at, turn.wake_at);
+}
+
+/// A service that is remembered and that nobody wants.
+fn gone(name: &ServiceName) -> Service {
+    let (releases, request, control) = (BTreeMap::new(), None, Default::default());
+    Service { name: name.clone(), releases, request, control, removed: true }
 }
 
 fn decide_service<'a>(
@@ -51,13 +88,7 @@ fn decide_service<'a>(
     outcome: &mut Outcome,
 ) {
     let stored = input.progress.get(name);
-    let gone = Service {
-        name: name.clone(),
-        releases: BTreeMap::new(),
-        request: None,
-        control: Default::default(),
-        removed: true,
-    };
+    let gone = gone(name);
     let service = input.desired.services.get(name).unwrap_or(&gone);
     let mut turn = Turn::open(input, service, sightings, stored);
     let mut rounds = 0;

@@ -1,5 +1,5 @@
-//! The invariants of an outcome, checked on every decision, in simulation, tests and production alike: a violating
-//! outcome is never committed. The numbers are those of `ARCHITECTURE.md`.
+//! The invariants of an outcome, checked on every decision, in simulation, tests and production alike: what a
+//! service would break is never committed. The numbers are those of `ARCHITECTURE.md`.
 //!
 //! The audit asks what changed, not how the rooms came to it: it compares the memory before and after, against what
 //! is seen. It shares with the rooms only what an instance's health is and what the budget counts.
@@ -13,7 +13,7 @@ use crate::outcome::Outcome;
 use crate::progress::{Progress, ServiceProgress, Slot};
 use crate::sight::Sightings;
 use crate::turn::Turn;
-use baton_model::id::InstanceId;
+use baton_model::id::{InstanceId, ServiceName};
 use baton_model::rollout::RolloutOutcome;
 use std::collections::BTreeMap;
 
@@ -26,6 +26,9 @@ pub struct Violation {
     pub detail: String,
 }
 
+/// What an outcome would break, by service.
+pub type Findings = BTreeMap<ServiceName, Vec<Violation>>;
+
 /// One service before and after a decision.
 struct Change<'a> {
     before: Turn<'a>,
@@ -35,10 +38,10 @@ struct Change<'a> {
 /// Checks what can be checked on one decision: `capacity-floor`, `gate-holds`, `blast-radius`, `ends`,
 /// `exact-rollback` and `generation-grows`. It costs nothing where nothing changed.
 #[must_use]
-pub fn audit(input: &Input<'_>, outcome: &Outcome) -> Vec<Violation> {
-    let mut violations = Vec::new();
+pub fn audit(input: &Input<'_>, outcome: &Outcome) -> Findings {
+    let mut findings = Findings::new();
     if outcome.progress.is_empty() {
-        return violations;
+        return findings;
     }
     let nodes = Nodes::index(input);
     let sightings = Sightings::index(input, &nodes);
@@ -47,22 +50,27 @@ pub fn audit(input: &Input<'_>, outcome: &Outcome) -> Vec<Violation> {
             continue;
         };
         let Some(after) = after else {
-            violations
-                .push(violation("acked-is-durable", format!("{name} is forgotten although it is wanted")));
+            let forgotten =
+                violation("acked-is-durable", format!("{name} is forgotten although it is wanted"));
+            findings.insert(name.clone(), vec![forgotten]);
             continue;
         };
         let change = Change {
             before: Turn::open(input, service, &sightings, input.progress.get(name)),
             after: Turn::open(input, service, &sightings, Some(after)),
         };
+        let mut violations = Vec::new();
         capacity_floor(&change, &mut violations);
         gates::gate_holds(&change, &mut violations);
         gates::blast_radius(&change, &mut violations);
         ends(&change, &mut violations);
         exact_rollback(&change, &mut violations);
         generation_grows(&change, &mut violations);
+        if !violations.is_empty() {
+            findings.insert(name.clone(), violations);
+        }
     }
-    violations
+    findings
 }
 
 /// Decides again on what a decision left and says what changes although nothing happened (invariant `quiet`). It

@@ -6,7 +6,7 @@ use crate::progress::StageProgress;
 use crate::turn::Turn;
 use baton_model::id::ReleaseNumber;
 use baton_model::rollout::{RolloutPolicy, Strategy};
-use baton_model::spec::ServiceSpec;
+use baton_model::spec::{Amount, ServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The label whose values are zones, where the placement spreads over no other.
@@ -15,7 +15,7 @@ const ZONE_LABEL: &str = "zone";
 /// The stages that bring the service to a release.
 pub(crate) fn forward(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageProgress> {
     let mut stages = match spec.rollout.strategy {
-        Strategy::Rolling => rolling(turn, to, spec),
+        Strategy::Rolling => rolling(turn, spec, &ordered(turn, to)),
     };
     let live = u32::try_from(turn.live().count()).unwrap_or(u32::MAX);
     let wanted = turn.wanted(spec);
@@ -34,19 +34,32 @@ pub(crate) fn forward(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) ->
 
 /// The stages that bring the service back to a release, at the pace of that release's own policy.
 pub(crate) fn backward(turn: &Turn<'_>, to: ReleaseNumber, policy: &RolloutPolicy) -> Vec<StageProgress> {
-    let slots: Vec<u64> = ordered(turn, to);
+    batches(policy, &ordered(turn, to), "back")
+}
+
+/// The stages for slots that no stage of the rollout holds and that can be told their release: the place of one was
+/// taken by a fresh slot while it still serves, or it was placed when the stages were already made.
+pub(crate) fn left_behind(turn: &Turn<'_>, to: ReleaseNumber, policy: &RolloutPolicy) -> Vec<StageProgress> {
+    let behind = turn.live().filter(|(number, slot)| slot.release != to && turn.heard(*number));
+    let slots: Vec<u64> = behind.map(|(number, _)| number).collect();
+    // Zones are told apart by stages of one.
+    let policy = if policy.zone_at_a_time {
+        &RolloutPolicy { batch: Amount::Number(1), ..policy.clone() }
+    } else {
+        policy
+    };
+    batches(policy, &slots, "left behind")
+}
+
+fn batches(policy: &RolloutPolicy, slots: &[u64], what: &str) -> Vec<StageProgress> {
     let size = batch_size(policy, slots.len());
     let batches = slots.chunks(size).len();
     let numbered = slots.chunks(size).enumerate();
-    numbered
-        .map(|(i, batch)| {
-            stage(format!("back, batch {} of {batches}", i + 1), batch.iter().copied().collect())
-        })
-        .collect()
+    let title = |index: usize| format!("{what}, batch {} of {batches}", index + 1);
+    numbered.map(|(index, batch)| stage(title(index), batch.iter().copied().collect())).collect()
 }
 
-fn rolling(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageProgress> {
-    let slots = ordered(turn, to);
+fn rolling(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<StageProgress> {
     let size = batch_size(&spec.rollout, slots.len());
     let mut stages = Vec::new();
     if !spec.rollout.zone_at_a_time {
@@ -59,7 +72,7 @@ fn rolling(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageP
         }
         return stages;
     }
-    for (index, (zone, slots)) in by_zone(turn, spec, &slots).into_iter().enumerate() {
+    for (index, (zone, slots)) in by_zone(turn, spec, slots).into_iter().enumerate() {
         let batches = slots.chunks(size).len();
         for (i, batch) in slots.chunks(size).enumerate() {
             stages.push(stage(

@@ -1,6 +1,6 @@
 //! How a rollout ends, and how it is described.
 
-use super::begin;
+use super::{begin, compile};
 use crate::progress::RolloutProgress;
 use crate::turn::Turn;
 use baton_model::event::Severity;
@@ -15,11 +15,14 @@ pub(super) fn complete(turn: &mut Turn<'_>) {
     let (back, to, from) = (rollout.back(), rollout.to, rollout.from);
     let failed: Vec<String> =
         failed_slots(rollout).into_iter().map(|number| turn.id(number).to_string()).collect();
+    if back && !failed.is_empty() {
+        begin::hold(turn, &format!("could not restore {}", failed.join(", ")));
+        return;
+    }
+    if take_along(turn) {
+        return;
+    }
     if back {
-        if !failed.is_empty() {
-            begin::hold(turn, &format!("could not restore {}", failed.join(", ")));
-            return;
-        }
         settle(turn, from);
         let reason = turn.rollout().map(|rollout| rollout.reason.clone()).unwrap_or_default();
         end(turn, RolloutOutcome::RolledBack, reason);
@@ -35,6 +38,16 @@ pub(super) fn complete(turn: &mut Turn<'_>) {
     end(turn, RolloutOutcome::Succeeded, reason);
 }
 
+/// Adds stages for slots that can be reached and are not at the goal: they too pass the gates and the budget.
+/// `true` when there are any. Each is in a stage then, and a stage brings its slots to the goal or fails, so this ends.
+fn take_along(turn: &mut Turn<'_>) -> bool {
+    let (Some(goal), Some(spec)) = (turn.goal(), turn.spec()) else { return false };
+    let stages = compile::left_behind(turn, goal, &spec.rollout);
+    let Some(rollout) = turn.memory.rollout.as_mut().filter(|_| !stages.is_empty()) else { return false };
+    rollout.stages.extend(stages);
+    true
+}
+
 /// Going back, only the stages of the way back count.
 fn failed_slots(rollout: &RolloutProgress) -> Vec<u64> {
     rollout.stages[rollout.turned_at.unwrap_or(0)..]
@@ -43,7 +56,7 @@ fn failed_slots(rollout: &RolloutProgress) -> Vec<u64> {
         .collect()
 }
 
-/// Gives the goal to the slots that no stage waited for: those on lost nodes, which follow when they are back.
+/// Gives the goal to the slots that no stage waited for: those that cannot be reached, which follow when they are back.
 fn settle(turn: &mut Turn<'_>, goal: Option<baton_model::id::ReleaseNumber>) {
     let Some(goal) = goal else { return };
     let behind: Vec<u64> =

@@ -324,12 +324,16 @@ fn fail(turn: &mut Turn<'_>, policy: &RolloutPolicy, reason: &str) {
 fn give_up_waiting(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) {
     let now = turn.now;
     let Some(rollout) = turn.memory.rollout.as_ref() else { return };
-    // What was healthy once and is not now has not been restored either.
+    // What was healthy once and is not now has not been restored either; nor has what is healthy at the other release,
+    // since the budget did not let it go back.
+    let goal = rollout.goal();
     let restored = |number: &&u64| match turn.memory.slots.get(*number).filter(|slot| !slot.retiring) {
         None => true,
-        Some(slot) => {
-            matches!(health::ask(turn, **number, slot, policy.min_healthy), Health::Healthy | Health::Lost)
-        }
+        Some(slot) => match health::ask(turn, **number, slot, policy.min_healthy) {
+            Health::Healthy => Some(slot.release) == goal,
+            Health::Lost => true,
+            Health::Settling(_) | Health::Coming(_) | Health::Failed(_) | Health::Deferred(_) => false,
+        },
     };
     let missed: Vec<u64> =
         rollout.stages[index].cohort.iter().filter(|number| !restored(number)).copied().collect();

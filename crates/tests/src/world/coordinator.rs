@@ -6,6 +6,7 @@ use super::mutation::Mutation;
 use super::network::{Body, Envelope, Report};
 use super::queue::Happening;
 use baton_engine::cycle::{Action, Cycle, PlanRecord, Snapshot, Write, Written};
+use baton_engine::outcome::EventDraft;
 use baton_model::desired::Desired;
 use baton_model::id::{Generation, NodeName};
 use baton_model::observed::{NodeFacts, NodeObserved, Observed};
@@ -185,6 +186,7 @@ impl World {
                 for event in &events {
                     self.trace.line(self.now, &format!("event {}", event.message));
                 }
+                self.refused(&events);
                 self.ledger_published(&report);
                 for (node, record) in plans {
                     self.dispatch(&node, &record);
@@ -195,6 +197,14 @@ impl World {
                 }
             }
             Action::Wait(at) => self.coordinator_waits(at),
+        }
+    }
+
+    /// The audit is the last guard, not the way to decide: where nothing is broken on purpose it has nothing to refuse.
+    fn refused(&mut self, events: &[EventDraft]) {
+        let refused = events.iter().find(|event| event.kind == "audit-refused");
+        if let Some(event) = refused.filter(|_| self.options.mutation.is_none()) {
+            self.violate("audit", event.message.clone());
         }
     }
 
