@@ -50,7 +50,11 @@ fn a_swap_under_load_loses_nothing() {
     assert!(counted.versions["1.0"] > 0 && counted.versions["2.0"] > 0, "{:?}", counted.versions);
     let after = cluster.pids("web");
     assert_eq!(after.len(), 3);
-    assert!(before.iter().all(|(_, pid)| !wait::is_alive(*pid)), "an old process is left");
+    // The last old process may still be finishing what it has.
+    wait::until("the end of the old processes", ROOM, || {
+        let left: Vec<_> = before.iter().filter(|(_, pid)| wait::is_alive(*pid)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
 }
 
 #[test]

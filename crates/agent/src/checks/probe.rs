@@ -17,6 +17,8 @@ use tonic_health::pb::health_client::HealthClient;
 /// Bytes of an answer's body that are read before the connection is closed, so that a server which is still sending
 /// sees an orderly end; more than a health endpoint has to say.
 const BODY_MAX: usize = 64 * 1024;
+/// After a command has ended, how long its stderr is read while another process holds it open.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 /// Bytes of a command's last words on stderr that are told.
 const STDERR_TOLD: usize = 200;
 
@@ -156,7 +158,12 @@ async fn exec(subject: &Subject, words: &[String], limit: Duration) -> Result<()
             let mut stderr = stderr.take(STDERR_TOLD as u64);
             tokio::select! {
                 _ = stderr.read_to_end(&mut words_told) => {}
-                status = child.wait() => return status,
+                status = child.wait() => {
+                    // What it said before it ended is in the pipe; a descendant that holds it open is not waited for.
+                    let rest = stderr.read_to_end(&mut words_told);
+                    let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+                    return status;
+                }
             }
         }
         child.wait().await

@@ -115,7 +115,10 @@ impl Session {
         identity: &Identity,
         generation: u64,
     ) -> Result<Self, tonic::Status> {
-        let mut client = AgentServiceClient::new(connect(&address.to_string(), identity).await.unwrap());
+        let channel = connect(&address.to_string(), identity).await;
+        // The coordinator may be killed at any moment: for the caller that is a session that did not begin.
+        let channel = channel.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        let mut client = AgentServiceClient::new(channel);
         let (say, said) = mpsc::channel(64);
         let hello =
             v1::Hello { facts: Some(v1::NodeFacts::default()), generation, address: "127.0.0.1".to_owned() };

@@ -314,7 +314,7 @@ async fn a_wrong_address_is_told_in_bounded_time() {
     assert!(error.to_string().contains(&free), "{error}");
     for nonsense in ["", "a b", "http://x", "127.0.0.1"] {
         let error = connect(nonsense, &identity).await.unwrap_err();
-        assert!(matches!(error, IdentityError::Unreachable { .. }), "{nonsense}: {error:?}");
+        assert!(matches!(error, IdentityError::NotAnAddress { .. }), "{nonsense}: {error:?}");
     }
     // Something that speaks, but not TLS.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
