@@ -1,7 +1,7 @@
 //! The whole agent with real shims, a real server as workload, and the wire's other end: deploy, swap under load,
 //! heal, refuse, restart, remove.
 
-mod common;
+mod node;
 mod wire;
 
 use baton_agent::{AgentConfig, AgentFile, StateDir};
@@ -15,7 +15,7 @@ use baton_model::spec::{
 };
 use baton_model::time::Millis;
 use baton_proto::v1::{self, InstanceState};
-use common::{eventually, kill, lives, policy};
+use node::{eventually, kill, lives, policy};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -238,7 +238,7 @@ fn python() -> String {
 
 fn get(port: u16) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(common::WITHIN))?;
+    stream.set_read_timeout(Some(node::WITHIN))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -350,7 +350,7 @@ async fn a_lost_shim_costs_only_what_was_in_flight() {
     let mut pid = f.ready(1).await;
     let load = Load::on(f.port);
     for _ in 0..3 {
-        kill(common::parent(pid));
+        kill(node::parent(pid));
         eventually("it runs anew", || async {
             f.seen().is_some_and(|seen| seen.pid.is_some_and(|p| p != pid))
         })
@@ -377,9 +377,10 @@ async fn a_shim_lost_with_the_agent_is_replaced_while_the_old_run_drains() {
     let second = f.seen().and_then(|seen| seen.pid).unwrap();
     agent.stop();
     assert!(lives(first) && second != first, "the old run drains");
-    kill(common::parent(second));
+    kill(node::parent(second));
     let agent = f.agent();
     eventually("it runs anew", || async {
+        eprintln!("DBG {:?}", f.seen());
         f.seen().is_some_and(|seen| {
             seen.pid.is_some_and(|pid| pid != second) && seen.state() == InstanceState::Ready
         })

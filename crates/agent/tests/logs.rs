@@ -1,11 +1,11 @@
 //! The workload's output as the shim keeps it.
 
-mod common;
+mod node;
 
 use baton_agent::runs::RunEventKind;
 use baton_model::observed::Exit;
 use baton_model::spec::{LogPolicy, RestartMode};
-use common::{Node, eventually, policy};
+use node::{Node, eventually, policy};
 use std::path::Path;
 
 /// The files of a log directory, oldest first.

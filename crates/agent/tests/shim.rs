@@ -1,12 +1,12 @@
 //! Shims and workloads as real processes: restarts, stops, adoption.
 
-mod common;
+mod node;
 
 use baton_agent::runs::{Adoption, Containment, RunEventKind};
 use baton_model::observed::Exit;
 use baton_model::spec::{RestartMode, StopSignal};
 use baton_model::time::Millis;
-use common::{Node, eventually, kill, lives, pid_in, policy};
+use node::{Node, eventually, kill, lives, pid_in, policy};
 
 #[tokio::test]
 async fn a_crash_is_followed_by_a_restart_at_once() {
@@ -162,7 +162,7 @@ async fn a_new_agent_adopts_and_misses_no_end() {
     let script = "echo started >> starts; while ! [ -e go ]; do sleep 0.01; done; rm go; exit 7";
     let mut spec = node.shell(1, script);
     spec.ports.insert("http".to_owned(), 8080);
-    spec.listeners.push(common::listener());
+    spec.listeners.push(node::listener());
     let inode = spec.listeners[0].inode;
     let old = node.runs.start(spec).await.unwrap();
     node.started().await;
@@ -213,7 +213,7 @@ async fn a_shim_that_was_killed_is_told_and_its_workload_removed() {
         kill(handle.state().shim_pid);
         assert_eq!(node.event().await, RunEventKind::ShimLost);
         assert!(!lives(pid) && !lives(daemon));
-        common::forget(&node.runs, &handle).await;
+        node::forget(&node.runs, &handle).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! A swap under a stream of real connections: who answers, and that nobody is refused.
 
-mod common;
+mod node;
 
 use baton_agent::runs::steer::Steering;
 use baton_agent::runs::straggle::{Straggled, Stragglers};
@@ -8,7 +8,7 @@ use baton_agent::runs::{Listener, RunEventKind, RunSpec, SocketError, drain, lis
 use baton_model::id::PortName;
 use baton_model::spec::StopSignal;
 use baton_model::time::Millis;
-use common::{Node, eventually};
+use node::{Node, eventually};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -155,7 +155,7 @@ async fn swap_under_load(any: &str) {
     old.stop(StopSignal::Sigterm, Millis::secs(10)).await.unwrap();
     while !matches!(node.event().await, RunEventKind::Stopped { killed: false }) {}
     old.quit().await.unwrap();
-    common::forget(&node.runs, &old).await;
+    node::forget(&node.runs, &old).await;
     load.more(200).await;
     let straggled = stragglers.end(Millis(50), Millis::secs(5)).await;
     assert_eq!(straggled.failed, 0);
@@ -188,7 +188,7 @@ async fn nor_with_ipv6() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_that_is_given_up_leaves_the_old_one_alone() {
     let mut node = Node::new();
-    let listener = common::listener();
+    let listener = node::listener();
     let old = node.runs.start(server(&node, 1, "old", 0.0, &listener)).await.unwrap();
     up(&node, "old").await;
     let load = Load::begin(listener.address);
@@ -205,7 +205,7 @@ async fn a_candidate_that_is_given_up_leaves_the_old_one_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waited_in_the_old_queue_is_answered_by_the_new_run() {
     let mut node = Node::new();
-    let listener = common::listener();
+    let listener = node::listener();
     // Ten clients wait in the queue of a run that never accepts, and then it is gone.
     let mut spec = node.shell(1, "exec sleep 1000");
     spec.listeners = vec![listener.clone()];
@@ -234,7 +234,7 @@ async fn what_waited_in_the_old_queue_is_answered_by_the_new_run() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_waits_for_open_connections_and_counts_those_it_cuts() {
     let mut node = Node::new();
-    let listener = common::listener();
+    let listener = node::listener();
     let run = node.runs.start(server(&node, 1, "old", 0.5, &listener)).await.unwrap();
     up(&node, "old").await;
     let answered = Arc::new(AtomicUsize::new(0));
@@ -257,12 +257,12 @@ async fn a_drain_waits_for_open_connections_and_counts_those_it_cuts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_lives_through_a_crash() {
     let mut node = Node::new();
-    let listener = common::listener();
+    let listener = node::listener();
     let run = node.runs.start(server(&node, 1, "old", 0.0, &listener)).await.unwrap();
     let pid = node.started().await;
     up(&node, "old").await;
     std::fs::remove_file(node.path("old-up")).unwrap();
-    common::kill(pid);
+    node::kill(pid);
     // Refused by nobody, answered by the next incarnation.
     let answer =
         tokio::task::spawn_blocking(move || ask(TcpStream::connect(listener.address).unwrap()).unwrap());

@@ -3,10 +3,10 @@
 //! A *run* is one shim with its workload, from its start until it is wholly gone; a swap of an instance is two runs
 //! side by side for a while. This room starts runs ([`Runs::start`]), takes over those that outlived an earlier agent
 //! ([`Runs::adopt`]), speaks with their shims ([`RunHandle`]) and tells what happens to them ([`RunEvent`]).
-//! Beside it stand the parts of a swap: [`sockets`] makes the listening sockets, [`steer`] says which run gets new
-//! connections, [`drain`] waits for the old run's connections, [`straggle`] relays those that come too late.
+//! Beside it stand the parts of a swap: `sockets` makes the listening sockets, `steer` says which run gets new
+//! connections, `drain` waits for the old run's connections, `straggle` relays those that come too late.
 //!
-//! A signal is sent only to a process that is proven to be ours; see [`adopt`] and [`lost`].
+//! A signal is sent only to a process that is proven to be ours; see `adopt` and `lost`.
 
 mod adopt;
 mod channel;

@@ -80,7 +80,8 @@ fn events_of_stored_progress_are_told_though_the_run_broke_off() {
     let (snapshot, observed, now) = fresh();
     let mut cycle = Cycle::default();
     cycle.begin();
-    let Action::Write(Write::Progress(name, _, Some(memory))) = cycle.loaded(snapshot.clone(), &observed, now)
+    let Action::Write(Write::Progress(name, _, Some(memory))) =
+        cycle.loaded(snapshot.clone(), &observed, now)
     else {
         panic!("the progress of the service comes first")
     };
@@ -134,7 +135,10 @@ fn only_what_changed_takes_a_new_generation() {
     let record = |slots: &[(u64, u64)]| -> Assignments {
         let id = |slot| InstanceId { service: crate::fleet::service_name("web"), slot };
         let one = |(slot, release): &(u64, u64)| {
-            (id(*slot), crate::outcome::Assignment { release: baton_model::id::ReleaseNumber(*release), attempt: 1 })
+            (
+                id(*slot),
+                crate::outcome::Assignment { release: baton_model::id::ReleaseNumber(*release), attempt: 1 },
+            )
         };
         slots.iter().map(one).collect()
     };
