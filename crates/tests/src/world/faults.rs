@@ -65,14 +65,14 @@ impl World {
             Fault::AgentDies => self.agent_dies(node),
             Fault::AgentFreezes => {
                 if let Some(host) = self.nodes.get_mut(node) {
-                    host.frozen_until = until;
+                    host.frozen_until = host.frozen_until.max(until);
                 }
             }
             Fault::HostDies => self.host_dies(node, length),
             Fault::CoordinatorDies => self.coordinator_dies(),
             Fault::CoordinatorFreezes => {
                 if let Some(coordinator) = &mut self.coordinator {
-                    coordinator.frozen_until = until;
+                    coordinator.frozen_until = coordinator.frozen_until.max(until);
                 }
             }
             Fault::CutBothWays => self.cut(node, true, true, until),
@@ -130,7 +130,8 @@ impl World {
         (!runs.is_empty()).then(|| self.random.faults.pick(&runs).clone())
     }
 
-    /// Everything that is broken outside of Baton is mended; what Baton makes of it is its own.
+    /// Everything that is broken outside of Baton is mended; what Baton makes of it is its own. What is frozen thaws at
+    /// its time: what came meanwhile waits until then, and nothing that comes later may overtake it.
     pub(crate) fn heals(&mut self) {
         self.trace.line(self.now, "the world heals");
         self.healed = true;
@@ -139,12 +140,6 @@ impl World {
         for node in nodes {
             self.link_mends(&node);
             self.host_boots(&node);
-            if let Some(host) = self.nodes.get_mut(&node) {
-                host.frozen_until = 0;
-            }
-        }
-        if let Some(coordinator) = &mut self.coordinator {
-            coordinator.frozen_until = 0;
         }
         self.restore_nodes();
         self.wake_coordinator();
