@@ -45,8 +45,8 @@ impl Dial {
         let Some(steering) = self.steering.get(port.as_str()) else {
             return TcpStream::connect(target).await.map_err(shown);
         };
-        let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
-            .map_err(shown)?;
+        let socket =
+            if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(shown)?;
         socket.bind(SocketAddr::new(self.address, 0)).map_err(shown)?;
         let source = socket.local_addr().map_err(shown)?;
         let _admitted = Admitted::new(steering, source)?;

@@ -61,10 +61,7 @@ async fn refresh(global: &Global, mut api: Api, mut nodes: Vec<NodeStatus>) -> R
         match api.nodes().await {
             Ok(fresh) => nodes = fresh,
             Err(error) => {
-                note = Some(Line::of(
-                    Style::Warn,
-                    format!("! {}; trying again", fault::briefly(&error)),
-                ));
+                note = Some(Line::of(Style::Warn, format!("! {}; trying again", fault::briefly(&error))));
                 // The old view stays until it answers again.
                 if let Ok(fresh) = global.api().await {
                     api = fresh;

@@ -237,7 +237,8 @@ fn a_program_that_is_not_there_is_told_with_the_nearest() {
 /// A folder as a build leaves it; `salt` changes only what must not matter.
 fn folder(salt: u64) -> TempDir {
     let dir = TempDir::new().unwrap();
-    let names = if salt.is_multiple_of(2) { ["bin/web", "lib/a", "lib/b"] } else { ["lib/b", "lib/a", "bin/web"] };
+    let names =
+        if salt.is_multiple_of(2) { ["bin/web", "lib/a", "lib/b"] } else { ["lib/b", "lib/a", "bin/web"] };
     for name in names {
         let mode = if name == "bin/web" { 0o755 } else { 0o640 - 0o40 * (salt as u32 % 2) };
         write(&dir.path().join(name), SCRIPT, mode);
