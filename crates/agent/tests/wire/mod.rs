@@ -136,15 +136,17 @@ impl AgentService for Wire {
             let mut plan = wire.plan.subscribe();
             let mut ask = wire.ask_logs.subscribe();
             plan.mark_changed();
+            let mut welcomed = false;
             loop {
                 let hear = tokio::select! {
                     said = said.message() => match said {
                         Ok(Some(said)) => wire.take(said.message.unwrap()),
                         Ok(None) | Err(_) => return,
                     },
-                    _ = plan.changed() => plan.borrow_and_update().clone().map(|plan| Hear::Plan(plan.into())),
-                    _ = ask.changed() => ask.borrow_and_update().clone().map(Hear::LogRequest),
+                    _ = plan.changed(), if welcomed => plan.borrow_and_update().clone().map(|plan| Hear::Plan(plan.into())),
+                    _ = ask.changed(), if welcomed => ask.borrow_and_update().clone().map(Hear::LogRequest),
                 };
+                welcomed |= matches!(hear, Some(Hear::Welcome(_)));
                 if let Some(hear) = hear
                     && out.send(Ok(CoordinatorMessage { message: Some(hear) })).await.is_err()
                 {
