@@ -336,9 +336,10 @@ async fn a_service_is_deployed_swapped_under_load_healed_and_removed() {
     f.deploy(5, None);
     f.until_event("instance-removed").await;
     assert!(!lives(third));
-    assert!(f.seen().is_none());
+    // The event and the observation are two messages.
+    eventually("it is reported no more", || async { f.seen().is_none() }).await;
     eventually("nobody listens", || async { TcpStream::connect(("127.0.0.1", f.port)).is_err() }).await;
-    assert!(!f.folder.path().join("instances/web.1").exists());
+    eventually("its folder is gone", || async { !f.folder.path().join("instances/web.1").exists() }).await;
     agent.stop();
 }
 
