@@ -18,7 +18,7 @@ pub(crate) use agent::AgentApi;
 pub(crate) use enrollment::EnrollmentApi;
 pub(crate) use operator::OperatorApi;
 
-use crate::app::Coordinator;
+use crate::state::Coordinator;
 use baton_model::id::NodeName;
 use baton_proto::identity::Peer;
 use status::Refusal;

@@ -6,12 +6,13 @@ use crate::authority::{Authority, Lifetimes, keep_server_certificate};
 use crate::background;
 use crate::clock::Clock;
 use crate::error::CoordinatorError;
-use crate::events::{self, Journal};
+use crate::events;
 use crate::init::store_path;
 use crate::logs::LogBroker;
-use crate::reconcile::{Cache, Reconcile, View};
+use crate::reconcile::{Cache, Reconcile};
 use crate::records::{self, ClusterRecord, Records};
 use crate::sessions::{Sessions, Timing};
+use crate::state::Coordinator;
 use crate::store::{SqliteStore, Store};
 use baton_engine::cycle::Versioned;
 use baton_model::time::{Millis, UnixMs};
@@ -25,7 +26,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 
@@ -67,21 +67,6 @@ impl CoordinatorConfig {
             events_kept: events::KEPT_DEFAULT,
         }
     }
-}
-
-/// What the parts of a running coordinator share.
-pub(crate) struct Coordinator {
-    pub(crate) cluster: String,
-    pub(crate) clock: Clock,
-    pub(crate) records: Records,
-    pub(crate) journal: Arc<Journal>,
-    pub(crate) sessions: Arc<Sessions>,
-    pub(crate) artifacts: Arc<Artifacts>,
-    pub(crate) logs: Arc<LogBroker>,
-    pub(crate) authority: Arc<Authority>,
-    pub(crate) view: watch::Receiver<Arc<View>>,
-    /// Cancelled when the coordinator stops: answers that go on for ever end.
-    pub(crate) stop: CancellationToken,
 }
 
 /// A coordinator that has its folder and its address, and does not serve yet.

@@ -1,10 +1,10 @@
 //! What a coordinator does from time to time: look for silence, store the time, collect artifacts.
 
-use crate::app::Coordinator;
 use crate::artifacts::{COLLECT_EVERY, collect};
 use crate::clock::MARK_EVERY;
 use crate::events::event;
 use crate::records::{self, SERVICES};
+use crate::state::Coordinator;
 use baton_model::desired::Service;
 use baton_model::event::Severity;
 use std::collections::BTreeSet;

@@ -24,6 +24,7 @@ mod logs;
 mod reconcile;
 mod records;
 mod sessions;
+mod state;
 pub mod store;
 
 pub use app::{Bound, CoordinatorConfig, bind, run};

@@ -3,10 +3,10 @@
 use super::artifacts::blocking;
 use super::status::Refusal;
 use super::{Answers, node_of};
-use crate::app::Coordinator;
 use crate::artifacts::{ArtifactError, ArtifactReader};
 use crate::events::event;
 use crate::sessions::stream;
+use crate::state::Coordinator;
 use baton_model::event::Severity;
 use baton_model::id::{Digest, NodeName};
 use baton_proto::identity::peer;

@@ -1,8 +1,8 @@
 //! Uploads of artifacts.
 
 use super::status::Refusal;
-use crate::app::Coordinator;
 use crate::artifacts::{Stat, Upload};
+use crate::state::Coordinator;
 use baton_model::id::Digest;
 use baton_proto::v1::{self, upload_artifact_request::Part};
 use std::sync::Arc;

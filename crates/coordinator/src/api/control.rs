@@ -2,9 +2,9 @@
 
 use super::status::Refusal;
 use super::{ATTEMPTS_MAX, contended, services};
-use crate::app::Coordinator;
 use crate::events::event;
 use crate::records;
+use crate::state::Coordinator;
 use baton_engine::progress::{RolloutProgress, ServiceProgress};
 use baton_model::desired::Service;
 use baton_model::event::Severity;

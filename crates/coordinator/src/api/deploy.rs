@@ -3,10 +3,10 @@
 use super::releases::{self, Wanted};
 use super::status::Refusal;
 use super::{ATTEMPTS_MAX, artifacts::blocking, contended};
-use crate::app::Coordinator;
 use crate::artifacts::ArtifactError;
 use crate::events::event;
 use crate::records;
+use crate::state::Coordinator;
 use baton_engine::cycle::{Snapshot, Versioned};
 use baton_engine::progress::ServiceProgress;
 use baton_model::artifact::Artifact;

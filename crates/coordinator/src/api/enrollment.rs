@@ -2,10 +2,10 @@
 
 use super::status::Refusal;
 use super::{ATTEMPTS_MAX, contended, nodes};
-use crate::app::Coordinator;
 use crate::authority::{Issued, JoinAsk};
 use crate::events::event;
 use crate::records;
+use crate::state::Coordinator;
 use baton_engine::cycle::Versioned;
 use baton_model::desired::Node;
 use baton_model::event::Severity;

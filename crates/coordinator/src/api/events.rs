@@ -2,8 +2,8 @@
 
 use super::Answers;
 use super::status::Refusal;
-use crate::app::Coordinator;
 use crate::events::Filter;
+use crate::state::Coordinator;
 use baton_model::event::Event;
 use baton_model::id::{EventSeq, NodeName, ServiceName};
 use baton_proto::v1;

@@ -2,9 +2,9 @@
 
 use super::status::Refusal;
 use super::{Answers, services};
-use crate::app::Coordinator;
 use crate::logs::{LogReader, Part};
 use crate::records;
+use crate::state::Coordinator;
 use baton_model::desired::Service;
 use baton_model::id::{InstanceId, NodeName, ServiceName};
 use baton_proto::v1;

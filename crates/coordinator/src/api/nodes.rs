@@ -2,10 +2,10 @@
 
 use super::status::Refusal;
 use super::{ATTEMPTS_MAX, contended, services};
-use crate::app::Coordinator;
 use crate::events::event;
 use crate::records::{self, NODES};
 use crate::sessions::Looks;
+use crate::state::Coordinator;
 use baton_model::desired::Node;
 use baton_model::event::Severity;
 use baton_model::id::{Generation, InstanceId, NodeName};

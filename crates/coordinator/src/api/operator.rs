@@ -1,8 +1,8 @@
 //! What operators call: who they are is checked here, what is done is in the files beside.
 
 use super::{Answers, artifacts, control, deploy, events, logs, nodes, operator_of, plan, services};
-use crate::app::Coordinator;
 use crate::records::NODES;
+use crate::state::Coordinator;
 use baton_model::desired::Node;
 use baton_proto::identity::peer;
 use baton_proto::v1::{self, operator_service_server::OperatorService};

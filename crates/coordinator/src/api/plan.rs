@@ -3,8 +3,8 @@
 use super::deploy::{Asked, Step, deployed, wanted};
 use super::releases::Wanted;
 use super::status::Refusal;
-use crate::app::Coordinator;
 use crate::records;
+use crate::state::Coordinator;
 use baton_engine::input::{ALL_CONFIRMED, Input};
 use baton_engine::outcome::Outcome;
 use baton_engine::progress::Progress;

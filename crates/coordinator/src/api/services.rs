@@ -2,10 +2,10 @@
 
 use super::status::Refusal;
 use super::{ATTEMPTS_MAX, Answers, contended};
-use crate::app::Coordinator;
 use crate::events::event;
 use crate::records::{self, SERVICES};
 use crate::sessions::Looks;
+use crate::state::Coordinator;
 use baton_engine::progress::Slot;
 use baton_model::desired::Service;
 use baton_model::event::Severity;

@@ -3,9 +3,9 @@
 use super::boundary::{self, INSTANCES_MAX};
 use super::{Changed, Heard, Opened, ready};
 use crate::api::status::Refusal;
-use crate::app::Coordinator;
 use crate::events::event;
 use crate::records;
+use crate::state::Coordinator;
 use baton_engine::cycle::Versioned;
 use baton_model::desired::Node;
 use baton_model::event::{Event, Severity};

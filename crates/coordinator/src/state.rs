@@ -1,0 +1,28 @@
+//! The state that the API, the sessions and the background tasks share; the app builds it.
+
+use crate::artifacts::Artifacts;
+use crate::authority::Authority;
+use crate::clock::Clock;
+use crate::events::Journal;
+use crate::logs::LogBroker;
+use crate::reconcile::View;
+use crate::records::Records;
+use crate::sessions::Sessions;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What the parts of a running coordinator share.
+pub(crate) struct Coordinator {
+    pub(crate) cluster: String,
+    pub(crate) clock: Clock,
+    pub(crate) records: Records,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) artifacts: Arc<Artifacts>,
+    pub(crate) logs: Arc<LogBroker>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    /// Cancelled when the coordinator stops: answers that go on for ever end.
+    pub(crate) stop: CancellationToken,
+}
