@@ -188,6 +188,10 @@ pub(crate) mod tests {
                 approve_before: Vec::new(),
             },
             logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+            lifecycle: Default::default(),
+            limits: Default::default(),
+            sandbox: Default::default(),
+            configuration: Default::default(),
         }
     }
 

@@ -227,6 +227,10 @@ fn spec(port: u16) -> ServiceSpec {
             approve_before: Vec::new(),
         },
         logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+        lifecycle: Default::default(),
+        limits: Default::default(),
+        sandbox: Default::default(),
+        configuration: Default::default(),
     }
 }
 

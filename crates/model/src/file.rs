@@ -22,6 +22,9 @@ mod tests;
 
 pub use template::{TemplateError, expand};
 
+use crate::configuration::Configuration;
+use crate::confinement::{Limits, Sandbox};
+use crate::lifecycle::Lifecycle;
 use crate::spec::ServiceSpec;
 use reader::{Reader, Section};
 use std::ops::Range;
@@ -157,6 +160,10 @@ fn read_service(reader: &mut Reader, top: &Section<'_, '_>) -> (ServiceSpec, Opt
         min_available,
         rollout,
         logs,
+        lifecycle: Lifecycle::default(),
+        limits: Limits::default(),
+        sandbox: Sandbox::default(),
+        configuration: Configuration::default(),
     };
     (spec, artifact)
 }

@@ -5,10 +5,13 @@
 //! serves both the records of the store and the CLI's `--json` (`docs/adr/0001-one-serde-form.md`).
 
 pub mod artifact;
+pub mod configuration;
+pub mod confinement;
 pub mod desired;
 pub mod event;
 pub mod file;
 pub mod id;
+pub mod lifecycle;
 pub mod metrics;
 pub mod observed;
 pub mod plan;

@@ -2,7 +2,10 @@
 //!
 //! Defaults are in [`crate::file`], where a person leaves a field out; here every field has its value.
 
+use crate::configuration::Configuration;
+use crate::confinement::{Limits, Sandbox};
 use crate::id::{PortName, ServiceName};
+use crate::lifecycle::Lifecycle;
 use crate::rollout::RolloutPolicy;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -35,6 +38,18 @@ pub struct ServiceSpec {
     pub rollout: RolloutPolicy,
     /// Bounds of its logs.
     pub logs: LogPolicy,
+    /// Jobs, order, notification, reload and hooks.
+    #[serde(default)]
+    pub lifecycle: Lifecycle,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How it is set apart from the rest of its node.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+    /// Templates and secrets.
+    #[serde(default)]
+    pub configuration: Configuration,
 }
 
 /// A port of a service.

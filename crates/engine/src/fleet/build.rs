@@ -76,6 +76,10 @@ pub fn spec(name: &str, replicas: u32) -> ServiceSpec {
             approve_before: Vec::new(),
         },
         logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+        lifecycle: Default::default(),
+        limits: Default::default(),
+        sandbox: Default::default(),
+        configuration: Default::default(),
     }
 }
 

@@ -42,6 +42,10 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             min_available: required("min_available", wire.min_available)?,
             rollout: required("rollout", wire.rollout)?,
             logs: required("logs", wire.logs)?,
+            lifecycle: Default::default(),
+            limits: Default::default(),
+            sandbox: Default::default(),
+            configuration: Default::default(),
         })
     }
 }

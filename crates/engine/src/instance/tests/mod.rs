@@ -75,6 +75,10 @@ fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
             approve_before: Vec::new(),
         },
         logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+        lifecycle: Default::default(),
+        limits: Default::default(),
+        sandbox: Default::default(),
+        configuration: Default::default(),
     };
     let digest = Digest([u8::try_from(release % 256).expect("below 256"); 32]);
     InstancePlan {

@@ -100,6 +100,10 @@ fn spec(name: &str, n: usize, signal: StopSignal) -> ServiceSpec {
             approve_before: (0..n as u32).collect(),
         },
         logs: LogPolicy { max_bytes: u64::MAX, keep: 1 },
+        lifecycle: Default::default(),
+        limits: Default::default(),
+        sandbox: Default::default(),
+        configuration: Default::default(),
     }
 }
 
