@@ -10,7 +10,7 @@ use super::{Driver, Inner};
 use crate::clock;
 use crate::journal::Draft;
 use crate::runs::steer::Steering;
-use crate::runs::{AdoptError, Adoption, Runs};
+use crate::runs::{AdoptError, Adopted, Adoption, Runs};
 use baton_engine::instance::{AdoptedRun, Event};
 use baton_model::id::{InstanceId, RunNumber};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +27,21 @@ pub(super) struct Found {
     gone: BTreeSet<RunNumber>,
     /// Runs that live and do not answer.
     silent: Vec<PathBuf>,
+}
+
+impl Found {
+    fn lives(&mut self, adopted: Adopted) {
+        let Adopted { handle, state } = adopted;
+        let run = AdoptedRun {
+            release: handle.release(),
+            pid: state.pid,
+            ports: handle.ports().clone(),
+            restarts: state.restarts,
+            last_exit: state.last_exit,
+            crash_loop: state.crash_loop,
+        };
+        self.alive.insert(handle.run(), (LiveRun::adopted(handle), run));
+    }
 }
 
 impl Driver {
@@ -84,17 +99,7 @@ impl Driver {
         let named = name_of(directory);
         match answer {
             Ok(Adoption::Adopted(adopted)) => {
-                let (handle, state) = (adopted.handle, adopted.state);
-                let run = AdoptedRun {
-                    release: handle.release(),
-                    pid: state.pid,
-                    ports: handle.ports().clone(),
-                    restarts: state.restarts,
-                    last_exit: state.last_exit,
-                    crash_loop: state.crash_loop,
-                };
-                let of = found.entry(handle.instance().clone()).or_default();
-                of.alive.insert(handle.run(), (LiveRun::adopted(handle), run));
+                found.entry(adopted.handle.instance().clone()).or_default().lives(*adopted);
             }
             Ok(Adoption::Gone { record, reason }) => {
                 let Some((id, run)) = record.map(|record| (record.instance, record.run)).or(named) else {
@@ -170,16 +175,7 @@ async fn ask_until_answered(runs: Runs, mut found: Found) -> Found {
     while let Some(directory) = found.silent.pop() {
         match runs.adopt(&directory).await {
             Ok(Adoption::Adopted(adopted)) => {
-                let (handle, state) = (adopted.handle, adopted.state);
-                let run = AdoptedRun {
-                    release: handle.release(),
-                    pid: state.pid,
-                    ports: handle.ports().clone(),
-                    restarts: state.restarts,
-                    last_exit: state.last_exit,
-                    crash_loop: state.crash_loop,
-                };
-                found.alive.insert(handle.run(), (LiveRun::adopted(handle), run));
+                found.lives(*adopted);
             }
             Ok(Adoption::Gone { .. }) => found.gone.extend(name_of(&directory).map(|(_, run)| run)),
             Err(_) => {

@@ -13,6 +13,7 @@ mod channel;
 mod contain;
 pub mod drain;
 mod event;
+mod filter;
 mod handle;
 mod link;
 mod lost;

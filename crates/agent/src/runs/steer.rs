@@ -13,8 +13,9 @@
 //! A candidate joins only a group of one. So the older socket always has index 0 and the newer 1, also for an agent
 //! that has just started, and one that is left alone has index 0.
 
+use super::filter::{self, Filter, Insn};
 use super::sockets::{self, Listener, SocketError};
-use super::tcp::{self, Filter, Insn};
+use super::tcp;
 use rustix::io::Errno;
 use std::net::{IpAddr, SocketAddr};
 
@@ -151,7 +152,7 @@ impl Steering {
 }
 
 fn attach(listener: &Listener, program: &[Insn]) -> Result<(), SocketError> {
-    tcp::attach_reuseport_filter(&listener.socket, program)
+    filter::attach(&listener.socket, program)
         .map_err(|source| SocketError::Io { address: listener.address, source })
 }
 

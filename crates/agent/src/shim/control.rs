@@ -3,7 +3,7 @@
 //! A connection counts once its peer is the same user (or root) and has said the cookie; it then replaces the one
 //! before it. A peer that does not take its messages is cut off: it gets the whole state when it comes again.
 
-use super::process::move_up;
+use super::descriptor::move_up;
 use super::protocol::{Cookie, FRAME_BYTES, Message, Refusal, Request};
 use rustix::io::IoSlice;
 use rustix::net::{

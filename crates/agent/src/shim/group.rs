@@ -56,7 +56,7 @@ impl Group {
         let new = name(&mut new, self.number);
         rustix::fs::mkdirat(&self.root, new, Mode::from_raw_mode(0o755))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        super::process::move_up(rustix::fs::openat(&self.root, new, flags, Mode::empty())?)
+        super::descriptor::move_up(rustix::fs::openat(&self.root, new, flags, Mode::empty())?)
     }
 }
 

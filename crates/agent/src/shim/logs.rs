@@ -208,7 +208,7 @@ impl Stream {
     /// # Errors
     /// No descriptor or no memory is left.
     pub(super) fn open(name: &'static [u8; 6]) -> io::Result<Self> {
-        let (read_end, write_end) = super::process::pipe()?;
+        let (read_end, write_end) = super::descriptor::pipe()?;
         rustix::io::ioctl_fionbio(&read_end, true)?;
         let buffer = memory::map(STREAM_BYTES)?;
         Ok(Self { read_end, write_end, name, buffer, len: 0, until_boundary: None, last_line: Note::EMPTY })

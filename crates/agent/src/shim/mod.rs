@@ -26,8 +26,11 @@
 mod clock;
 pub(crate) mod config;
 pub(crate) mod control;
+mod descriptor;
+mod ending;
 mod group;
 mod history;
+mod kernel;
 mod logs;
 mod memory;
 mod process;

@@ -1,43 +1,19 @@
-//! The system calls of a parent: become one, start a child, learn of its end, kill what is left.
+//! The system calls of a parent: become one, start a child.
 
 use super::config::Command;
+use super::descriptor::{move_up, pipe};
+use super::kernel::own_start_time;
 use super::protocol::Identity;
 use super::statefile::StateFile;
-use baton_model::observed::Exit;
-use rustix::fs::{Mode, OFlags};
-use std::ffi::CStr;
+use rustix::fs::Mode;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::{io, ptr};
 
-/// The shim's own descriptors are moved to this number and above, so that the child's listeners fit from 3 up.
-const OWN_FD_MIN: RawFd = 64;
 /// First listening socket in the workload (SD_LISTEN_FDS_START).
 const LISTEN_FD_FIRST: RawFd = 3;
 /// clone(2); the constant of the libc crate is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-/// Children of the shim looked at in one round of killing; more are taken in the next.
-const CHILDREN_BYTES: usize = 16 << 10;
-
-/// Moves a descriptor out of the way of the child's, close-on-exec.
-///
-/// # Errors
-/// No descriptor is left.
-pub(super) fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
-    if fd.as_raw_fd() >= OWN_FD_MIN {
-        return Ok(fd);
-    }
-    Ok(rustix::io::fcntl_dupfd_cloexec(&fd, OWN_FD_MIN)?)
-}
-
-/// A pipe (read end, write end), out of the way and close-on-exec.
-///
-/// # Errors
-/// No descriptor is left.
-pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read_end, write_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    Ok((move_up(read_end)?, move_up(write_end)?))
-}
 
 /// What the child needs from before the shim changed it.
 pub(super) struct Inherited {
@@ -72,12 +48,6 @@ pub(super) fn become_parent() -> io::Result<(OwnedFd, Inherited)> {
         }
         Ok((move_up(OwnedFd::from_raw_fd(fd))?, Inherited { umask }))
     }
-}
-
-/// Empties the signalfd. What ended is asked with [`reap`]: signals coalesce.
-pub(super) fn clear_signals(signals: BorrowedFd<'_>) {
-    let mut buffer = [0_u8; size_of::<libc::signalfd_siginfo>() * 4];
-    while rustix::io::read(signals, &mut buffer).is_ok_and(|n| n > 0) {}
 }
 
 /// What a child is made from.
@@ -200,180 +170,10 @@ pub(super) fn executed(result: BorrowedFd<'_>) -> Executed {
     }
 }
 
-/// What became of the children.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reaped {
-    /// The workload ended so.
-    pub(super) workload: Option<Exit>,
-    /// Some child is left; since orphans are inherited, no child means no descendant at all.
-    pub(super) left: bool,
-}
-
-/// Takes in every child that has ended. `before_workload` is called when the workload has ended and before its
-/// process id may be used by another: only then its process group may be signalled.
-pub(super) fn reap(workload: u32, mut before_workload: impl FnMut()) -> Reaped {
-    let mut reaped = Reaped::default();
-    loop {
-        // SAFETY: all zero bytes are a valid siginfo_t, and the kernel fills it in.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        // SAFETY: as above.
-        if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) } != 0 {
-            return reaped; // ECHILD
-        }
-        // SAFETY: waitid succeeded, so these fields are set (zero where nothing has ended).
-        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-        if pid == 0 {
-            return Reaped { left: true, ..reaped };
-        }
-        if pid as u32 == workload {
-            let exit =
-                if info.si_code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) };
-            reaped.workload = Some(exit);
-            before_workload();
-        }
-        // SAFETY: it has ended, so this does not wait.
-        unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
-    }
-}
-
-/// Signals the workload itself; it has not been reaped, so its id is its own.
-pub(super) fn signal(workload: u32, signal: i32) {
-    // SAFETY: no memory is involved.
-    unsafe {
-        libc::kill(workload as libc::pid_t, signal);
-        libc::kill(workload as libc::pid_t, libc::SIGCONT);
-    }
-}
-
-/// Signals the workload's process group; the leader has not been reaped, so the group's id is its own.
-pub(super) fn signal_group(workload: u32, signal: i32) {
-    // SAFETY: no memory is involved.
-    unsafe { libc::kill(-(workload as libc::pid_t), signal) };
-}
-
-/// Kills every descendant that is a child by now. The children of what is killed are inherited, and taken in the
-/// next round.
-pub(super) fn kill_children() {
-    each_child(|pid| {
-        // SAFETY: no memory is involved. It is a child not reaped yet, so its id is its own.
-        unsafe { libc::kill(pid, libc::SIGKILL) };
-    });
-}
-
-/// Signals the children outside the process group of the workload (which has had the signal).
-pub(super) fn signal_children(except_group: u32, signal: i32) {
-    each_child(|pid| {
-        // SAFETY: no memory is involved. It is a child not reaped yet, so its id is its own.
-        unsafe {
-            if libc::getpgid(pid) != except_group as libc::pid_t {
-                libc::kill(pid, signal);
-            }
-        }
-    });
-}
-
-fn each_child(mut act: impl FnMut(libc::pid_t)) {
-    let mut text = [0; CHILDREN_BYTES];
-    let len = read_whole(c"/proc/thread-self/children", &mut text);
-    for word in text[..len].split(|b| *b == b' ') {
-        if let Some(pid) = parse_decimal(word).filter(|pid| *pid > 1) {
-            act(pid as libc::pid_t);
-        }
-    }
-}
-
-/// When this process started, in clock ticks after boot (field 22 of proc_pid_stat(5)).
-pub(super) fn own_start_time() -> u64 {
-    start_time_in(c"/proc/self/stat")
-}
-
-/// When a child started; 0 if that cannot be read.
-pub(super) fn start_time(pid: u32) -> u64 {
-    use io::Write;
-    let mut path = [0; 32];
-    // 11 bytes and at most 10 digits fit, and a NUL is left.
-    let _ = write!(&mut path[..31], "/proc/{pid}/stat");
-    CStr::from_bytes_until_nul(&path).map_or(0, start_time_in)
-}
-
-fn start_time_in(path: &CStr) -> u64 {
-    let mut text = [0; 1024];
-    let len = read_whole(path, &mut text);
-    // The name (field 2) may hold anything, also spaces and `)`; the last `)` ends it.
-    let Some(end) = text[..len].iter().rposition(|b| *b == b')') else { return 0 };
-    text[end + 1..len]
-        .split(|b| *b == b' ')
-        .filter(|w| !w.is_empty())
-        .nth(19)
-        .and_then(parse_decimal)
-        .unwrap_or(0)
-}
-
-/// The kernel's boot id.
-pub(super) fn boot_id() -> [u8; 16] {
-    let mut text = [0; 64];
-    let len = read_whole(c"/proc/sys/kernel/random/boot_id", &mut text);
-    let mut id = [0; 16];
-    let digits = text[..len].iter().filter_map(|b| char::from(*b).to_digit(16));
-    for (place, digit) in digits.enumerate().take(32) {
-        id[place / 2] = id[place / 2] << 4 | digit as u8;
-    }
-    id
-}
-
-/// Random bits for jitter; without entropy the boot clock does.
-pub(super) fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // SAFETY: the pointer and length are of one array.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
-    if got == 8 {
-        u64::from_ne_bytes(bytes)
-    } else {
-        super::clock::boot_ms().wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    }
-}
-
-fn read_whole(path: &CStr, buffer: &mut [u8]) -> usize {
-    let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return 0 };
-    let mut len = 0;
-    while let Ok(n) = rustix::io::read(&file, &mut buffer[len..]) {
-        if n == 0 {
-            break;
-        }
-        len += n;
-    }
-    len
-}
-
-fn parse_decimal(word: &[u8]) -> Option<u64> {
-    std::str::from_utf8(word).ok()?.trim().parse().ok()
-}
-
-/// Puts `/dev/null` on standard input, so that the channel's old number is not mistaken for it.
-///
-/// # Errors
-/// There is no `/dev/null`.
-pub(super) fn null_stdin() -> io::Result<OwnedFd> {
-    let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    let null = move_up(null)?;
-    rustix::stdio::dup2_stdin(&null)?;
-    Ok(null)
-}
-
-/// Takes over descriptor 0, on which the agent's socket came.
-pub(super) fn take_stdin() -> io::Result<OwnedFd> {
-    // SAFETY: descriptor 0 is the agent's socket, and nothing else in this process has used it yet.
-    let fd = unsafe { OwnedFd::from_raw_fd(0) };
-    let moved = rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), OWN_FD_MIN);
-    // It stays open as 0 until `null_stdin` replaces it, so that no other descriptor gets that number.
-    let _ = fd.into_raw_fd();
-    Ok(moved?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CStr;
 
     #[test]
     fn decimals_are_terminated() {
@@ -385,12 +185,5 @@ mod tests {
         let mut short = [b'x'; 2];
         write_decimal(&mut short, 12);
         assert_eq!(short, [b'x'; 2]);
-    }
-
-    #[test]
-    fn this_process_is_known() {
-        assert!(own_start_time() > 0);
-        assert_eq!(start_time(std::process::id()), own_start_time());
-        assert_ne!(boot_id(), [0; 16]);
     }
 }

@@ -3,7 +3,9 @@
 use super::clock;
 use super::config::Config;
 use super::control::{self, Control};
+use super::descriptor;
 use super::group::Group;
+use super::kernel;
 use super::logs::{Logs, Stream};
 use super::process::{self, Inherited};
 use super::protocol::{FRAME_BYTES, Identity, LISTENERS_MAX, Message, Refusal, Request, SetupStep};
@@ -46,7 +48,7 @@ pub(super) struct Parts {
 /// # Errors
 /// What was told to the agent.
 pub(super) fn set_up() -> io::Result<Parts> {
-    let channel = process::take_stdin()?;
+    let channel = descriptor::take_stdin()?;
     let mut begin_id = 0;
     let told = channel.try_clone();
     assemble(channel, &mut begin_id).map_err(|(step, error)| {
@@ -76,17 +78,17 @@ fn assemble(channel: OwnedFd, begin_id: &mut u32) -> Result<Parts, (SetupStep, i
 
     let config = Config::read(file.as_fd(), listeners_len).map_err(at(SetupStep::Configuration))?;
     drop(file);
-    let null = process::null_stdin().map_err(at(SetupStep::Process))?;
+    let null = descriptor::null_stdin().map_err(at(SetupStep::Process))?;
     let (signals, inherited) = process::become_parent().map_err(at(SetupStep::Process))?;
     let timer = rustix::time::timerfd_create(
         TimerfdClockId::Boottime,
         TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
     )
     .map_err(io::Error::from)
-    .and_then(process::move_up)
+    .and_then(descriptor::move_up)
     .map_err(at(SetupStep::Process))?;
-    let boot = process::boot_id();
-    let shim = Identity { pid: std::process::id(), start: process::own_start_time() };
+    let boot = kernel::boot_id();
+    let shim = Identity { pid: std::process::id(), start: kernel::own_start_time() };
     let state_file = StateFile::open(directory.as_fd(), boot).map_err(at(SetupStep::StateFile))?;
     state_file.record(shim, Identity::default());
     let logs =
@@ -158,7 +160,7 @@ fn receive_begin(channel: &OwnedFd) -> io::Result<Begun> {
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             for fd in rights.take(FDS_MAX) {
-                fds[len] = Some(process::move_up(fd)?);
+                fds[len] = Some(descriptor::move_up(fd)?);
                 len += 1;
             }
         }

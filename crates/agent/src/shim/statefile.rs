@@ -37,7 +37,7 @@ impl StateFile {
     pub(super) fn open(directory: BorrowedFd<'_>, boot: [u8; 16]) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::openat(directory, STATE_FILE, flags, Mode::from_raw_mode(0o600))?;
-        Ok(Self { file: super::process::move_up(file)?, boot })
+        Ok(Self { file: super::descriptor::move_up(file)?, boot })
     }
 
     /// Writes who runs. A failure (disk full on the first write) loses only this proof, not the run.

@@ -1,0 +1,253 @@
+//! The shim's loop: wait (`wait`), take in what happened, answer what is asked (`orders`), do what is due, tell the agent.
+
+mod orders;
+mod wait;
+
+use super::clock::boot_ms;
+use super::ending;
+use super::group::Group;
+use super::history::History;
+use super::kernel;
+use super::process::{self, Executed, Launch};
+use super::protocol::{Ended, Identity, Message, Note};
+use super::restart::Crashes;
+use super::setup::Parts;
+use baton_model::observed::Exit;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Between two rounds of killing what is left: a process that has just been inherited, or is slow to die.
+const KILL_AGAIN_MS: u64 = 20;
+
+/// What is wanted of the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    Run,
+    /// End, then run again.
+    Restart,
+    Stop,
+}
+
+/// What follows when the workload has ended and nothing of it is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    StartAt(u64),
+    StayDown,
+}
+
+/// One shim.
+pub(super) struct Shim {
+    parts: Parts,
+    goal: Goal,
+    next: Next,
+    /// The workload; a process id of 0: it does not run.
+    workload: Identity,
+    /// The pipe that tells whether it could be executed, until it has.
+    executing: Option<OwnedFd>,
+    exec_errno: Option<i32>,
+    started_ms: u64,
+    ever_started: bool,
+    restarts: u64,
+    crashes: Crashes,
+    crash_loop: bool,
+    /// Some descendant of a workload that ended is left.
+    children_left: bool,
+    stop_signal: i32,
+    kill_at_ms: u64,
+    kill_again_ms: u64,
+    killed: bool,
+    stopped: bool,
+    history: History,
+    /// An end that has not been told yet: first the restart, then the telling.
+    untold: Option<Ended>,
+    armed_ms: Option<u64>,
+}
+
+impl Shim {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            goal: Goal::Run,
+            next: Next::StartAt(0),
+            workload: Identity::default(),
+            executing: None,
+            exec_errno: None,
+            started_ms: 0,
+            ever_started: false,
+            restarts: 0,
+            crashes: Crashes::default(),
+            crash_loop: false,
+            children_left: false,
+            stop_signal: 0,
+            kill_at_ms: u64::MAX,
+            kill_again_ms: 0,
+            killed: false,
+            stopped: false,
+            history: History::new(),
+            untold: None,
+            armed_ms: None,
+        }
+    }
+
+    /// Never returns: ends the process on [`Request::Quit`].
+    pub(super) fn run(mut self) -> ! {
+        let state = self.state();
+        let id = self.parts.begin_id;
+        self.parts.control.send(&Message::State(state), id);
+        super::memory::release_program_pages();
+        loop {
+            self.do_what_is_due();
+            self.tell_end();
+            self.wait();
+        }
+    }
+
+    fn runs(&self) -> bool {
+        self.workload.pid != 0
+    }
+
+    // ---- what is due -------------------------------------------------------------------------------------------
+
+    fn do_what_is_due(&mut self) {
+        let now = boot_ms();
+        if self.runs() {
+            if self.goal != Goal::Run && self.kill_at_ms <= now {
+                self.kill_all(now);
+            }
+        } else if self.children_left {
+            if self.goal == Goal::Run || self.kill_at_ms <= now {
+                self.kill_all(now);
+            }
+        } else {
+            match (self.goal, self.next) {
+                (Goal::Stop, _) => self.finish_stop(),
+                (Goal::Run | Goal::Restart, Next::StartAt(at_ms)) if at_ms <= now => self.start(now),
+                (Goal::Run | Goal::Restart, Next::StartAt(_) | Next::StayDown) => {}
+            }
+        }
+    }
+
+    fn start(&mut self, now: u64) {
+        self.parts.stdout.mark_boundary();
+        self.parts.stderr.mark_boundary();
+        self.restarts += u64::from(self.ever_started);
+        self.ever_started = true;
+        self.goal = Goal::Run;
+        self.kill_at_ms = u64::MAX;
+        self.started_ms = now;
+        let parts = &mut self.parts;
+        let mut launch = Launch {
+            command: &mut parts.config.command,
+            stdout: parts.stdout.write_end(),
+            stderr: parts.stderr.write_end(),
+            null: parts.null.as_fd(),
+            listeners: &parts.listeners[..parts.listeners_len],
+            group: parts.group.as_mut().and_then(Group::for_start),
+            state_file: &parts.state_file,
+            shim: parts.shim,
+            inherited: &parts.inherited,
+        };
+        match process::launch(&mut launch) {
+            Ok((pid, result)) => {
+                self.workload = Identity { pid, start: kernel::start_time(pid) };
+                self.executing = Some(result);
+            }
+            // No process or memory left: retried like a crash.
+            Err(error) => self.ended(Exit::Exec(error.raw_os_error().unwrap_or(libc::EAGAIN))),
+        }
+    }
+
+    /// Kills the workload and everything below it; the next round takes what is inherited by then.
+    fn kill_all(&mut self, now: u64) {
+        if self.kill_again_ms > now {
+            return;
+        }
+        self.kill_again_ms = now + KILL_AGAIN_MS;
+        self.killed |= self.goal == Goal::Stop;
+        if self.runs() {
+            ending::signal_group(self.workload.pid, libc::SIGKILL);
+        }
+        if let Some(group) = &mut self.parts.group {
+            group.kill();
+        }
+        ending::kill_children();
+    }
+
+    fn finish_stop(&mut self) {
+        if !self.stopped {
+            self.stopped = true;
+            self.tell_end();
+            self.parts.control.send(&Message::Stopped { killed: self.killed }, 0);
+        }
+    }
+
+    // ---- what happened -----------------------------------------------------------------------------------------
+
+    /// Takes in the children that ended.
+    fn reap(&mut self) {
+        ending::clear_signals(self.parts.signals.as_fd());
+        let workload = self.workload.pid;
+        // A crash leaves nothing behind; a workload told to stop gives what it leaves the same signal and its time.
+        let group_signal = if self.goal == Goal::Run { libc::SIGKILL } else { self.stop_signal };
+        let reaped = ending::reap(workload, || ending::signal_group(workload, group_signal));
+        self.children_left = reaped.left;
+        if let Some(exit) = reaped.workload {
+            if reaped.left && self.goal != Goal::Run {
+                ending::signal_children(workload, self.stop_signal);
+            }
+            self.take_executed();
+            let exit = self.exec_errno.take().map_or(exit, Exit::Exec);
+            self.ended(exit);
+        }
+    }
+
+    fn ended(&mut self, exit: Exit) {
+        let now = boot_ms();
+        let ran_ms = now.saturating_sub(self.started_ms);
+        let stopping = self.goal == Goal::Stop;
+        let mut restart_in_ms = None;
+        if !stopping {
+            let ordered = self.goal == Goal::Restart;
+            let verdict =
+                self.crashes.ended(&self.parts.config.policy, exit, ran_ms, ordered, kernel::random());
+            self.crash_loop = verdict.crash_loop;
+            restart_in_ms = verdict.restart_in_ms;
+        }
+        self.next =
+            restart_in_ms.map_or(Next::StayDown, |delay_ms| Next::StartAt(now.saturating_add(delay_ms)));
+        self.workload = Identity::default();
+        self.kill_again_ms = 0;
+        self.parts.stdout.mark_boundary();
+        self.parts.stderr.mark_boundary();
+        let (restarts, crash_loop) = (self.restarts, self.crash_loop);
+        self.untold =
+            Some(Ended { seq: 0, exit, restarts, restart_in_ms, crash_loop, stopping, note: Note::EMPTY });
+    }
+
+    /// Asks whether the workload was executed, and tells the agent when it was. Where it could not be, its end
+    /// follows at once, and tells that.
+    fn take_executed(&mut self) {
+        let Some(result) = &self.executing else { return };
+        match process::executed(result.as_fd()) {
+            Executed::NotYet => return,
+            Executed::Failed(errno) => self.exec_errno = Some(errno),
+            Executed::Yes => {
+                let started = Message::Started { pid: self.workload.pid, restarts: self.restarts };
+                self.parts.control.send(&started, 0);
+            }
+        }
+        self.executing = None;
+    }
+
+    /// Keeps the end in the history and tells it, after its last output has been taken in.
+    fn tell_end(&mut self) {
+        let Some(mut ended) = self.untold.take() else { return };
+        if !self.runs() {
+            // Where it was started again, the child has recorded itself.
+            self.parts.state_file.record(self.parts.shim, self.workload);
+        }
+        let _ = self.parts.stdout.drain_to_boundary(&mut self.parts.logs);
+        ended.note = self.parts.stderr.drain_to_boundary(&mut self.parts.logs);
+        let ended = self.history.push(ended);
+        self.parts.control.send(&Message::Exited(ended), 0);
+    }
+}

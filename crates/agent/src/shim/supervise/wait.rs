@@ -1,0 +1,102 @@
+//! Waiting in one poll(2), and taking in what it tells.
+
+use super::{Goal, Next, Shim};
+use crate::shim::control::PENDING_MAX;
+use crate::shim::setup::Parts;
+use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec};
+use std::os::fd::AsRawFd;
+
+/// Connections and requests taken in per round, so that a talkative peer does not hold up a restart.
+const REQUESTS_PER_ROUND: usize = 8;
+
+impl Shim {
+    /// When [`Self::do_what_is_due`] has something to do, at the latest.
+    fn due_ms(&self) -> Option<u64> {
+        if self.runs() || self.children_left {
+            let kill_ms =
+                if self.goal == Goal::Run { if self.runs() { u64::MAX } else { 0 } } else { self.kill_at_ms };
+            return Some(kill_ms.max(self.kill_again_ms)).filter(|at| *at < u64::MAX);
+        }
+        match (self.goal, self.next) {
+            (Goal::Run | Goal::Restart, Next::StartAt(at_ms)) => Some(at_ms),
+            (Goal::Run | Goal::Restart, Next::StayDown) | (Goal::Stop, _) => None,
+        }
+    }
+
+    fn arm_timer(&mut self) {
+        let due_ms = self.due_ms();
+        if due_ms == self.armed_ms {
+            return;
+        }
+        self.armed_ms = due_ms;
+        // Zero disarms; a time in the past fires at once.
+        let at_ms = due_ms.map_or(0, |at| at.max(1));
+        let it_value = Timespec { tv_sec: (at_ms / 1000) as i64, tv_nsec: (at_ms % 1000 * 1_000_000) as _ };
+        let at = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        let _ = rustix::time::timerfd_settime(&self.parts.timer, TimerfdTimerFlags::ABSTIME, &at);
+    }
+
+    /// Waits for something to happen and takes it in: ended children first, output last, one batch of each stream.
+    pub(super) fn wait(&mut self) {
+        const CONTROL_FDS: usize = 2 + PENDING_MAX;
+        self.arm_timer();
+        let control = self.parts.control.poll_fds();
+        let executing = self.executing.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let own = [
+            self.parts.signals.as_raw_fd(),
+            self.parts.timer.as_raw_fd(),
+            executing,
+            self.parts.stdout.read_end().as_raw_fd(),
+            self.parts.stderr.read_end().as_raw_fd(),
+        ];
+        let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 5 + CONTROL_FDS];
+        for (slot, fd) in polled.iter_mut().zip(own.into_iter().chain(control)) {
+            slot.fd = fd;
+        }
+        // SAFETY: the pointer and length are of one array.
+        if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) } < 0 {
+            return;
+        }
+        let ready = polled.map(|p| p.revents != 0);
+        if ready[0] {
+            // The restart comes before everything else that may have happened.
+            self.reap();
+            self.do_what_is_due();
+            self.tell_end();
+        }
+        if ready[1] {
+            let mut expirations = [0; 8];
+            let _ = rustix::io::read(&self.parts.timer, &mut expirations);
+            self.armed_ms = None;
+        }
+        if ready[2] {
+            self.take_executed();
+        }
+        self.take_messages(&ready[5..]);
+        let Parts { stdout, stderr, logs, .. } = &mut self.parts;
+        if ready[3] {
+            stdout.pump(logs);
+        }
+        if ready[4] {
+            stderr.pump(logs);
+        }
+    }
+
+    /// Takes in what agents sent. `ready` goes with [`Control::poll_fds`].
+    fn take_messages(&mut self, ready: &[bool]) {
+        if ready[1] {
+            for _ in 0..REQUESTS_PER_ROUND {
+                let Some((request, id)) = self.parts.control.request() else { break };
+                self.answer(request, id);
+            }
+        }
+        for slot in (0..PENDING_MAX).filter(|slot| ready[2 + slot]) {
+            if let Some(id) = self.parts.control.greet(slot) {
+                self.welcome(id);
+            }
+        }
+        if ready[0] {
+            self.parts.control.accept();
+        }
+    }
+}
