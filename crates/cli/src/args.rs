@@ -1,27 +1,15 @@
-//! The command line.
+//! The command line: names the commands, and hands each to its room. Nothing but `main` knows this file.
 
 use crate::commands::{
     agent, completions, context, coordinator, deploy, dev, events, explain, logs, node, plan, rollout,
     service, top, validate, version,
 };
 use crate::demo;
-use crate::exit::Exit;
-use crate::global::Global;
+use crate::exit::{EXIT_CODES, Exit};
+use crate::global::{Global, GlobalOptions};
 use crate::sample;
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
-
-/// The exit codes, as `--help` prints them.
-pub(crate) const EXIT_CODES: &str = "\
-Exit codes:
-  0    done as asked
-  1    it could not be done; stderr says why and what to do
-  2    the command line, or a file given to it, is wrong; nothing was changed
-  3    the rollout failed or was aborted, and the service is back at the release before
-  4    the rollout failed with nothing to go back to or was superseded; a demo broke a promise
-  5    the rollout is paused and waits for an operator
-  6    the time given with --timeout passed first; the rollout goes on
-  130  interrupted with Ctrl-C; a watched rollout goes on";
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,20 +32,6 @@ pub(crate) struct Cli {
     pub(crate) options: GlobalOptions,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Options that every command takes.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct GlobalOptions {
-    /// The context to use instead of the current one (see `baton context ls`).
-    #[arg(long, global = true, env = "BATON_CONTEXT", value_name = "NAME", help_heading = "Global options")]
-    pub(crate) context: Option<String>,
-    /// Print data as JSON: one document, or one object per line where the command streams.
-    #[arg(long, global = true, help_heading = "Global options")]
-    pub(crate) json: bool,
-    /// No colours, as with NO_COLOR=1.
-    #[arg(long, global = true, help_heading = "Global options")]
-    pub(crate) no_color: bool,
 }
 
 /// What to do.
@@ -136,7 +110,7 @@ impl Command {
             Self::Top(args) => top::run(args, global).await,
             Self::Explain(args) => explain::run(args, global).await,
             Self::Context(args) => context::run(args, global).await,
-            Self::Completions(args) => completions::run(args, global),
+            Self::Completions(args) => completions::run(args, &mut Cli::command()),
             Self::Version(args) => version::run(args, global),
             Self::SampleWeb(args) => sample::run(args).await,
         }
@@ -146,7 +120,6 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_tree_is_sound() {

@@ -1,7 +1,6 @@
 //! What every command is given: which coordinator, how to print, and what the terminal can do.
 
 use crate::api::Api;
-use crate::args::GlobalOptions;
 use crate::contexts::Contexts;
 use anyhow::Result;
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
@@ -10,6 +9,20 @@ use tonic::transport::Channel;
 
 /// Columns and rows assumed where there is no terminal to ask.
 pub(crate) const DEFAULT_SIZE: (u16, u16) = (80, 24);
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct GlobalOptions {
+    /// The context to use instead of the current one (see `baton context ls`).
+    #[arg(long, global = true, env = "BATON_CONTEXT", value_name = "NAME", help_heading = "Global options")]
+    pub(crate) context: Option<String>,
+    /// Print data as JSON: one document, or one object per line where the command streams.
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// No colours, as with NO_COLOR=1.
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) no_color: bool,
+}
 
 /// The options and facts common to all commands.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ mod fault;
 mod global;
 mod live;
 mod pack;
+mod reconnect;
 mod release;
 mod roles;
 mod sample;

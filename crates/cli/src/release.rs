@@ -110,7 +110,7 @@ fn invalid(global: &Global, path: &Path, text: &str, problems: &[Problem]) -> an
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::GlobalOptions;
+    use crate::global::GlobalOptions;
 
     fn global() -> Global {
         Global::new(&GlobalOptions { no_color: true, ..GlobalOptions::default() })

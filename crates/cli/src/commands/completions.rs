@@ -1,10 +1,7 @@
 //! `baton completions`: completions for a shell.
 
-use crate::args::Cli;
 use crate::exit::Exit;
-use crate::global::Global;
 use anyhow::Result;
-use clap::CommandFactory as _;
 use std::io::Write as _;
 
 /// Print shell completions.
@@ -18,14 +15,14 @@ pub(crate) struct Args {
     shell: clap_complete::Shell,
 }
 
-/// Prints the script on stdout.
+/// Prints the script for the whole command line `program` on stdout.
 ///
 /// # Errors
 /// When stdout is gone.
-pub(crate) fn run(args: Args, _global: &Global) -> Result<Exit> {
+pub(crate) fn run(args: Args, program: &mut clap::Command) -> Result<Exit> {
     // Generated in memory: the generator panics when its writer fails, as a closed pipe does.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "baton", &mut script);
+    clap_complete::generate(args.shell, program, "baton", &mut script);
     std::io::stdout().lock().write_all(&script)?;
     Ok(Exit::Done)
 }

@@ -8,21 +8,20 @@
 
 use super::address::{AddressBlock, NODES_MAX};
 use super::family::Family;
-use super::found::{self, ClusterFile};
+use super::found::{self, CONTEXT, ClusterFile, ClusterNode};
 use super::role::{Role, RoleNotice, RoleSpec, last_words};
+use super::sweep;
 use crate::contexts::{Context, Contexts};
 use crate::fault::Fault;
 use anyhow::Result;
 use baton_proto::v1;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// The context that is made for the cluster, and the cluster's name.
-pub(crate) const CONTEXT: &str = "dev";
 /// The name of the coordinator among the roles.
 const COORDINATOR: &str = "coordinator";
 /// From the start of the first process to every node being connected.
@@ -43,17 +42,6 @@ pub(crate) struct ClusterOptions {
     pub(crate) nodes: u8,
     /// Keep the state here; `None` makes a folder that is thrown away in the end.
     pub(crate) dir: Option<PathBuf>,
-}
-
-/// A node of the cluster.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub(crate) struct ClusterNode {
-    /// Its name: `node-1`, ...
-    pub(crate) name: String,
-    /// Where its services are reached.
-    pub(crate) address: IpAddr,
-    /// Its label `zone`.
-    pub(crate) zone: String,
 }
 
 /// A running cluster. It must be ended with [`Cluster::stop`]: dropping it kills the roles, but not the workloads.
@@ -275,7 +263,7 @@ impl Cluster {
             coordinator.stop().await;
         }
         let left = self.family.end(WORKLOAD_GRACE).await;
-        found::remove_control_groups(&self.dir);
+        sweep::remove_control_groups(&self.dir);
         if left.is_empty() {
             return Ok(());
         }

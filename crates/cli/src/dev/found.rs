@@ -1,6 +1,5 @@
 //! Founding a local cluster: its folder, its authority, its nodes' certificates.
 
-use super::cluster::{CONTEXT, ClusterNode};
 use super::sweep;
 use crate::contexts::Contexts;
 use crate::fault::Fault;
@@ -9,12 +8,25 @@ use baton_coordinator::InitOptions;
 use baton_proto::identity::Role;
 use baton_proto::v1;
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use tonic::transport::Channel;
 
+/// The context that is made for the cluster, and the cluster's name.
+pub(super) const CONTEXT: &str = "dev";
 /// A node's token is used at once.
 const TOKEN_TTL_S: u64 = 60;
+
+/// A node of the cluster.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct ClusterNode {
+    /// Its name: `node-1`, ...
+    pub(crate) name: String,
+    /// Where its services are reached.
+    pub(crate) address: IpAddr,
+    /// Its label `zone`.
+    pub(crate) zone: String,
+}
 
 /// What a kept cluster must find again when it is started anew.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
@@ -39,13 +51,6 @@ impl ClusterFile {
         let path = dir.join("cluster.json");
         std::fs::write(&path, serde_json::to_vec(&self)?).map_err(|error| unusable(&path, &error))?;
         Ok(())
-    }
-}
-
-/// Removes the control groups of the cluster's runs, once nothing runs in them.
-pub(super) fn remove_control_groups(dir: &Path) {
-    for node in std::fs::read_dir(dir.join("nodes")).into_iter().flatten().flatten() {
-        baton_agent::runs::remove_empty_groups(&node.path().join("runs"));
     }
 }
 

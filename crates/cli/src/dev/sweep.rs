@@ -41,11 +41,18 @@ pub(super) fn sweep(parent: &Path) -> Vec<PathBuf> {
         .collect();
     for dir in &left {
         end_processes_of(dir);
-        super::found::remove_control_groups(dir);
+        remove_control_groups(dir);
         // Whatever cannot be removed now is tried again by the next cluster.
         let _ = std::fs::remove_dir_all(dir);
     }
     left
+}
+
+/// Removes the control groups of the cluster's runs, once nothing runs in them.
+pub(super) fn remove_control_groups(dir: &Path) {
+    for node in std::fs::read_dir(dir.join("nodes")).into_iter().flatten().flatten() {
+        baton_agent::runs::remove_empty_groups(&node.path().join("runs"));
+    }
 }
 
 /// Whether the process that owned `dir` has ended. A folder without an owner is not touched: it may be younger

@@ -3,20 +3,16 @@
 use crate::api::{self, Api, EventQuery};
 use crate::fault;
 use crate::global::Global;
+use crate::reconnect::{Pauses, ended, is_final};
 use anyhow::Result;
 use baton_model::event::Event;
 use baton_model::id::ServiceName;
 use baton_model::status::ServiceStatus;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 
 /// Updates on their way to a view that is busy drawing; beyond it the stream waits.
 const QUEUE_MAX: usize = 64;
-/// First pause before connecting again; it doubles to [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_millis(200);
-/// Longest such pause.
-const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Past events shown at the start.
 const PAST_EVENTS: u32 = 5;
 
@@ -52,7 +48,7 @@ pub(crate) async fn follow(global: &Global, service: &ServiceName) -> Result<mps
 /// One connection after another.
 async fn keep(global: Global, service: ServiceName, mut api: Api, sender: mpsc::Sender<Update>) {
     let mut last_event = None;
-    let mut pause = RETRY_MIN;
+    let mut pauses = Pauses::new();
     let mut lost = false;
     loop {
         let error = match one(&mut api, &service, &sender, &mut last_event, &mut lost).await {
@@ -64,17 +60,15 @@ async fn keep(global: Global, service: ServiceName, mut api: Api, sender: mpsc::
             let _ = sender.send(Update::Ended(error)).await;
             return;
         }
-        if lost {
-            pause = (pause * 2).min(RETRY_MAX);
-        } else {
-            pause = RETRY_MIN;
+        if !lost {
+            pauses = Pauses::new();
             lost = true;
             if sender.send(Update::Lost(fault::briefly(&error))).await.is_err() {
                 return;
             }
         }
         loop {
-            tokio::time::sleep(pause).await;
+            pauses.wait().await;
             if sender.is_closed() {
                 return;
             }
@@ -82,7 +76,6 @@ async fn keep(global: Global, service: ServiceName, mut api: Api, sender: mpsc::
                 api = fresh;
                 break;
             }
-            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 }
@@ -104,12 +97,11 @@ async fn one(
         node: None,
     };
     let mut events = api.events(&query).await?;
-    let over = || tonic::Status::unavailable("the coordinator ended the stream");
     loop {
         let update = tokio::select! {
-            status = statuses.next() => Update::Status(Box::new(api::status(status.ok_or_else(over)??)?)),
+            status = statuses.next() => Update::Status(Box::new(api::status(status.ok_or_else(ended)??)?)),
             event = events.next() => {
-                let event = api::event(event.ok_or_else(over)??)?;
+                let event = api::event(event.ok_or_else(ended)??)?;
                 *last_event = Some(event.seq.0);
                 Update::Event(event)
             }
@@ -120,22 +112,5 @@ async fn one(
         if sender.send(update).await.is_err() {
             return Ok(());
         }
-    }
-}
-
-/// Whether trying again cannot help.
-fn is_final(error: &anyhow::Error) -> bool {
-    use tonic::Code;
-    match error.downcast_ref::<tonic::Status>() {
-        Some(status) => matches!(
-            status.code(),
-            Code::NotFound
-                | Code::PermissionDenied
-                | Code::Unauthenticated
-                | Code::InvalidArgument
-                | Code::Unimplemented
-        ),
-        // Not understood: another version answers, and will go on to do so.
-        None => true,
     }
 }
