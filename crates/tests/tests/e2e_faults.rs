@@ -112,7 +112,7 @@ fn a_lost_node_has_its_instances_moved_and_is_clean_when_it_returns() {
 }
 
 #[test]
-fn a_drained_node_is_emptied_without_a_lost_request() {
+fn a_drained_node_is_emptied_and_its_instances_run_elsewhere() {
     let cluster = Cluster::start();
     let file = ServiceFile::web("web", 8080).with_section("placement", "replicas = 2\n");
     let _ = cluster.deploy(&file, "1.0").expect(0);

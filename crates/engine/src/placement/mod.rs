@@ -114,18 +114,21 @@ fn explain(turn: &Turn<'_>, spec: &ServiceSpec, ports: &BTreeSet<u16>) -> String
             parts.push(format!("{count} {text}"));
         }
     };
+    let labels: Vec<String> =
+        spec.placement.require.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let taken: Vec<String> = ports.iter().map(ToString::to_string).collect();
     part(silent, "silent");
     part(closed, "cordoned or draining");
-    part(unfit, "without the labels asked for");
+    part(unfit, &format!("without the label {}", labels.join(" and ")));
     if !ports.is_empty() {
-        part(full, "with the port taken");
+        part(full, &format!("with port {} taken", taken.join(" or ")));
     }
     let nodes = if parts.is_empty() {
         "there are no nodes".to_owned()
     } else {
         format!("nodes: {}", parts.join(", "))
     };
-    format!("{nodes}; join a node, uncordon one, or ask for fewer replicas")
+    format!("{nodes}; join a node, uncordon or label one, or ask for fewer replicas")
 }
 
 #[cfg(test)]
