@@ -208,7 +208,7 @@ fn nowhere_to_go(cluster: &Cluster) {
     let args = ["deploy", &path, "--version", "1", "--watch", "--timeout", "2s"];
     told(cluster.baton(&args), 6, &["the rollout goes on"]);
     let why = cluster.baton(&["explain", "lost"]).expect(0).stdout;
-    assert!(why.contains("without the labels asked for"), "{why}");
+    assert!(why.contains("without the label "), "{why}");
     let _ = cluster.baton(&["service", "rm", "lost", "--yes"]).expect(0);
 }
 
