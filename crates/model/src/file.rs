@@ -9,6 +9,7 @@
 //! Nothing here touches a file: whether the artifact exists is the CLI's part.
 
 mod check;
+mod confinement;
 mod defaults;
 mod fleet;
 mod reader;
@@ -23,7 +24,6 @@ mod tests;
 pub use template::{TemplateError, expand};
 
 use crate::configuration::Configuration;
-use crate::confinement::{Limits, Sandbox};
 use crate::lifecycle::Lifecycle;
 use crate::spec::ServiceSpec;
 use reader::{Reader, Section};
@@ -92,6 +92,8 @@ const TOP: &[&str] = &[
     "placement",
     "rollout",
     "logs",
+    "limits",
+    "sandbox",
 ];
 
 /// Reads a service file.
@@ -139,7 +141,7 @@ fn read_service(reader: &mut Reader, top: &Section<'_, '_>) -> (ServiceSpec, Opt
     let artifact = workload::artifact(reader, top);
     let exec = workload::exec(reader, top);
     let env = workload::env(reader, top);
-    let ports = workload::ports(reader, top);
+    let ports = ports::ports(reader, top);
     let checks = workload::checks(reader, top);
     let stop = workload::stop(reader, top);
     let restart = workload::restart(reader, top);
@@ -161,8 +163,8 @@ fn read_service(reader: &mut Reader, top: &Section<'_, '_>) -> (ServiceSpec, Opt
         rollout,
         logs,
         lifecycle: Lifecycle::default(),
-        limits: Limits::default(),
-        sandbox: Sandbox::default(),
+        limits: confinement::limits(reader, top),
+        sandbox: confinement::sandbox(reader, top),
         configuration: Configuration::default(),
     };
     (spec, artifact)

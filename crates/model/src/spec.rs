@@ -68,6 +68,18 @@ pub enum PortKind {
         /// TCP port; the address is the node's.
         port: u16,
     },
+    /// The same, with a bound UDP socket.
+    Udp {
+        /// UDP port; the address is the node's.
+        port: u16,
+    },
+    /// The same, with a listening Unix stream socket. Its path is given as `SOCKET_<NAME>`.
+    Unix {
+        /// Absolute path of the socket on the node.
+        path: String,
+        /// Permission bits of the socket, such as 0o660; its owner is the workload's user.
+        mode: u32,
+    },
     /// The agent picks a free port for each run and gives it as `PORT_<NAME>`.
     Dynamic,
     /// The workload binds this port itself; a swap must stop the old process first.
@@ -75,6 +87,79 @@ pub enum PortKind {
         /// TCP port.
         port: u16,
     },
+}
+
+/// A place on a node that only one instance can have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim {
+    /// A TCP port.
+    Tcp(u16),
+    /// A UDP port; the TCP port of the same number is another place.
+    Udp(u16),
+    /// The path of a Unix socket.
+    Path(String),
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(port) => write!(f, "TCP port {port}"),
+            Self::Udp(port) => write!(f, "UDP port {port}"),
+            Self::Path(path) => f.write_str(path),
+        }
+    }
+}
+
+impl PortKind {
+    /// The place on its node that it needs for itself; a dynamic port takes any.
+    #[must_use]
+    pub fn claim(&self) -> Option<Claim> {
+        match self {
+            Self::Socket { port } | Self::Fixed { port } => Some(Claim::Tcp(*port)),
+            Self::Udp { port } => Some(Claim::Udp(*port)),
+            Self::Unix { path, .. } => Some(Claim::Path(path.clone())),
+            Self::Dynamic => None,
+        }
+    }
+
+    /// Whether a swap must end the old process before it can start the new one.
+    #[must_use]
+    pub fn is_exclusive(&self) -> bool {
+        match self {
+            Self::Fixed { .. } => true,
+            Self::Socket { .. } | Self::Udp { .. } | Self::Unix { .. } | Self::Dynamic => false,
+        }
+    }
+}
+
+impl PortName {
+    /// The variable in which the workload finds the number of this port: `PORT_<NAME>`, upper case, `_` for `-`.
+    #[must_use]
+    pub fn number_variable(&self) -> String {
+        self.variable("PORT")
+    }
+
+    /// The variable in which the workload finds the path of this Unix socket: `SOCKET_<NAME>`.
+    #[must_use]
+    pub fn path_variable(&self) -> String {
+        self.variable("SOCKET")
+    }
+
+    fn variable(&self, prefix: &str) -> String {
+        format!("{prefix}_{}", self.as_str().to_ascii_uppercase().replace('-', "_"))
+    }
+}
+
+impl Port {
+    /// The variable in which the workload finds this port, whose name is `name`.
+    #[must_use]
+    pub fn variable(&self, name: &PortName) -> String {
+        match self.kind {
+            PortKind::Unix { .. } => name.path_variable(),
+            PortKind::Socket { .. } | PortKind::Udp { .. } => name.number_variable(),
+            PortKind::Dynamic | PortKind::Fixed { .. } => name.number_variable(),
+        }
+    }
 }
 
 /// The three checks, as Kubernetes' probes divide them.

@@ -3,6 +3,7 @@
 //! Fields are named by the path they have in a service file, which is also how an operator finds them when the
 //! spec came by wire.
 
+mod confinement;
 mod fleet;
 mod workload;
 
@@ -25,6 +26,7 @@ pub(super) struct Finding {
 pub(super) fn findings(spec: &ServiceSpec) -> Vec<Finding> {
     let mut findings = Findings::default();
     workload::check(spec, &mut findings);
+    confinement::check(spec, &mut findings);
     fleet::check(spec, &mut findings);
     findings.0
 }

@@ -55,3 +55,6 @@ pub(super) fn min_available(count: Count, max_unavailable: Amount) -> Amount {
         (Count::PerNode, Amount::Number(_)) => Amount::Number(0),
     }
 }
+
+/// Permission bits of a Unix socket: the workload's user and group may connect.
+pub const SOCKET_MODE: u32 = 0o660;

@@ -33,12 +33,14 @@ pub(super) enum Fields {
 /// Which fields live in which section, to say where a misplaced one belongs.
 const HOMES: &[(&str, &[&str])] = &[
     ("", super::TOP),
-    ("ports.NAME", super::workload::PORT),
+    ("ports.NAME", super::ports::PORT),
     ("stop", super::workload::STOP),
     ("restart", super::workload::RESTART),
     ("placement", super::fleet::PLACEMENT),
     ("rollout", super::fleet::ROLLOUT),
     ("logs", super::workload::LOGS),
+    ("limits", super::confinement::LIMITS),
+    ("sandbox", super::confinement::SANDBOX),
     ("checks", super::workload::CHECKS),
     ("checks.readiness", super::workload::CHECK),
 ];

@@ -199,6 +199,41 @@ const MISTAKES: &[(&str, &str)] = &[
         "fixed port and all needed",
         web!("[ports.db]\nkind = \"fixed\"\nport = 5432\n[placement]\nreplicas = 3\nmin_available = 3\n"),
     ),
+    // Limits and sandbox.
+    ("memory above its own maximum", web!("[limits]\nmemory_high = \"2GiB\"\nmemory_max = \"1GiB\"\n")),
+    ("memory for no program", web!("[limits]\nmemory_max = \"4KiB\"\n")),
+    ("memory in decimal units", web!("[limits]\nmemory_max = \"512MB\"\n")),
+    ("processors as a number", web!("[limits]\ncpu = 2\n")),
+    ("processors without a sign", web!("[limits]\ncpu = \"150\"\n")),
+    ("no processor at all", web!("[limits]\ncpu = \"0%\"\n")),
+    ("weights out of range", web!("[limits]\ncpu_weight = 0\nio_weight = 20000\n")),
+    ("no process at all", web!("[limits]\npids_max = 0\n")),
+    ("too few open files", web!("[limits]\nopen_files = 3\n")),
+    ("core as a number", web!("[limits]\ncore = 0\n")),
+    ("limit of another system", web!("[limits]\nmemory = \"1GiB\"\n")),
+    ("limit at the top", web!("memory_max = \"1GiB\"\n")),
+    (
+        "misspelt capability",
+        web!("[sandbox]\ncapabilities = [\"CAP_NET_BIND_SERVCE\", \"NET_RAW\", \"ROOT\"]\n"),
+    ),
+    ("one capability without a list", web!("[sandbox]\ncapabilities = \"CAP_CHOWN\"\n")),
+    ("user that cannot be", web!("[sandbox]\nuser = \"www data\"\ngroup = \"\"\n")),
+    ("user out of range", web!("[sandbox]\nuser = 4294967295\n")),
+    ("read-only path that is relative", web!("[sandbox]\nread_only = [\"etc\"]\n")),
+    ("read-only path with a slash too many", web!("[sandbox]\nread_only = [\"/etc/\"]\n")),
+    ("everything hidden", web!("[sandbox]\nhidden = [\"/\"]\n")),
+    ("read-only and hidden", web!("[sandbox]\nread_only = [\"/srv\"]\nhidden = [\"/srv\"]\n")),
+    ("hidden and private", web!("[sandbox]\nprivate_tmp = true\nhidden = [\"/var/tmp\"]\n")),
+    ("hidden as text", web!("[sandbox]\nhidden = \"/root\"\n")),
+    ("umask as a number", web!("[sandbox]\numask = 27\n")),
+    ("umask that is none", web!("[sandbox]\numask = \"888\"\n")),
+    ("nice beyond its range", web!("[sandbox]\nnice = 20\n")),
+    ("nice in quotes", web!("[sandbox]\nnice = \"5\"\n")),
+    ("working directory that climbs", web!("[sandbox]\nworking_directory = \"../data\"\n")),
+    (
+        "working directory that is hidden",
+        web!("[sandbox]\nworking_directory = \"/root/x\"\nhidden = [\"/root\"]\n"),
+    ),
     ("a line with wide letters", "name = \"wéb\"\nartifact = \"./web\"\nexec = [\"web\"]\n"),
 ];
 
@@ -275,6 +310,47 @@ fn a_whole_file_is_read() {
     assert_eq!(spec.rollout.approve_before, [1, 2]);
     assert_eq!(spec.checks.readiness.as_ref().unwrap().timeout, Millis(250));
     assert_eq!(check_spec(&spec), Vec::<String>::new());
+}
+
+#[test]
+fn limits_and_sandbox_are_read() {
+    let source = web!(
+        r#"
+        [limits]
+        memory_high = "400MiB"
+        memory_max = "512MiB"
+        cpu = "150%"
+        cpu_weight = 200
+        pids_max = 256
+        io_weight = 50
+        open_files = 65536
+        core = "0"
+        [sandbox]
+        user = "www-data"
+        group = 33
+        capabilities = ["CAP_NET_BIND_SERVICE", "CAP_NET_BIND_SERVICE"]
+        no_new_privileges = true
+        private_tmp = true
+        read_only = ["/etc", "/"]
+        hidden = ["/root"]
+        umask = "027"
+        working_directory = "data"
+        nice = -5
+        "#
+    );
+    let spec = parse(source).unwrap_or_else(|problems| panic!("{problems:#?}")).spec;
+    assert_eq!(spec.limits.memory_high, Some(400 << 20));
+    assert_eq!((spec.limits.cpu_percent, spec.limits.cpu_weight), (Some(150), Some(200)));
+    assert_eq!((spec.limits.open_files, spec.limits.core_bytes), (Some(65536), Some(0)));
+    assert_eq!((spec.sandbox.user.as_deref(), spec.sandbox.group.as_deref()), (Some("www-data"), Some("33")));
+    let kept: Vec<_> = spec.sandbox.capabilities.iter().flatten().map(|it| it.number()).collect();
+    assert_eq!(kept, [10]);
+    assert_eq!((spec.sandbox.umask, spec.sandbox.nice), (Some(0o27), Some(-5)));
+    assert!(spec.sandbox.no_new_privileges && spec.sandbox.private_tmp);
+    assert_eq!(spec.sandbox.read_only.len(), 2);
+    // `capabilities = []` keeps none; without the field all are kept.
+    let none = parse(web!("[sandbox]\ncapabilities = []\n")).unwrap().spec.sandbox.capabilities;
+    assert_eq!(none, Some(Default::default()));
 }
 
 #[test]
@@ -390,13 +466,15 @@ fn documented_defaults_are_the_defaults() {
 fn every_field_is_documented() {
     let documented: Vec<&str> = documented_fields().into_iter().map(|(field, _)| field).collect();
     let sections = [
-        ("ports.NAME.", workload::PORT),
+        ("ports.NAME.", ports::PORT),
         ("checks.readiness.", workload::CHECK),
         ("stop.", workload::STOP),
         ("restart.", workload::RESTART),
         ("placement.", fleet::PLACEMENT),
         ("rollout.", fleet::ROLLOUT),
         ("logs.", workload::LOGS),
+        ("limits.", confinement::LIMITS),
+        ("sandbox.", confinement::SANDBOX),
         ("", &["name", "artifact", "exec"]),
     ];
     for (section, fields) in sections {

@@ -3,11 +3,10 @@
 use super::reader::{Fault, Fields, Reader, Section};
 use super::{ArtifactSource, defaults, value};
 use crate::id::{PortName, ServiceName};
-use crate::spec::{Check, Checks, LogPolicy, Port, PortKind, Probe, RestartMode, RestartPolicy, StopPolicy};
+use crate::spec::{Check, Checks, LogPolicy, Probe, RestartMode, RestartPolicy, StopPolicy};
 use std::collections::BTreeMap;
 use toml::de::DeValue;
 
-pub(super) const PORT: &[&str] = &["kind", "port"];
 pub(super) const CHECKS: &[&str] = &["startup", "readiness", "liveness"];
 pub(super) const CHECK: &[&str] =
     &["kind", "port", "path", "status", "command", "service", "interval", "timeout", "rise", "fall"];
@@ -55,77 +54,6 @@ fn command_fault(field: &str, written: &DeValue<'_>) -> Fault {
 pub(super) fn env(reader: &mut Reader, top: &Section<'_, '_>) -> BTreeMap<String, String> {
     let section = reader.section(top, "env", Fields::Any);
     reader.map(&section, value::text)
-}
-
-pub(super) fn ports(reader: &mut Reader, top: &Section<'_, '_>) -> BTreeMap<PortName, Port> {
-    let section = reader.section(top, "ports", Fields::Any);
-    let mut ports = BTreeMap::new();
-    for (name, span) in section.names() {
-        let path = format!("ports.{name}");
-        let port = port(reader, &section, name);
-        match PortName::new(name) {
-            Ok(name) => {
-                ports.insert(name, port);
-            }
-            Err(_) => reader.fault(
-                &path,
-                span,
-                &Fault::new(
-                    "is not a valid name of a port",
-                    "use 1 to 63 lower-case letters, digits and dashes: `[ports.http]`",
-                ),
-            ),
-        }
-    }
-    ports
-}
-
-#[derive(Clone, Copy)]
-enum PortWord {
-    Socket,
-    Dynamic,
-    Fixed,
-}
-
-fn port(reader: &mut Reader, ports: &Section<'_, '_>, name: &str) -> Port {
-    const KINDS: &[(&str, PortWord)] =
-        &[("socket", PortWord::Socket), ("dynamic", PortWord::Dynamic), ("fixed", PortWord::Fixed)];
-    let section = reader.section(ports, name, Fields::Only(PORT));
-    reader.missing(&section, "kind", "write `kind = \"socket\"`, `kind = \"dynamic\"` or `kind = \"fixed\"`");
-    let kind = reader.field(&section, "kind", |v| value::word(v, KINDS));
-    let number = reader.field(&section, "port", value::port);
-    let Some(kind) = kind else {
-        reader.mark_broken(&section.path);
-        return Port { kind: PortKind::Dynamic };
-    };
-    let kind = match kind {
-        PortWord::Dynamic => {
-            if number.is_some() {
-                let path = format!("{}.port", section.path);
-                let span = reader.span_of(&path);
-                let help = "leave `port` out, or write `kind = \"socket\"` or `kind = \"fixed\"`";
-                reader.fault(
-                    &path,
-                    span,
-                    &Fault::new("has no meaning for a dynamic port, which is picked for each run", help),
-                );
-            }
-            PortKind::Dynamic
-        }
-        PortWord::Socket | PortWord::Fixed => {
-            reader.missing(
-                &section,
-                "port",
-                "write `port = 8080` with the TCP port, or `kind = \"dynamic\"` for any free one",
-            );
-            match (number, kind) {
-                (Some(port), PortWord::Socket) => PortKind::Socket { port },
-                (Some(port), PortWord::Fixed) => PortKind::Fixed { port },
-                (None, _) | (_, PortWord::Dynamic) => PortKind::Dynamic,
-            }
-        }
-    };
-    Port { kind }
 }
 
 pub(super) fn checks(reader: &mut Reader, top: &Section<'_, '_>) -> Checks {

@@ -14,8 +14,6 @@ use std::collections::BTreeMap;
 const WORDS_MAX: usize = 256;
 /// Longest single argument or `NAME=value`: `MAX_ARG_STRLEN` of Linux (execve(2)), less its ending NUL.
 const WORD_BYTES_MAX: usize = 128 * 1024 - 1;
-/// Most ports of a service.
-const PORTS_MAX: usize = 32;
 /// Most answers in a row that a check may ask for.
 const ANSWERS_MAX: u32 = 1000;
 /// More often than this, checking costs more than it tells.
@@ -36,7 +34,7 @@ pub(super) fn check(spec: &ServiceSpec, findings: &mut Findings) {
     command("exec", &spec.exec, spec, findings);
     program(spec, findings);
     env(spec, findings);
-    ports(spec, findings);
+    super::ports::check(spec, findings);
     let checks = [
         ("startup", &spec.checks.startup),
         ("readiness", &spec.checks.readiness),
@@ -51,11 +49,6 @@ pub(super) fn check(spec: &ServiceSpec, findings: &mut Findings) {
     findings.duration("stop.timeout", spec.stop.timeout, Millis::ZERO, PAUSE_MAX);
     findings.duration("stop.drain", spec.stop.drain, Millis::ZERO, PAUSE_MAX);
     logs(spec, findings);
-}
-
-/// The variable in which a port is given: upper case, `_` for `-`.
-fn port_variable(name: &PortName) -> String {
-    format!("PORT_{}", name.as_str().to_ascii_uppercase().replace('-', "_"))
 }
 
 /// A program and its arguments, in `exec` or in a check.
@@ -114,7 +107,7 @@ fn word_of(field: &str, word: &str, spec: &ServiceSpec, findings: &mut Findings)
             format!("write at most {WORD_BYTES_MAX} bytes; put the rest into a file of the artifact"),
         );
     }
-    let variables: Vec<String> = spec.ports.keys().map(port_variable).collect();
+    let variables: Vec<String> = spec.ports.iter().map(|(name, port)| port.variable(name)).collect();
     let known = || variables.iter().map(String::as_str).chain(NAMES);
     match expand(word, |name| known().any(|k| k == name).then(String::new)) {
         Ok(_) => {}
@@ -170,7 +163,7 @@ fn env(spec: &ServiceSpec, findings: &mut Findings) {
         );
         return;
     }
-    let port_variables: Vec<String> = spec.ports.keys().map(port_variable).collect();
+    let port_variables: Vec<String> = spec.ports.iter().map(|(name, port)| port.variable(name)).collect();
     for (name, value) in &spec.env {
         let field = format!("env.{name}");
         let name_field = name_of(&field);
@@ -198,39 +191,6 @@ fn env(spec: &ServiceSpec, findings: &mut Findings) {
     }
 }
 
-fn ports(spec: &ServiceSpec, findings: &mut Findings) {
-    if spec.ports.len() > PORTS_MAX {
-        findings.add(
-            &["ports"],
-            format!("there are {} ports", spec.ports.len()),
-            format!("declare at most {PORTS_MAX}"),
-        );
-    }
-    let mut taken: BTreeMap<u16, &PortName> = BTreeMap::new();
-    for (name, port) in &spec.ports {
-        let number = match port.kind {
-            PortKind::Socket { port } | PortKind::Fixed { port } => port,
-            PortKind::Dynamic => continue,
-        };
-        let field = format!("ports.{name}.port");
-        if number == 0 {
-            findings.add(
-                &[&field],
-                format!("`{field}` is 0, which is not a TCP port"),
-                "write a number from 1 to 65535, or `kind = \"dynamic\"`",
-            );
-            continue;
-        }
-        if let Some(other) = taken.insert(number, name) {
-            findings.add(
-                &[&field, &format!("ports.{other}.port")],
-                format!("ports `{other}` and `{name}` are both {number}"),
-                "give each port a number of its own",
-            );
-        }
-    }
-}
-
 fn one_check(name: &str, check: &Check, spec: &ServiceSpec, findings: &mut Findings) {
     let field = |field: &str| format!("checks.{name}.{field}");
     let timely = findings.duration(&field("interval"), check.interval, CHECK_INTERVAL_MIN, PAUSE_MAX)
@@ -252,7 +212,7 @@ fn one_check(name: &str, check: &Check, spec: &ServiceSpec, findings: &mut Findi
     match &check.probe {
         Probe::Exec { command: words } => command(&field("command"), words, spec, findings),
         Probe::Http { port, path, status } => {
-            port_exists(name, port, spec, findings);
+            super::ports::asked(name, port, spec, findings);
             if !path.starts_with('/')
                 || path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#')
                 || !path.is_ascii()
@@ -270,9 +230,9 @@ fn one_check(name: &str, check: &Check, spec: &ServiceSpec, findings: &mut Findi
                 findings.range(&field("status"), *status, 100, 599);
             }
         }
-        Probe::Tcp { port } => port_exists(name, port, spec, findings),
+        Probe::Tcp { port } => super::ports::asked(name, port, spec, findings),
         Probe::Grpc { port, service } => {
-            port_exists(name, port, spec, findings);
+            super::ports::asked(name, port, spec, findings);
             if service.contains(|c: char| c.is_whitespace() || c.is_control()) {
                 findings.add(
                     &[&field("service")],
@@ -295,24 +255,6 @@ fn path_suggestion(written: &str) -> String {
     let clean: String =
         path.chars().filter(|c| c.is_ascii_graphic() && *c != '#' && *c != '"').take(40).collect();
     if clean.starts_with('/') { clean } else { format!("/{clean}") }
-}
-
-fn port_exists(check: &str, port: &PortName, spec: &ServiceSpec, findings: &mut Findings) {
-    if spec.ports.contains_key(port) {
-        return;
-    }
-    let field = format!("checks.{check}.port");
-    let names = || spec.ports.keys().map(PortName::as_str);
-    let help = match (spec.ports.is_empty(), closest(port.as_str(), names())) {
-        (true, _) => format!("declare it: `[ports.{port}]` with `kind = \"socket\"` and `port = 8080`"),
-        (false, Some(meant)) => format!("did you mean `{meant}`?"),
-        (false, None) => format!("write {}, or declare `[ports.{port}]`", one_of(names())),
-    };
-    findings.add(
-        &[&field, "ports"],
-        format!("`{field}` names port `{port}`, which the service does not have"),
-        help,
-    );
 }
 
 fn restart(spec: &ServiceSpec, findings: &mut Findings) {
