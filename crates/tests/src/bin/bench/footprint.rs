@@ -10,6 +10,13 @@ const WATCHED: Duration = Duration::from_secs(30);
 /// After a deploy, until what it stirred up has settled.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// What a running agent costs.
+pub(crate) struct Cost {
+    pub(crate) resident_mib: f64,
+    pub(crate) peak_mib: f64,
+    pub(crate) core_percent: f64,
+}
+
 /// Prints resident memory and processor share of the agent, and proportional memory of the shims.
 pub(crate) fn run() -> Result<()> {
     let cluster = Cluster::start_with(&ClusterOptions { nodes: 1, ..ClusterOptions::default() });
@@ -18,26 +25,37 @@ pub(crate) fn run() -> Result<()> {
     if ran.code != 0 {
         bail!("the deploy failed: {}", ran.stderr);
     }
-    let agent = cluster.role_pid(&node);
+    let cost = watch(cluster.role_pid(&node))?;
+    println!(
+        "\nagent with 10 idle instances: {:.1} MiB resident (peak {:.1}), {:.2} % of a core",
+        cost.resident_mib, cost.peak_mib, cost.core_percent
+    );
+    let shims = shims(&cluster)?;
+    println!("shim: {:.2} MiB proportional set size (median of {})", crate::median(&shims), shims.len());
+    Ok(())
+}
+
+/// Lets an agent settle, then watches it for a while.
+pub(crate) fn watch(agent: u64) -> Result<Cost> {
     std::thread::sleep(SETTLE);
     let (begun, ticks) = (Instant::now(), cpu_ticks(agent)?);
     std::thread::sleep(WATCHED);
     #[allow(clippy::cast_precision_loss)]
-    let share = (cpu_ticks(agent)? - ticks) as f64 / 100.0 / begun.elapsed().as_secs_f64() * 100.0;
-    let resident = kib(&format!("/proc/{agent}/status"), "VmRSS:")?;
-    let peak = kib(&format!("/proc/{agent}/status"), "VmHWM:")?;
-    println!(
-        "\nagent with 10 idle instances: {:.1} MiB resident (peak {:.1}), {share:.2} % of a core",
-        mib(resident),
-        mib(peak)
-    );
-    let mut shims = Vec::new();
-    for (_, pid) in cluster.pids("idle") {
-        let shim = parent(pid)?;
-        shims.push(mib(kib(&format!("/proc/{shim}/smaps_rollup"), "Pss:")?));
-    }
-    println!("shim: {:.2} MiB proportional set size (median of {})", crate::median(&shims), shims.len());
-    Ok(())
+    let core_percent = (cpu_ticks(agent)? - ticks) as f64 / 100.0 / begun.elapsed().as_secs_f64() * 100.0;
+    let status = format!("/proc/{agent}/status");
+    Ok(Cost {
+        resident_mib: mib(kib(&status, "VmRSS:")?),
+        peak_mib: mib(kib(&status, "VmHWM:")?),
+        core_percent,
+    })
+}
+
+/// The proportional set size of every shim of the idle service, in MiB.
+pub(crate) fn shims(cluster: &Cluster) -> Result<Vec<f64>> {
+    let pids = cluster.pids("idle");
+    pids.iter()
+        .map(|(_, pid)| Ok(mib(kib(&format!("/proc/{}/smaps_rollup", parent(*pid)?), "Pss:")?)))
+        .collect()
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -51,7 +69,8 @@ fn cpu_ticks(pid: u64) -> Result<u64> {
     Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }
 
-fn parent(pid: u64) -> Result<u64> {
+/// The process id of a process's parent.
+pub(crate) fn parent(pid: u64) -> Result<u64> {
     Ok(stat(pid)?[1].parse()?)
 }
 

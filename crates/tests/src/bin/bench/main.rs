@@ -1,11 +1,13 @@
 //! The figures of Baton, measured on this machine, beside its peers in the same run.
 //!
-//! `cargo run --release -p baton-tests --bin bench -- WHAT` where WHAT is `restart`, `swap`, `adopt`, `footprint` or
-//! `all`. Times on a shared machine mean little alone: read the ratios.
+//! `cargo run --release -p baton-tests --bin bench -- WHAT` where WHAT is `restart`, `swap`, `adopt`, `footprint`,
+//! `scale`, `logs` or `all`. Times on a shared machine mean little alone: read the ratios.
 
 mod adopt;
 mod footprint;
+mod logs;
 mod restart;
+mod scale;
 mod serve;
 mod swap;
 
@@ -32,6 +34,10 @@ enum What {
     Adopt,
     /// Memory and idle processor time of an agent with 10 instances, and of a shim.
     Footprint,
+    /// 200 instances on one node: time until all run, memory and idle processor time of the agent.
+    Scale,
+    /// What a workload's log costs it through the shim, beside a plain file.
+    Logs,
     /// All of them.
     All,
 }
@@ -39,6 +45,9 @@ enum What {
 fn main() -> Result<()> {
     if serve::is_wanted() {
         return serve::serve();
+    }
+    if logs::is_wanted() {
+        return logs::flood();
     }
     let arguments = Arguments::parse();
     if cfg!(debug_assertions) {
@@ -56,6 +65,12 @@ fn main() -> Result<()> {
     }
     if wanted(What::Footprint) {
         footprint::run()?;
+    }
+    if wanted(What::Scale) {
+        scale::run()?;
+    }
+    if wanted(What::Logs) {
+        logs::run()?;
     }
     Ok(())
 }
