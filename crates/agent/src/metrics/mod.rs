@@ -94,8 +94,7 @@ impl Sampler {
             let mut sample = InstanceMetrics::default();
             let mut used = BTreeMap::new();
             let mut ticks = 0;
-            for pid in shims.iter().flat_map(|shim| procfs::descendants(*shim)) {
-                let Some(process) = procfs::process(pid) else { continue };
+            for (pid, process) in shims.iter().flat_map(|shim| procfs::below(*shim)) {
                 sample.processes += 1;
                 sample.memory_bytes += process.resident_bytes;
                 // A process that was not there before has used all of its time since the last sample.
@@ -119,21 +118,21 @@ mod tests {
 
     #[test]
     fn a_busy_process_below_its_shim_is_counted() {
-        // This test is the shim, a shell with two children the workload.
+        // A shell is the shim, a second one with two children the workload.
         let mut child = std::process::Command::new("/bin/sh")
-            .args(["-c", "sleep 30 & sleep 30 & echo ready; while :; do :; done"])
+            .args(["-c", "sh -c 'sleep 30 & sleep 30 & echo ready; while :; do :; done'; exit 0"])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
         let id: InstanceId = "web.1".parse().unwrap();
-        let shims = ShimPids::from([(id.clone(), vec![std::process::id()])]);
+        let shims = ShimPids::from([(id.clone(), vec![child.id()])]);
         let mut sampler = Sampler::new(Path::new("/").to_owned());
         let began = clock::boot_now();
         let first = sampler.sample(&shims, began);
         std::thread::sleep(Duration::from_millis(300));
         let second = sampler.sample(&shims, BootMs(began.0 + 300));
-        for pid in procfs::descendants(child.id()) {
+        for (pid, _) in procfs::below(child.id()) {
             let _ = nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()),
                 nix::sys::signal::Signal::SIGKILL,

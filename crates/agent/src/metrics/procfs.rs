@@ -1,6 +1,7 @@
 //! The few lines of procfs that samples need; see proc(5).
 
 use std::fs;
+use std::io::Read as _;
 use std::sync::OnceLock;
 
 /// Processes of one instance that are looked at; a fork bomb must not take the agent's time as well.
@@ -41,6 +42,8 @@ pub(super) struct Memory {
 pub(super) struct Process {
     pub(super) cpu_ticks: u64,
     pub(super) resident_bytes: u64,
+    /// Each of them may have children of its own.
+    threads: u64,
 }
 
 pub(super) fn cpu_times() -> Option<CpuTimes> {
@@ -97,8 +100,21 @@ pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
 }
 
 /// One process; `None` when it is gone.
-pub(super) fn process(pid: u32) -> Option<Process> {
-    parse_process(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+fn process(pid: u32) -> Option<Process> {
+    parse_process(&read_short(&format!("/proc/{pid}/stat"))?)
+}
+
+/// A file of procfs, with three system calls where [`fs::read_to_string`] makes five: a node of hundreds of instances
+/// reads thousands of them in each sample.
+fn read_short(path: &str) -> Option<String> {
+    let mut file = fs::File::open(path).ok()?;
+    let mut start = [0; 1024];
+    let len = file.read(&mut start).ok()?;
+    let mut text = std::str::from_utf8(&start[..len]).ok()?.to_owned();
+    if len == start.len() {
+        file.read_to_string(&mut text).ok()?;
+    }
+    Some(text)
 }
 
 fn parse_process(stat: &str) -> Option<Process> {
@@ -106,32 +122,39 @@ fn parse_process(stat: &str) -> Option<Process> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<u64>().ok());
-    Some(Process { cpu_ticks: field(14)? + field(15)?, resident_bytes: field(24)? * page_bytes() })
+    Some(Process {
+        cpu_ticks: field(14)? + field(15)?,
+        resident_bytes: field(24)? * page_bytes(),
+        threads: field(20)?,
+    })
 }
 
-/// All processes below `pid`, without it, at most so many.
-pub(super) fn descendants(pid: u32) -> Vec<u32> {
+/// All processes below a shim, without it, at most so many.
+pub(super) fn below(shim: u32) -> Vec<(u32, Process)> {
     let mut found = Vec::new();
-    let mut look = vec![pid];
-    while let Some(parent) = look.pop() {
-        for child in children(parent) {
-            if found.len() >= PROCESSES_MAX {
-                return found;
-            }
-            found.push(child);
-            look.push(child);
+    // A shim has one thread.
+    let mut look = children(shim, 1);
+    while let Some(pid) = look.pop() {
+        if found.len() >= PROCESSES_MAX {
+            break;
         }
+        let Some(process) = process(pid) else { continue };
+        look.extend(children(pid, process.threads));
+        found.push((pid, process));
     }
     found
 }
 
-fn children(pid: u32) -> Vec<u32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists =
-        threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists
-        .flat_map(|list| list.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<_>>())
-        .collect()
+fn children(pid: u32, threads: u64) -> Vec<u32> {
+    let of_thread = |path: &str| -> Vec<u32> {
+        let list = read_short(path).unwrap_or_default();
+        list.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect()
+    };
+    if threads <= 1 {
+        return of_thread(&format!("/proc/{pid}/task/{pid}/children"));
+    }
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    tasks.flatten().flat_map(|task| of_thread(&task.path().join("children").to_string_lossy())).collect()
 }
 
 pub(super) fn ticks_per_second() -> f64 {
@@ -170,6 +193,6 @@ mod tests {
         let stat =
             "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 30 12 0 0 20 0 1 0 99 1000 5 18446744073709551615 1";
         let process = parse_process(stat).unwrap();
-        assert_eq!(process, Process { cpu_ticks: 42, resident_bytes: 5 * page_bytes() });
+        assert_eq!(process, Process { cpu_ticks: 42, resident_bytes: 5 * page_bytes(), threads: 1 });
     }
 }
