@@ -37,7 +37,15 @@ async fn a_workload_that_cannot_start_backs_off_into_a_crash_loop_and_is_retried
     for number in 1..=5 {
         node.started().await;
         match node.event().await {
-            RunEventKind::Exited { exit, restart_in, crash_loop, seq, last_stderr, restarts } => {
+            RunEventKind::Exited {
+                exit,
+                restart_in,
+                crash_loop,
+                seq,
+                last_stderr,
+                restarts,
+                damage: None,
+            } => {
                 assert_eq!((exit, seq, restarts), (Exit::Code(3), number, number as u32 - 1));
                 assert_eq!(last_stderr, "no luck");
                 assert!(restart_in.unwrap() <= Millis(200));

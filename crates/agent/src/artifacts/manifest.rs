@@ -1,5 +1,6 @@
 //! What an unpacked artifact consists of, so that the tree can be checked against it later.
 
+use crate::runs::Seal;
 use baton_model::id::Digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -9,9 +10,14 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes hashed at a time: large enough to be quick, small enough for the agent's memory goal.
 const HASH_BUFFER: usize = 64 * 1024;
+/// The longest tick of a Linux kernel (CONFIG_HZ=100).
+const TICK: Duration = Duration::from_millis(10);
+/// A file that is written all the time is not waited for longer; neither is a clock that was set back.
+const TICKS_WAITED_MAX: u32 = 3;
 
 /// Everything in an artifact's tree, by its path relative to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +41,7 @@ pub(crate) enum Item {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Checked {
     /// Every byte is as it was unpacked; these extra files, which nobody checked, were removed.
-    Good { removed: Vec<PathBuf> },
+    Good { removed: Vec<PathBuf>, seal: Seal },
     /// This is not as it was unpacked.
     Damaged(String),
 }
@@ -49,14 +55,15 @@ impl Manifest {
     /// # Errors
     /// Those of the file system, save that a missing entry is damage.
     pub(crate) fn check(&self, tree: &Path) -> io::Result<Checked> {
+        let mut seal = Seal::of(tree);
         for (path, item) in &self.entries {
-            if let Some(damage) = compare(&tree.join(path), item)? {
+            if let Some(damage) = compare(tree, path, item, &mut seal)? {
                 return Ok(Checked::Damaged(format!("{}: {damage}", path.display())));
             }
         }
         let mut removed = Vec::new();
         self.remove_extra(tree, Path::new(""), &mut removed)?;
-        Ok(Checked::Good { removed })
+        Ok(Checked::Good { removed, seal })
     }
 
     fn remove_extra(&self, tree: &Path, folder: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -81,16 +88,21 @@ impl Manifest {
 }
 
 /// Says how what lies at `path` differs from `item`, if it does.
-fn compare(path: &Path, item: &Item) -> io::Result<Option<String>> {
+fn compare(tree: &Path, inside: &Path, item: &Item, seal: &mut Seal) -> io::Result<Option<String>> {
+    let path = &tree.join(inside);
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some("is missing".to_owned())),
         Err(error) => return Err(error),
     };
     Ok(match item {
-        Item::Folder if found.is_dir() => None,
+        Item::Folder if found.is_dir() => {
+            seal.folder(inside);
+            None
+        }
         Item::Folder => Some("is no longer a folder".to_owned()),
         Item::Link { target } if found.is_symlink() => {
+            seal.link(inside, target);
             (fs::read_link(path)? != *target).then(|| "points elsewhere".to_owned())
         }
         Item::Link { .. } => Some("is no longer a link".to_owned()),
@@ -100,18 +112,41 @@ fn compare(path: &Path, item: &Item) -> io::Result<Option<String>> {
                 Some("has other permissions".to_owned())
             } else if found.len() != *size_bytes {
                 Some(format!("has {} bytes instead of {size_bytes}", found.len()))
-            } else if hash_file(path)? != *sha256 {
-                Some("its content has changed".to_owned())
             } else {
-                None
+                let (found, stat) = hash_settled(path)?;
+                seal.file(inside, &stat, sha256.0);
+                (found != *sha256).then(|| "its content has changed".to_owned())
             }
         }
     })
 }
 
-/// SHA-256 of a file's content; a link is not followed.
-pub(crate) fn hash_file(path: &Path) -> io::Result<Digest> {
+/// SHA-256 of a file's content, and what the file was like before it was read; a link is not followed.
+///
+/// The times of files go in clock ticks. A file that was changed in this very tick is waited for: what is changed
+/// after it was read then surely has a later time.
+fn hash_settled(path: &Path) -> io::Result<(Digest, rustix::fs::Stat)> {
     let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let mut stat = rustix::fs::fstat(&file)?;
+    for _ in 0..TICKS_WAITED_MAX {
+        if !is_of_this_tick(&stat) {
+            break;
+        }
+        std::thread::sleep(TICK);
+        stat = rustix::fs::fstat(&file)?;
+    }
+    Ok((hash(&mut file)?, stat))
+}
+
+/// Whether the last change was so lately that another could have the same time. So is what lies in the future.
+fn is_of_this_tick(stat: &rustix::fs::Stat) -> bool {
+    let changed = Duration::new(stat.st_ctime.try_into().unwrap_or(0), stat.st_ctime_nsec as u32);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(changed) < TICK
+}
+
+/// SHA-256 of what is left of a file.
+fn hash(file: &mut File) -> io::Result<Digest> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; HASH_BUFFER];
     loop {

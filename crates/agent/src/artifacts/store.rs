@@ -7,6 +7,7 @@ use super::unpack::{UnpackError, unpack};
 use super::{ArtifactError, space};
 use crate::durable;
 use crate::journal::{Draft, Journal};
+use crate::runs::Seal;
 use baton_model::artifact::Artifact;
 use baton_model::id::{Digest, ServiceName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,15 @@ pub(crate) struct ArtifactStore {
     journal: Journal,
     busy: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     uses: Mutex<Uses>,
+}
+
+/// An artifact whose every byte was checked.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    /// What its files are like, for the shim.
+    pub(crate) seal: Seal,
+    /// It was damaged or missing, and fetched for this.
+    pub(crate) fetched: bool,
 }
 
 impl ArtifactStore {
@@ -77,7 +87,7 @@ impl ArtifactStore {
         Ok(())
     }
 
-    /// Checks every byte of the artifact; what is damaged is fetched anew.
+    /// Checks every byte of the artifact; what is damaged is fetched anew, and checked again.
     ///
     /// # Errors
     /// [`ArtifactError`]: then it must not be started.
@@ -85,45 +95,59 @@ impl ArtifactStore {
         &self,
         service: &ServiceName,
         artifact: &Artifact,
-    ) -> Result<(), ArtifactError> {
+    ) -> Result<Verified, ArtifactError> {
         let busy = self.busy(artifact.digest);
         let _alone = busy.lock().await;
         let damage = match self.check(artifact.digest).await {
-            Ok(Checked::Good { removed }) => {
-                if !removed.is_empty() {
-                    self.journal.record(
-                        Draft::warning(
-                            "artifact-cleaned",
-                            format!(
-                                "files that are not part of artifact {} of {service} were removed from its folder: {}; \
-                                 a workload should write to its HOME",
-                                artifact.digest.short(),
-                                named(&removed)
-                            ),
-                        )
-                        .with("service", service),
-                    );
-                }
-                return Ok(());
+            Ok(Checked::Good { removed, seal }) => {
+                self.tell_removed(service, artifact.digest, &removed);
+                return Ok(Verified { seal, fetched: false });
             }
-            Ok(Checked::Damaged(damage)) => damage,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return self.fetch_and_unpack(artifact).await;
-            }
-            Err(error) => error.to_string(),
+            Ok(Checked::Damaged(damage)) => Some(damage),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(error.to_string()),
         };
+        if let Some(damage) = damage {
+            self.journal.record(
+                Draft::warning(
+                    "artifact-damaged",
+                    format!(
+                        "artifact {} of {service} is damaged on this node ({damage}); it is fetched anew",
+                        artifact.digest.short()
+                    ),
+                )
+                .with("service", service)
+                .with("digest", artifact.digest),
+            );
+        }
+        self.fetch_and_unpack(artifact).await?;
+        match self.check(artifact.digest).await {
+            Ok(Checked::Good { seal, .. }) => Ok(Verified { seal, fetched: true }),
+            Ok(Checked::Damaged(damage)) => Err(ArtifactError::Io {
+                digest: artifact.digest,
+                what: "read back what was just written".to_owned(),
+                source: io::Error::other(format!("{damage}: is the disk failing?")),
+            }),
+            Err(source) => Err(io_error(artifact.digest, "read", &self.tree(&artifact.digest))(source)),
+        }
+    }
+
+    fn tell_removed(&self, service: &ServiceName, digest: Digest, removed: &[PathBuf]) {
+        if removed.is_empty() {
+            return;
+        }
         self.journal.record(
             Draft::warning(
-                "artifact-damaged",
+                "artifact-cleaned",
                 format!(
-                    "artifact {} of {service} is damaged on this node ({damage}); it is fetched anew",
-                    artifact.digest.short()
+                    "files that are not part of artifact {} of {service} were removed from its folder: {}; \
+                     a workload should write to its HOME",
+                    digest.short(),
+                    named(removed)
                 ),
             )
-            .with("service", service)
-            .with("digest", artifact.digest),
+            .with("service", service),
         );
-        self.fetch_and_unpack(artifact).await
     }
 
     /// Removes what neither a service nor a running instance needs any more.

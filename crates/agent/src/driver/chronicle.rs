@@ -35,7 +35,7 @@ pub(super) fn facts(event: &Event) -> Facts {
     let mut facts = Facts::new();
     let mut fact = |name: &str, value: String| facts.insert(name.to_owned(), value);
     match event {
-        Event::Exited { run, exit, restarts, restart_in, crash_loop: _ } => {
+        Event::Exited { run, exit, restarts, restart_in, crash_loop: _, last_words: _, damage: _ } => {
             fact("run", run.to_string());
             fact("exit", exit.to_string());
             fact("restarts", restarts.to_string());
@@ -51,6 +51,8 @@ pub(super) fn facts(event: &Event) -> Facts {
         | Event::Health { run, .. }
         | Event::NotLive { run, .. }
         | Event::Steered(run)
+        | Event::Mended { run, .. }
+        | Event::MendFailed { run, .. }
         | Event::Drained { run, .. }
         | Event::Stopped { run, .. }
         | Event::ShimLost(run) => {

@@ -34,6 +34,7 @@ impl Driver {
             Effect::Drain { run, within } => self.drain(id, run, within),
             Effect::Stop { run, signal, timeout } => self.stop(id, run, signal, timeout),
             Effect::Restart { run, signal, timeout } => self.restart(id, run, signal, timeout),
+            Effect::Mend { run, plan } => self.mend(id, run, plan),
             Effect::Forget(run) => self.forget(id, run),
             // Journalled where it was said, in `Managed::step`.
             Effect::Note { .. } => {}
@@ -188,6 +189,18 @@ impl Driver {
                 let message = format!("{id} (run {run}) could not be told to restart: {}", told(&error));
                 journal.record(Draft::error("restart-not-taken", message).of(&id).with("run", run));
             }
+        });
+    }
+
+    fn mend(&mut self, id: &InstanceId, run: RunNumber, plan: Box<InstancePlan>) {
+        let (answers, id) = (self.answers.clone(), id.clone());
+        let artifacts = Arc::clone(&self.parts.artifacts);
+        tokio::spawn(async move {
+            let event = match artifacts.verify(&plan.spec.name, &plan.artifact).await {
+                Ok(verified) => Event::Mended { run, fetched: verified.fetched },
+                Err(error) => Event::MendFailed { run, reason: told(&error) },
+            };
+            let _ = answers.send((id, event)).await;
         });
     }
 

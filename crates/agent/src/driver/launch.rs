@@ -54,7 +54,7 @@ impl Launch {
     pub(super) async fn start(mut self) -> Result<Launched, String> {
         let mut kept = self.kept.take();
         let InstancePlan { artifact, spec, .. } = &*self.plan;
-        self.artifacts.verify(&spec.name, artifact).await.map_err(|error| told(&error))?;
+        let verified = self.artifacts.verify(&spec.name, artifact).await.map_err(|error| told(&error))?;
         let ports = self.ports(kept.as_mut())?;
         let around = surroundings(
             &self.state,
@@ -82,6 +82,7 @@ impl Launch {
             restart: spec.restart.clone(),
             listeners: ports.listeners,
             ports: ports.numbers,
+            seal: verified.seal,
         };
         let handle = match self.runs.start(request.clone()).await {
             // A start that an earlier agent died in: adoption has found no live shim there.

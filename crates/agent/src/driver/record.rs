@@ -105,6 +105,7 @@ impl Managed {
                 | Effect::Drain { .. }
                 | Effect::Stop { .. }
                 | Effect::Restart { .. }
+                | Effect::Mend { .. }
                 | Effect::Forget(_) => left.push(effect),
             }
         }

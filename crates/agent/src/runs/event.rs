@@ -41,6 +41,8 @@ pub enum RunEventKind {
         seq: u64,
         /// The last line it wrote to stderr, cut to a bound; for exit code 127 it says which library is missing.
         last_stderr: String,
+        /// It was not executed, since this of its files is not as it was when it was checked.
+        damage: Option<String>,
     },
     /// The run was told to stop, and no process of it is left.
     Stopped {
@@ -58,8 +60,8 @@ impl RunEvent {
         let run = self.run;
         let event = match self.kind {
             RunEventKind::Started { pid, ports } => Event::Started { run, pid, ports },
-            RunEventKind::Exited { exit, restarts, restart_in, crash_loop, seq: _, last_stderr: _ } => {
-                Event::Exited { run, exit, restarts, restart_in, crash_loop }
+            RunEventKind::Exited { exit, restarts, restart_in, crash_loop, seq: _, last_stderr, damage } => {
+                Event::Exited { run, exit, restarts, restart_in, crash_loop, last_words: last_stderr, damage }
             }
             RunEventKind::Stopped { killed } => Event::Stopped { run, killed },
             RunEventKind::ShimLost => Event::ShimLost(run),

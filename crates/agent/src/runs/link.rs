@@ -187,13 +187,15 @@ impl Link {
         if ended.stopping {
             return true;
         }
+        let note = String::from_utf8_lossy(ended.note.bytes()).into_owned();
         self.tell(RunEventKind::Exited {
             exit: ended.exit,
             restarts: u32::try_from(ended.restarts).unwrap_or(u32::MAX),
             restart_in: ended.restart_in_ms.map(Millis),
             crash_loop: ended.crash_loop,
             seq: ended.seq,
-            last_stderr: String::from_utf8_lossy(ended.note.bytes()).into_owned(),
+            last_stderr: if ended.damaged { String::new() } else { note.clone() },
+            damage: ended.damaged.then_some(note),
         })
         .await
     }

@@ -34,7 +34,7 @@ pub use handle::{RunError, RunHandle, RunState};
 pub use preflight::{PreflightError, preflight};
 pub use record::RunRecord;
 pub use sockets::{Listener, SocketError, listen};
-pub use spec::RunSpec;
+pub use spec::{RunSpec, Seal};
 pub use start::StartError;
 
 use baton_model::id::{InstanceId, RunNumber};

@@ -1,6 +1,7 @@
 //! What a run is started from.
 
 use super::sockets::Listener;
+pub use crate::shim::seal::Seal;
 use baton_model::id::{InstanceId, ReleaseNumber, RunNumber};
 use baton_model::spec::{LogPolicy, RestartPolicy};
 use std::collections::BTreeMap;
@@ -36,4 +37,6 @@ pub struct RunSpec {
     pub listeners: Vec<Listener>,
     /// All its ports by name (also the dynamic ones), kept for adoption and told with each start.
     pub ports: BTreeMap<String, u16>,
+    /// What its files were like when they were checked: the shim executes nothing that has changed since.
+    pub seal: Seal,
 }

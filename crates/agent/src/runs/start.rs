@@ -204,6 +204,7 @@ fn describe(spec: &RunSpec, stored: &Stored) -> Result<Vec<u8>, String> {
         cwd: spec.cwd.as_os_str().as_bytes(),
         args,
         env,
+        seal: &spec.seal,
     };
     description.encode()
 }

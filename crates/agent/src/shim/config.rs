@@ -7,6 +7,7 @@
 use super::memory;
 use super::protocol::{Cookie, LISTENERS_MAX};
 use super::restart::Policy;
+use super::seal::{SEAL_BYTES_MAX, Seal, Sealed};
 use baton_model::spec::{LogPolicy, RestartMode, RestartPolicy};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -30,6 +31,7 @@ pub(crate) struct Description<'a> {
     pub(crate) cwd: &'a [u8],
     pub(crate) args: Vec<&'a [u8]>,
     pub(crate) env: Vec<Vec<u8>>,
+    pub(crate) seal: &'a Seal,
 }
 
 impl Description<'_> {
@@ -67,6 +69,15 @@ impl Description<'_> {
                 out.len()
             ));
         }
+        let seal = self.seal.bytes();
+        if seal.len() > SEAL_BYTES_MAX {
+            return Err(format!(
+                "the names of the artifact's files take {} bytes; at most {SEAL_BYTES_MAX} are possible",
+                seal.len()
+            ));
+        }
+        out.extend((seal.len() as u32).to_le_bytes());
+        out.extend(seal);
         Ok(out)
     }
 }
@@ -104,6 +115,8 @@ pub(super) struct Config {
     pub(super) log_max_bytes: u64,
     pub(super) log_keep: u32,
     pub(super) command: Command,
+    /// What is compared before the command is executed.
+    pub(super) sealed: Sealed,
 }
 
 /// What is executed: NUL-terminated texts and null-terminated tables, for execve(2).
@@ -127,7 +140,7 @@ impl Config {
     /// It cannot be read, or is not a configuration of this version.
     pub(super) fn read(file: BorrowedFd<'_>, listeners: usize) -> io::Result<Self> {
         let len = rustix::fs::fstat(file)?.st_size as usize;
-        if len > CONFIG_BYTES_MAX || listeners > LISTENERS_MAX {
+        if len > CONFIG_BYTES_MAX + SEAL_BYTES_MAX || listeners > LISTENERS_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let bytes = memory::map(len)?;
@@ -172,7 +185,10 @@ impl Config {
             (input.table(&[])?, &mut listen_pid[..0])
         };
         let command = Command { program, cwd, argv, envp, listen_pid: digits };
-        Ok(Self { cookie, mark, policy, log_max_bytes, log_keep, command })
+        // An agent of before did not send one.
+        let seal = if input.at == bytes.len() { &[][..] } else { input.bytes()? };
+        let sealed = Sealed::keep(seal)?;
+        Ok(Self { cookie, mark, policy, log_max_bytes, log_keep, command, sealed })
     }
 }
 
@@ -196,6 +212,10 @@ impl Input {
     }
     fn u64(&mut self) -> io::Result<u64> {
         Ok(u64::from_le_bytes(self.array()?))
+    }
+    fn bytes(&mut self) -> io::Result<&'static [u8]> {
+        let len = u32::from_le_bytes(self.array()?) as usize;
+        self.take(len)
     }
     fn text(&mut self) -> io::Result<*const libc::c_char> {
         let len = u32::from_le_bytes(self.array()?) as usize;

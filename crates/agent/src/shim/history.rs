@@ -61,6 +61,7 @@ mod tests {
             crash_loop: false,
             stopping: false,
             note: Note::EMPTY,
+            damaged: false,
         }
     }
 

@@ -36,6 +36,7 @@ mod memory;
 mod process;
 pub(crate) mod protocol;
 mod restart;
+pub(crate) mod seal;
 mod setup;
 pub(crate) mod statefile;
 mod supervise;

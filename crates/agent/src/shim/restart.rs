@@ -28,6 +28,11 @@ pub(super) struct Verdict {
 }
 
 impl Crashes {
+    /// How many there were without a healthy time between.
+    pub(super) fn in_a_row(self) -> u32 {
+        self.in_a_row
+    }
+
     /// Takes in an end after `ran_ms`. `ordered`: a restart was asked for, so it follows whatever the mode is.
     /// `random` is uniform; full jitter picks the delay with it.
     pub(super) fn ended(

@@ -1,6 +1,6 @@
 //! The least program that can be a shim; and, for the tests that kill one, the least agent.
 
-use baton_agent::runs::{Containment, RunSpec, Runs};
+use baton_agent::runs::{Containment, RunSpec, Runs, Seal};
 use baton_model::id::{ReleaseNumber, RunNumber};
 use baton_model::spec::{LogPolicy, RestartMode, RestartPolicy};
 use baton_model::time::Millis;
@@ -38,6 +38,7 @@ async fn agent(folder: PathBuf) -> ! {
         },
         listeners: Vec::new(),
         ports: std::collections::BTreeMap::new(),
+        seal: Seal::default(),
     };
     let _run = runs.start(spec).await.expect("a run");
     while events.recv().await.is_some() {}

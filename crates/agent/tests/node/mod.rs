@@ -1,7 +1,9 @@
 //! A node's runs in a temporary folder, with real shims and real workloads.
 #![allow(dead_code)] // Each test file uses its part.
 
-use baton_agent::runs::{Adoption, Containment, Listener, RunEvent, RunEventKind, RunHandle, RunSpec, Runs};
+use baton_agent::runs::{
+    Adoption, Containment, Listener, RunEvent, RunEventKind, RunHandle, RunSpec, Runs, Seal,
+};
 use baton_model::id::{InstanceId, PortName, ReleaseNumber, RunNumber};
 use baton_model::spec::{LogPolicy, RestartMode, RestartPolicy};
 use baton_model::time::Millis;
@@ -57,6 +59,7 @@ impl Node {
             restart: policy(RestartMode::Always),
             listeners: Vec::new(),
             ports: BTreeMap::new(),
+            seal: Seal::default(),
         }
     }
 

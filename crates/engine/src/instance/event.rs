@@ -53,6 +53,24 @@ pub enum Event {
         restart_in: Option<Millis>,
         /// Crashes in a row have reached the policy's limit.
         crash_loop: bool,
+        /// The last line it wrote to stderr, cut; empty: none.
+        last_words: String,
+        /// It was not executed, since this of its files is not as it was when it was checked.
+        damage: Option<String>,
+    },
+    /// The files of the run's release were checked anew, and are good now.
+    Mended {
+        /// Which run.
+        run: RunNumber,
+        /// Something had changed or was missing, and was fetched anew.
+        fetched: bool,
+    },
+    /// The files of the run's release are damaged and could not be fetched anew.
+    MendFailed {
+        /// Which run.
+        run: RunNumber,
+        /// Why, for people.
+        reason: String,
     },
     /// The readiness of a run changed (startup and readiness checks together; a run without them is ready when started).
     Health {
@@ -163,6 +181,14 @@ pub enum Effect {
         signal: StopSignal,
         /// From the signal to the kill.
         timeout: Millis,
+    },
+    /// Check every byte of the release's files and fetch anew what is damaged; answer [`Event::Mended`] or
+    /// [`Event::MendFailed`].
+    Mend {
+        /// The run that executes them.
+        run: RunNumber,
+        /// Its release.
+        plan: Box<InstancePlan>,
     },
     /// Remove what a stopped run left on the node.
     Forget(RunNumber),

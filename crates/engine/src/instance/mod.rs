@@ -27,6 +27,7 @@
 mod event;
 mod install;
 mod leave;
+mod mend;
 mod observe;
 mod resume;
 mod state;
@@ -37,11 +38,10 @@ mod tests;
 pub use event::{AdoptedRun, Effect, Event};
 
 use baton_model::id::{InstanceId, RunNumber};
-use baton_model::observed::Exit;
 use baton_model::plan::InstancePlan;
 use baton_model::time::{BootMs, Millis};
 use serde::{Deserialize, Serialize};
-use state::{Current, FailedSwap, Leaving, Phase, Run, Swap};
+use state::{Current, Ended, FailedSwap, Leaving, Phase, Run, Swap};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One pass may make the next thing due (a start, then the swap beside it). Four are the longest chain there is
@@ -129,12 +129,12 @@ impl Instance {
             }
             Event::Started { run, pid, ports } => self.started(run, pid, ports, now, effects),
             Event::StartFailed { run, reason } => self.start_failed(run, &reason, now, effects),
-            Event::Exited { run, exit, restarts, restart_in, crash_loop } => {
-                self.exited(run, exit, effects);
-                if let Some(run) = self.run_mut(run) {
-                    run.exited(exit, restarts, restart_in, crash_loop);
-                }
+            Event::Exited { run, exit, restarts, restart_in, crash_loop, last_words, damage } => {
+                let ended = Ended { exit, restarts, restart_in, crash_loop, last_words, damage };
+                self.exited(run, &ended, effects);
             }
+            Event::Mended { run, fetched } => self.mended(run, fetched, effects),
+            Event::MendFailed { run, reason } => self.mend_failed(run, &reason, effects),
             Event::Health { run, ready, detail } => self.health(run, ready, detail, now, effects),
             Event::NotLive { run, detail } => self.not_live(run, &detail, effects),
             Event::Steered(run) => self.steered(run, now, effects),
@@ -289,13 +289,25 @@ impl Instance {
         effects.push(Effect::Note { warning: true, kind: "instance-not-live", message });
     }
 
-    /// Notes the end of a workload; a draining one has nothing left to wait for.
-    fn exited(&mut self, number: RunNumber, exit: Exit, effects: &mut Vec<Effect>) {
+    /// Notes the end of a workload; a draining one has nothing left to wait for. What may come from damaged files
+    /// has them checked.
+    fn exited(&mut self, number: RunNumber, ended: &Ended, effects: &mut Vec<Effect>) {
         if self.leaving.contains_key(&number) {
-            self.stop_draining(number, effects);
-        } else if self.run_mut(number).is_some() {
-            let message = format!("{} ended with {exit}", self.id);
-            effects.push(Effect::Note { warning: true, kind: "instance-exited", message });
+            return self.stop_draining(number, effects);
+        }
+        let id = self.id.clone();
+        let is_candidate = self.candidate().is_some_and(|run| run.number == number);
+        let Some(run) = self.run_mut(number) else { return };
+        let message = match &ended.damage {
+            Some(damage) => format!("{id} was not started: {damage}"),
+            None => format!("{id} ended with {}", ended.exit),
+        };
+        effects.push(Effect::Note { warning: true, kind: "instance-exited", message });
+        // A candidate was checked a moment ago, and its swap fails at once.
+        let suspect = ended.damage.is_some() || (!is_candidate && run.is_suspect_after(ended));
+        run.exited(ended);
+        if suspect {
+            effects.push(Effect::Mend { run: number, plan: run.plan.clone() });
         }
     }
 

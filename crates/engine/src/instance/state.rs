@@ -102,6 +102,23 @@ pub(super) struct Run {
     pub(super) reason: String,
     /// Starts that failed and shims that were lost since it was last ready.
     pub(super) failures: u32,
+    /// The last line it wrote to stderr before it last ended.
+    #[serde(default)]
+    pub(super) last_words: String,
+    /// It waits for its files to be mended.
+    #[serde(default)]
+    pub(super) damaged: bool,
+}
+
+/// How a workload ended, as its shim told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) exit: Exit,
+    pub(super) restarts: u32,
+    pub(super) restart_in: Option<Millis>,
+    pub(super) crash_loop: bool,
+    pub(super) last_words: String,
+    pub(super) damage: Option<String>,
 }
 
 impl Run {
@@ -119,6 +136,8 @@ impl Run {
             ready_since: None,
             reason: String::new(),
             failures,
+            last_words: String::new(),
+            damaged: false,
         }
     }
 
@@ -126,6 +145,7 @@ impl Run {
     pub(super) fn started(&mut self, pid: u32, ports: BTreeMap<String, u16>, now: BootMs) {
         self.started = true;
         self.down = false;
+        self.damaged = false;
         self.pid = Some(pid);
         self.ports = ports;
         self.ready_since = None;
@@ -143,7 +163,8 @@ impl Run {
     }
 
     /// Notes that the workload ended.
-    pub(super) fn exited(&mut self, exit: Exit, restarts: u32, restart_in: Option<Millis>, crash_loop: bool) {
+    pub(super) fn exited(&mut self, ended: &Ended) {
+        let Ended { exit, restarts, restart_in, crash_loop, ref last_words, ref damage } = *ended;
         self.started = true;
         self.pid = None;
         self.ready_since = None;
@@ -151,6 +172,12 @@ impl Run {
         self.restarts = restarts;
         self.crash_loop = crash_loop;
         self.down = restart_in.is_none();
+        self.damaged = damage.is_some();
+        self.last_words.clone_from(last_words);
+        if let Some(damage) = damage {
+            self.reason = format!("not started: {damage}; its files are being fetched anew");
+            return;
+        }
         self.reason = match restart_in {
             Some(wait) if crash_loop => {
                 format!("crash loop: ended with {exit} again; started again in {wait}")

@@ -82,6 +82,8 @@ impl World {
                     restarts: run.restarts,
                     restart_in: None,
                     crash_loop: run.crash_loop(),
+                    last_words: String::new(),
+                    damage: None,
                 })
             })
             .collect();

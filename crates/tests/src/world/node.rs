@@ -163,7 +163,15 @@ impl World {
                 Happening::WorkloadChanges { node, id, run: number, execution, change },
             );
         }
-        let event = Event::Exited { run: number, exit, restarts, restart_in: wait.map(Millis), crash_loop };
+        let event = Event::Exited {
+            run: number,
+            exit,
+            restarts,
+            restart_in: wait.map(Millis),
+            crash_loop,
+            last_words: String::new(),
+            damage: None,
+        };
         self.agent_hears_soon(node, id, event, 0);
     }
 

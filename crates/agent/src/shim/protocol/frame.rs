@@ -97,6 +97,7 @@ impl Writer {
         self.bool(ended.stopping);
         self.u8(ended.note.len);
         self.bytes(&ended.note.bytes);
+        self.bool(ended.damaged);
     }
     pub(super) fn refusal(&mut self, refusal: Refusal) {
         match refusal {
@@ -215,6 +216,7 @@ impl<'a> Reader<'a> {
             return Err(FrameError::Malformed);
         }
         let note = Note { len, bytes: self.array() };
+        let damaged = self.bool();
         Ok(Ended {
             seq,
             exit,
@@ -223,6 +225,7 @@ impl<'a> Reader<'a> {
             crash_loop,
             stopping,
             note,
+            damaged,
         })
     }
     pub(super) fn refusal(&mut self) -> Result<Refusal, FrameError> {

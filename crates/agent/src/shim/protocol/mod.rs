@@ -14,7 +14,7 @@ mod state;
 mod tests;
 
 pub(crate) use frame::{Frame, FrameError};
-pub(crate) use state::{Ended, Identity, Note, Phase, State};
+pub(crate) use state::{Ended, Identity, NOTE_BYTES, Note, Phase, State};
 
 use frame::{Reader, Writer};
 

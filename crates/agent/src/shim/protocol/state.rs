@@ -3,7 +3,7 @@
 use baton_model::observed::Exit;
 
 /// Bytes kept of the workload's last line on stderr.
-pub(super) const NOTE_BYTES: usize = 240;
+pub(crate) const NOTE_BYTES: usize = 240;
 
 /// Where a shim stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -74,8 +74,10 @@ pub(crate) struct Ended {
     pub(crate) crash_loop: bool,
     /// It had been told to stop: no event for the engine.
     pub(crate) stopping: bool,
-    /// The last line on stderr, cut.
+    /// The last line on stderr, cut; where it is `damaged`, what is not as it was.
     pub(crate) note: Note,
+    /// It was not executed, since its files are not those that were checked.
+    pub(crate) damaged: bool,
 }
 
 /// A bounded line of text.

@@ -48,6 +48,7 @@ fn messages_round_trip() {
         crash_loop: false,
         stopping: true,
         note: Note::new(&[b'x'; 999]),
+        damaged: true,
     };
     let messages = [
         Message::State(state),

@@ -11,6 +11,7 @@ use super::kernel;
 use super::process::{self, Executed, Launch};
 use super::protocol::{Ended, Identity, Message, Note};
 use super::restart::Crashes;
+use super::seal::Broken;
 use super::setup::Parts;
 use baton_model::observed::Exit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -127,13 +128,20 @@ impl Shim {
     }
 
     fn start(&mut self, now: u64) {
+        // The first restart is at once, the next ones wait anyway.
+        let thorough = self.crashes.in_a_row() > 1;
+        self.started_ms = now;
+        if let Err(Broken(note)) = self.parts.config.sealed.check(thorough) {
+            self.ended(Exit::Exec(libc::EBADMSG));
+            self.untold = self.untold.map(|ended| Ended { note, damaged: true, ..ended });
+            return;
+        }
         self.parts.stdout.mark_boundary();
         self.parts.stderr.mark_boundary();
         self.restarts += u64::from(self.ever_started);
         self.ever_started = true;
         self.goal = Goal::Run;
         self.kill_at_ms = u64::MAX;
-        self.started_ms = now;
         let parts = &mut self.parts;
         let mut launch = Launch {
             command: &mut parts.config.command,
@@ -219,8 +227,9 @@ impl Shim {
         self.parts.stdout.mark_boundary();
         self.parts.stderr.mark_boundary();
         let (restarts, crash_loop) = (self.restarts, self.crash_loop);
+        let note = Note::EMPTY;
         self.untold =
-            Some(Ended { seq: 0, exit, restarts, restart_in_ms, crash_loop, stopping, note: Note::EMPTY });
+            Some(Ended { seq: 0, exit, restarts, restart_in_ms, crash_loop, stopping, note, damaged: false });
     }
 
     /// Asks whether the workload was executed, and tells the agent when it was. Where it could not be, its end
@@ -246,7 +255,10 @@ impl Shim {
             self.parts.state_file.record(self.parts.shim, self.workload);
         }
         let _ = self.parts.stdout.drain_to_boundary(&mut self.parts.logs);
-        ended.note = self.parts.stderr.drain_to_boundary(&mut self.parts.logs);
+        let last_line = self.parts.stderr.drain_to_boundary(&mut self.parts.logs);
+        if !ended.damaged {
+            ended.note = last_line;
+        }
         let ended = self.history.push(ended);
         self.parts.control.send(&Message::Exited(ended), 0);
     }

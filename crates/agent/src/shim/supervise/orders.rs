@@ -42,11 +42,13 @@ impl Shim {
         }
         let now = boot_ms();
         let kill_at_ms = if signal == libc::SIGKILL { now } else { now.saturating_add(timeout_ms) };
-        let busy = self.runs() || self.children_left;
         match goal {
             Goal::Run => return,
-            Goal::Restart if !busy && self.next == Next::StayDown => self.next = Next::StartAt(now),
-            Goal::Restart if !self.runs() => return, // it is about to be started anyway
+            // As soon as nothing is left of it, however long it was to wait.
+            Goal::Restart if !self.runs() => {
+                self.next = Next::StartAt(now);
+                return;
+            }
             Goal::Restart | Goal::Stop => {
                 self.kill_at_ms = self.kill_at_ms.min(kill_at_ms);
                 self.stop_signal = signal;

@@ -107,7 +107,7 @@ fn found(release: u64, pid: Option<u32>) -> AdoptedRun {
 
 /// An event from its line. `plan 2`, `plan 2 1` (attempt), `plan none`, `resumed 1=1 2=2` (run=release), `staged 2`,
 /// `stage-failed 2` (`stage-failed! 2`: trying again will not help), `started 1`, `start-failed 1`, `crashed 1`,
-/// `crash-loop 1`, `ended 1 0` (run, code; it stays down), `ready 1`, `unready 1`, `not-live 1`, `steered 2`,
+/// `crash-loop 1`, `damaged 1`, `mended 1`, `found-good 1`, `mend-failed 1`, `ended 1 0` (run, code; it stays down), `ready 1`, `unready 1`, `not-live 1`, `steered 2`,
 /// `drained 1`, `stopped 1`, `lost 1`, `timer`.
 fn event(kind: Kind, line: &str) -> Event {
     let mut words = line.split_whitespace();
@@ -121,6 +121,8 @@ fn event(kind: Kind, line: &str) -> Event {
         restarts: 1,
         restart_in,
         crash_loop,
+        last_words: String::new(),
+        damage: None,
     };
     match verb {
         "plan" if rest[0] == "none" => Event::Plan(None),
@@ -154,6 +156,17 @@ fn event(kind: Kind, line: &str) -> Event {
         "ended" => ended(i32::try_from(number(1)).expect("a code"), None, false),
         "ready" => Event::Health { run: run(), ready: true, detail: "ok".to_owned() },
         "unready" => Event::Health { run: run(), ready: false, detail: "503".to_owned() },
+        "damaged" => Event::Exited {
+            run: run(),
+            exit: Exit::Exec(74),
+            restarts: 1,
+            restart_in: Some(Millis::secs(5)),
+            crash_loop: false,
+            last_words: String::new(),
+            damage: Some("bin/web is missing".to_owned()),
+        },
+        "mended" | "found-good" => Event::Mended { run: run(), fetched: verb == "mended" },
+        "mend-failed" => Event::MendFailed { run: run(), reason: "no coordinator".to_owned() },
         "not-live" => Event::NotLive { run: run(), detail: "hangs".to_owned() },
         "steered" => Event::Steered(run()),
         "drained" => Event::Drained { run: run(), cut: 0 },
@@ -178,6 +191,7 @@ fn effects_line(effects: &[Effect]) -> String {
         Effect::Drain { run, within } => Some(format!("drain {run} {within}")),
         Effect::Stop { run, .. } => Some(format!("stop {run}")),
         Effect::Restart { run, .. } => Some(format!("restart {run}")),
+        Effect::Mend { run, .. } => Some(format!("mend {run}")),
         Effect::Forget(run) => Some(format!("forget {run}")),
         Effect::Note { .. } => None,
     });

@@ -96,7 +96,15 @@ impl Node {
     }
 
     fn exited(&mut self, run: RunNumber, restart_in: Option<Millis>, crash_loop: bool) {
-        self.step(Event::Exited { run, exit: Exit::Code(1), restarts: 1, restart_in, crash_loop });
+        self.step(Event::Exited {
+            run,
+            exit: Exit::Code(1),
+            restarts: 1,
+            restart_in,
+            crash_loop,
+            last_words: String::new(),
+            damage: None,
+        });
     }
 
     /// Effects that were not carried out yet are lost; those that stopped runs are gone with them.
@@ -166,6 +174,13 @@ impl Node {
                 self.leaves(run);
                 self.alive.remove(&run);
                 self.step(Event::Stopped { run, killed: fault > 0 });
+            }
+            Effect::Mend { run, .. } => {
+                let event = match fault {
+                    0 => Event::Mended { run, fetched: true },
+                    _ => Event::MendFailed { run, reason: "no bytes".to_owned() },
+                };
+                self.step(event);
             }
             Effect::Check { .. } | Effect::Restart { .. } | Effect::Forget(_) | Effect::Note { .. } => {}
         }
