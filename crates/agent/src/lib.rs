@@ -12,6 +12,7 @@ mod clock;
 mod config;
 mod driver;
 mod durable;
+mod halt;
 mod identity;
 mod journal;
 mod logs;
@@ -25,4 +26,5 @@ mod workload;
 
 pub use app::{AgentError, run, runtime};
 pub use config::{AgentConfig, AgentFile, StateDir, StateError};
+pub use halt::{Halted, halt};
 pub use identity::{JoinError, JoinOptions, join};

@@ -1,7 +1,7 @@
 //! The command line: names the commands, and hands each to its room. Nothing but `main` knows this file.
 
 use crate::commands::{
-    agent, completions, context, coordinator, deploy, dev, events, explain, logs, node, plan, rollout,
+    agent, completions, context, coordinator, deploy, dev, events, explain, logs, man, node, plan, rollout,
     service, top, validate, version,
 };
 use crate::demo;
@@ -69,6 +69,9 @@ pub(crate) enum Command {
     Agent(agent::Args),
     /// Print shell completions.
     Completions(completions::Args),
+    /// Write the manual pages into a folder.
+    #[command(hide = true)]
+    Man(man::Args),
     /// Print the version of this program.
     Version(version::Args),
     /// Serve HTTP as a sample workload.
@@ -111,6 +114,7 @@ impl Command {
             Self::Explain(args) => explain::run(args, global).await,
             Self::Context(args) => context::run(args, global).await,
             Self::Completions(args) => completions::run(args, &mut Cli::command()),
+            Self::Man(args) => man::run(args, Cli::command()),
             Self::Version(args) => version::run(args, global),
             Self::SampleWeb(args) => sample::run(args).await,
         }

@@ -26,6 +26,7 @@ mod records;
 mod sessions;
 mod state;
 pub mod store;
+mod systemd;
 
 pub use app::{Bound, CoordinatorConfig, bind, run};
 pub use error::CoordinatorError;

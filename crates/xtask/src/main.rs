@@ -1,13 +1,17 @@
 //! The project's chores, in Rust, so that a machine with only Rust can run them. `cargo xtask` lists them.
 //!
-//! `cargo xtask check` is exactly what CI runs.
+//! `cargo xtask check` is what CI runs; then, as root, `cargo xtask lab`.
 
-use std::process::{Command, ExitCode};
+mod lab;
+mod package;
+mod run;
+
+use std::process::ExitCode;
 
 /// Seeds that CI simulates; a developer may run more with the `sim` binary itself.
 const SIMULATION_SEEDS: &str = "1000";
 
-/// One chore: its name, what it does, and the commands it consists of.
+/// One chore: its name, what it does, and the cargo commands it consists of.
 struct Chore {
     name: &'static str,
     about: &'static str,
@@ -16,7 +20,17 @@ struct Chore {
 
 const TEST: &[&[&str]] = &[
     &["fmt", "--all", "--check"],
-    &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+    &[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--features",
+        "baton-tests/foreign,baton-tests/lab",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ],
     &["build", "--workspace", "--bins", "--locked"],
     &["test", "--workspace", "--locked", "--no-fail-fast"],
     &["run", "--release", "--locked", "-p", "baton-tests", "--bin", "sim", "--", "--seeds", SIMULATION_SEEDS],
@@ -42,29 +56,36 @@ const CHORES: &[Chore] = &[
 ];
 
 fn main() -> ExitCode {
-    let wanted = std::env::args().nth(1).unwrap_or_default();
-    let chores: Vec<&Chore> =
-        CHORES.iter().filter(|chore| chore.name == wanted || wanted == "check").collect();
-    if chores.is_empty() {
-        eprintln!("usage: cargo xtask CHORE\n\n  check    all of these, as CI does");
-        for chore in CHORES {
-            eprintln!("  {:<8} {}", chore.name, chore.about);
-        }
-        return ExitCode::from(2);
-    }
-    for step in chores.iter().flat_map(|chore| chore.steps) {
-        eprintln!("\n==> cargo {}", step.join(" "));
-        match Command::new(env!("CARGO")).args(*step).status() {
-            Ok(status) if status.success() => {}
-            Ok(status) => {
-                eprintln!("==> failed ({status}): cargo {}", step.join(" "));
-                return ExitCode::FAILURE;
+    let mut args = std::env::args().skip(1);
+    let wanted = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    let outcome = match wanted.as_str() {
+        "package" => package::run(&rest),
+        "lab" => lab::run(&rest),
+        _ => {
+            let chores: Vec<&Chore> =
+                CHORES.iter().filter(|chore| chore.name == wanted || wanted == "check").collect();
+            if chores.is_empty() {
+                usage();
+                return ExitCode::from(2);
             }
-            Err(error) => {
-                eprintln!("==> cargo could not be run: {error}");
-                return ExitCode::FAILURE;
-            }
+            chores.iter().flat_map(|chore| chore.steps).try_for_each(|step| run::cargo(step))
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("==> failed: {error:#}");
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
+}
+
+fn usage() {
+    eprintln!("usage: cargo xtask CHORE\n\n  check    test, foreign and deny, as CI does");
+    for chore in CHORES {
+        eprintln!("  {:<8} {}", chore.name, chore.about);
+    }
+    eprintln!("  {:<8} {}", "package", package::ABOUT);
+    eprintln!("  {:<8} {}", "lab", lab::ABOUT);
 }

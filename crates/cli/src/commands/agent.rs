@@ -10,13 +10,13 @@ use baton_model::id::NodeName;
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Make a node of this host, and run its agent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  baton agent join --coordinator 10.0.0.5:7443 --token TOKEN --name node-1 --address 10.0.0.11 --label zone=a --dir /var/lib/baton/agent
-  baton agent run --dir /var/lib/baton/agent")]
+  baton agent join --coordinator 10.0.0.5:7443 --token TOKEN --name node-1 --address 10.0.0.11 --label zone=a --dir /var/lib/baton-agent
+  baton agent run --dir /var/lib/baton-agent")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -26,11 +26,11 @@ pub(crate) struct Args {
 enum Action {
     /// Make a node of this host with a one-time token from `baton node token`.
     #[command(
-        after_help = "Examples:\n  baton agent join --coordinator 10.0.0.5:7443 --token TOKEN --name node-1 --address 10.0.0.11 --label zone=a --dir /var/lib/baton/agent"
+        after_help = "Examples:\n  baton agent join --coordinator 10.0.0.5:7443 --token TOKEN --name node-1 --address 10.0.0.11 --label zone=a --dir /var/lib/baton-agent"
     )]
     Join(JoinArgs),
     /// Run the agent until it is told to stop; workloads go on without it.
-    #[command(after_help = "Examples:\n  baton agent run --dir /var/lib/baton/agent")]
+    #[command(after_help = "Examples:\n  baton agent run --dir /var/lib/baton-agent")]
     Run {
         /// The agent's folder, as `join` made it.
         #[arg(long)]
@@ -43,6 +43,15 @@ enum Action {
         metrics_every: Millis,
         #[command(flatten)]
         process: roles::ProcessOptions,
+    },
+    /// End every workload of this node while its agent is stopped; they start again with the agent.
+    #[command(
+        after_help = "Examples:\n  systemctl stop baton-agent; baton agent halt --dir /var/lib/baton-agent"
+    )]
+    Halt {
+        /// The agent's folder.
+        #[arg(long)]
+        dir: PathBuf,
     },
 }
 
@@ -88,6 +97,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
             baton_agent::run(config, roles::stop_asked()?).await?;
             Ok(Exit::Done)
         }
+        Action::Halt { dir } => halt(&dir).await,
     }
 }
 
@@ -112,6 +122,20 @@ async fn join(args: JoinArgs, global: &Global) -> Result<Exit> {
     }
     eprintln!("{} has joined; now `baton agent run --dir {}`", args.name, args.dir.display());
     Ok(Exit::Done)
+}
+
+async fn halt(dir: &Path) -> Result<Exit> {
+    let halted = baton_agent::halt(dir).await?;
+    for (instance, killed) in &halted.ended {
+        eprintln!("{instance} has ended{}", if *killed { ", killed" } else { "" });
+    }
+    for left in &halted.left {
+        eprintln!("{left}");
+    }
+    if halted.left.is_empty() {
+        return Ok(Exit::Done);
+    }
+    anyhow::bail!("some of it could not be ended; look at it with `ps`, then try again")
 }
 
 fn labels(texts: &[String]) -> Result<BTreeMap<String, String>> {

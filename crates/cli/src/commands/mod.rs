@@ -9,6 +9,7 @@ pub(crate) mod dev;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod logs;
+pub(crate) mod man;
 pub(crate) mod node;
 pub(crate) mod plan;
 pub(crate) mod rollout;

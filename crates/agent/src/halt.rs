@@ -1,0 +1,111 @@
+//! Ending all of a node's workloads while no agent runs: for a host that stops being a node, as when the package is
+//! removed. What the node is told to run stays written, so an agent that starts later starts it all again.
+
+use crate::config::{StateDir, StateError};
+use crate::plan::PlanStore;
+use crate::runs::{Adoption, Containment, RunEvent, RunEventKind, RunHandle, Runs};
+use baton_model::id::{InstanceId, RunNumber};
+use baton_model::spec::StopSignal;
+use baton_model::time::Millis;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
+
+/// A run that no plan names any more is given this long to stop.
+const STOP_WITHIN_DEFAULT: Millis = Millis::secs(30);
+/// Beyond its own timeout, for the kill and its confirmation.
+const KILL_ROOM: Duration = Duration::from_secs(10);
+
+/// What was ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Halted {
+    /// Runs whose workload ended; `true`: it had to be killed.
+    pub ended: Vec<(InstanceId, bool)>,
+    /// What could not be ended, in words.
+    pub left: Vec<String>,
+}
+
+/// Ends every workload below the state directory `dir`, all at once, each by its own stop signal and timeout, and its
+/// shim. What cannot be ended is told and left; the call may be repeated.
+///
+/// # Errors
+/// [`StateError`] when an agent runs there, or the folder cannot be read.
+pub async fn halt(dir: &Path) -> Result<Halted, StateError> {
+    let state = StateDir::open(dir)?;
+    let node = state.agent_file()?;
+    let plan_path = state.plan_path();
+    let plan = PlanStore::open(&plan_path, &node.name).map_err(StateError::io("read", &plan_path))?;
+    let runs_dir = state.runs_dir();
+    let failed = |source| StateError::io("read", &runs_dir)(source);
+    let program = std::env::current_exe().map_err(failed)?;
+    // Groups are made for new runs only; those that there are know their own.
+    let (runs, mut events) = Runs::new(&runs_dir, program, Containment::process_group()).map_err(failed)?;
+    let mut halted = Halted::default();
+    let mut stopping = BTreeMap::new();
+    let mut longest = Millis::ZERO;
+    for directory in runs.list().map_err(failed)? {
+        match runs.adopt(&directory).await {
+            Ok(Adoption::Adopted(run)) => {
+                let (signal, timeout) = stop_policy(&plan, run.handle.instance());
+                match run.handle.stop(signal, timeout).await {
+                    Ok(()) => {
+                        longest = longest.max(timeout);
+                        stopping.insert((run.handle.instance().clone(), run.handle.run()), run.handle);
+                    }
+                    Err(error) => halted.left.push(error.to_string()),
+                }
+            }
+            Ok(Adoption::Gone { record: Some(record), .. }) => {
+                forget(&runs, &record.instance, record.run, &mut halted).await;
+            }
+            Ok(Adoption::Gone { record: None, .. }) => {}
+            Err(error) => halted.left.push(error.to_string()),
+        }
+    }
+    let room = longest.duration() + KILL_ROOM;
+    let ended = tokio::time::timeout(room, end_all(&runs, &mut events, &mut stopping, &mut halted)).await;
+    if ended.is_err() {
+        halted
+            .left
+            .extend(stopping.keys().map(|(instance, run)| format!("{instance} run {run} does not end")));
+    }
+    Ok(halted)
+}
+
+fn stop_policy(plan: &PlanStore, instance: &InstanceId) -> (StopSignal, Millis) {
+    let planned = plan.current().and_then(|plan| plan.instances.get(instance));
+    planned.map_or((StopSignal::Sigterm, STOP_WITHIN_DEFAULT), |planned| {
+        (planned.spec.stop.signal, planned.spec.stop.timeout)
+    })
+}
+
+/// Waits until each run has stopped, and ends its shim.
+async fn end_all(
+    runs: &Runs,
+    events: &mut Receiver<RunEvent>,
+    stopping: &mut BTreeMap<(InstanceId, RunNumber), RunHandle>,
+    halted: &mut Halted,
+) {
+    while !stopping.is_empty() {
+        let Some(event) = events.recv().await else { return };
+        let key = (event.instance, event.run);
+        let killed = match event.kind {
+            RunEventKind::Stopped { killed } => killed,
+            RunEventKind::ShimLost => true,
+            RunEventKind::Started { .. } | RunEventKind::Exited { .. } => continue,
+        };
+        let Some(handle) = stopping.remove(&key) else { continue };
+        if let Err(error) = handle.quit().await {
+            halted.left.push(error.to_string());
+        }
+        forget(runs, &key.0, key.1, halted).await;
+        halted.ended.push((key.0, killed));
+    }
+}
+
+async fn forget(runs: &Runs, instance: &InstanceId, run: RunNumber, halted: &mut Halted) {
+    if let Err(error) = runs.forget(instance, run).await {
+        halted.left.push(format!("the folder of {instance} run {run} stays: {error}"));
+    }
+}

@@ -1,0 +1,56 @@
+//! The agent ends and comes back: restarted, killed, frozen, upgraded. No workload notices, no request is lost.
+
+use crate::fleet::{Fleet, install, measured, web};
+
+fn one_node() -> Fleet {
+    let fleet = Fleet::start(1);
+    fleet.deploy(&web(1), "1.0").ok();
+    fleet
+}
+
+#[test]
+fn a_restart_of_the_agent_touches_no_workload() {
+    let fleet = one_node();
+    fleet.undisturbed("systemctl restart baton-agent", "n1", || {
+        fleet.hosts.ask("n1", "systemctl restart baton-agent");
+    });
+    // And it is still able to swap what it has adopted.
+    let load = fleet.load(&["n1"]);
+    fleet.deploy(&web(1), "2.0").ok();
+    let counted = load.stop();
+    assert_eq!(counted.failed, 0, "{:?}", counted.failures);
+}
+
+#[test]
+fn a_killed_agent_is_started_again_by_systemd() {
+    let fleet = one_node();
+    fleet.undisturbed("kill -9 of the agent", "n1", || {
+        fleet.hosts.ask("n1", "kill -9 $(systemctl show --value -p MainPID baton-agent)");
+    });
+}
+
+#[test]
+fn a_frozen_agent_is_replaced_by_the_watchdog() {
+    let fleet = one_node();
+    fleet.undisturbed("kill -STOP of the agent (WatchdogSec)", "n1", || {
+        fleet.hosts.ask("n1", "kill -STOP $(systemctl show --value -p MainPID baton-agent)");
+    });
+    let why = fleet.hosts.ask("n1", "journalctl -q --no-pager -u baton-agent");
+    assert!(why.contains("Watchdog timeout"), "{why}");
+}
+
+#[test]
+fn an_upgrade_of_the_package_restarts_the_agent_and_no_workload() {
+    let fleet = one_node();
+    fleet.undisturbed("dpkg -i of a newer version", "n1", || {
+        install(&fleet.hosts, "n1", "new", &["baton", "baton-agent"]).ok();
+    });
+    let version = fleet.hosts.ask("n1", "dpkg-query -W -f '${Version}' baton-agent");
+    assert!(version.ends_with("+lab1"), "{version}");
+
+    // The program alone, as with `apt-get install baton`: the agent follows by a trigger.
+    fleet.undisturbed("dpkg -i of the program's package alone", "n1", || {
+        let said = install(&fleet.hosts, "n1", "old", &["baton"]);
+        measured("dpkg says", said.stdout.lines().last().unwrap_or_default());
+    });
+}

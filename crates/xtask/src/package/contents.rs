@@ -1,0 +1,85 @@
+//! What is in which package.
+
+/// A package.
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    pub(crate) parts: &'static [Part],
+}
+
+/// A part of a package. Paths of the package have no leading `/`; sources count from the repository.
+pub(crate) enum Part {
+    /// The `baton` program itself.
+    Program { to: &'static str },
+    /// What the program prints when asked, such as completions.
+    Printed { args: &'static [&'static str], to: &'static str },
+    /// The manual pages, which the program writes into this folder.
+    Manual { to: &'static str },
+    /// A file of the repository.
+    File { from: &'static str, to: &'static str },
+    /// A file of the repository that an operator may change: an upgrade keeps the changes.
+    Configuration { from: &'static str, to: &'static str },
+    /// The control file, with `${...}` to be filled in.
+    Control { from: &'static str },
+    /// A maintainer script, or another file of dpkg's own.
+    ForDpkg { from: &'static str, name: &'static str },
+}
+
+use Part::{Configuration, Control, File, ForDpkg, Manual, Printed, Program};
+
+/// All packages.
+pub(crate) const PACKAGES: &[Package] = &[
+    Package {
+        name: "baton",
+        parts: &[
+            Program { to: "usr/bin/baton" },
+            Printed { args: &["completions", "bash"], to: "usr/share/bash-completion/completions/baton" },
+            Printed { args: &["completions", "zsh"], to: "usr/share/zsh/vendor-completions/_baton" },
+            Printed { args: &["completions", "fish"], to: "usr/share/fish/vendor_completions.d/baton.fish" },
+            Manual { to: "usr/share/man/man1" },
+            File { from: "packaging/debian/copyright", to: "usr/share/doc/baton/copyright" },
+            File { from: "docs/service-file.md", to: "usr/share/doc/baton/service-file.md" },
+            Control { from: "packaging/debian/baton.control" },
+        ],
+    },
+    Package {
+        name: "baton-agent",
+        parts: &[
+            File {
+                from: "packaging/systemd/baton-agent.service",
+                to: "usr/lib/systemd/system/baton-agent.service",
+            },
+            File { from: "packaging/tmpfiles/baton-agent.conf", to: "usr/lib/tmpfiles.d/baton-agent.conf" },
+            Configuration { from: "packaging/etc/agent.env", to: "etc/baton/agent.env" },
+            File { from: "packaging/debian/copyright", to: "usr/share/doc/baton-agent/copyright" },
+            Control { from: "packaging/debian/baton-agent.control" },
+            ForDpkg { from: "packaging/debian/baton-agent.postinst", name: "postinst" },
+            ForDpkg { from: "packaging/debian/baton-agent.prerm", name: "prerm" },
+            ForDpkg { from: "packaging/debian/baton-agent.postrm", name: "postrm" },
+            ForDpkg { from: "packaging/debian/baton-agent.triggers", name: "triggers" },
+        ],
+    },
+    Package {
+        name: "baton-coordinator",
+        parts: &[
+            File {
+                from: "packaging/systemd/baton-coordinator.service",
+                to: "usr/lib/systemd/system/baton-coordinator.service",
+            },
+            File {
+                from: "packaging/sysusers/baton-coordinator.conf",
+                to: "usr/lib/sysusers.d/baton-coordinator.conf",
+            },
+            File {
+                from: "packaging/tmpfiles/baton-coordinator.conf",
+                to: "usr/lib/tmpfiles.d/baton-coordinator.conf",
+            },
+            Configuration { from: "packaging/etc/coordinator.env", to: "etc/baton/coordinator.env" },
+            File { from: "packaging/debian/copyright", to: "usr/share/doc/baton-coordinator/copyright" },
+            Control { from: "packaging/debian/baton-coordinator.control" },
+            ForDpkg { from: "packaging/debian/baton-coordinator.postinst", name: "postinst" },
+            ForDpkg { from: "packaging/debian/baton-coordinator.prerm", name: "prerm" },
+            ForDpkg { from: "packaging/debian/baton-coordinator.postrm", name: "postrm" },
+            ForDpkg { from: "packaging/debian/baton-coordinator.triggers", name: "triggers" },
+        ],
+    },
+];
