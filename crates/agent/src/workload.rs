@@ -23,6 +23,8 @@ pub(crate) struct Surroundings {
     pub(crate) version: Version,
     /// Every port of the run, by name.
     pub(crate) ports: BTreeMap<String, u16>,
+    /// The public path of every Unix socket of the run, by name.
+    pub(crate) sockets: BTreeMap<String, String>,
     /// The unpacked artifact: the working directory.
     pub(crate) tree: PathBuf,
     /// `HOME`: the instance's own folder, kept through restarts and swaps.
@@ -92,7 +94,8 @@ impl Surroundings {
             ("BATON_NODE".to_owned(), self.node.to_string()),
             ("BATON_VERSION".to_owned(), self.version.to_string()),
         ]);
-        env.extend(self.ports.iter().map(|(name, port)| (port_variable(name), port.to_string())));
+        env.extend(self.ports.iter().map(|(name, port)| (variable("PORT", name), port.to_string())));
+        env.extend(self.sockets.iter().map(|(name, path)| (variable("SOCKET", name), path.clone())));
         env.extend(spec.env.iter().map(|(name, value)| (name.clone(), self.expand(value))));
         env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
@@ -132,14 +135,18 @@ impl Surroundings {
             "NODE_ADDRESS" => Some(self.address.to_string()),
             "INSTANCE" => Some(self.instance.to_string()),
             "VERSION" => Some(self.version.to_string()),
-            _ => self.ports.iter().find(|(port, _)| port_variable(port) == name).map(|(_, n)| n.to_string()),
+            _ => {
+                let number = self.ports.iter().find(|(port, _)| variable("PORT", port) == name);
+                let path = self.sockets.iter().find(|(port, _)| variable("SOCKET", port) == name);
+                number.map(|(_, number)| number.to_string()).or_else(|| path.map(|(_, path)| path.clone()))
+            }
         }
     }
 }
 
-/// `PORT_<NAME>`: upper case, `_` for `-`.
-fn port_variable(name: &str) -> String {
-    format!("PORT_{}", name.to_uppercase().replace('-', "_"))
+/// `PORT_<NAME>` or `SOCKET_<NAME>`: upper case, `_` for `-`.
+fn variable(prefix: &str, name: &str) -> String {
+    format!("{prefix}_{}", name.to_uppercase().replace('-', "_"))
 }
 
 #[cfg(test)]
@@ -203,6 +210,7 @@ pub(crate) mod tests {
             instance: "web.1".parse().unwrap(),
             version: "1.0".parse().unwrap(),
             ports: ports.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect(),
+            sockets: BTreeMap::from([("local".to_owned(), "/run/web.sock".to_owned())]),
             tree: tree.to_owned(),
             home: tree.join("home"),
         }
@@ -215,6 +223,7 @@ pub(crate) mod tests {
             ("--port=${PORT_HTTP}", "--port=80"),
             ("${PORT_ADMIN_API}${PORT_HTTP}", "8180"),
             ("${NODE_NAME}/${INSTANCE}@${NODE_ADDRESS}", "n1/web.1@127.0.0.1"),
+            ("unix:${SOCKET_LOCAL} ${PORT_LOCAL}", "unix:/run/web.sock ${PORT_LOCAL}"),
             ("v${VERSION}", "v1.0"),
             ("${OTHER} ${", "${OTHER} ${"),
             ("${${VERSION}}", "${1.0}"),
@@ -272,7 +281,8 @@ pub(crate) mod tests {
                 "LANG",
                 "LISTEN",
                 "PATH",
-                "PORT_HTTP"
+                "PORT_HTTP",
+                "SOCKET_LOCAL"
             ]
         );
     }

@@ -65,7 +65,7 @@ fn answer(mut stream: TcpStream) -> std::io::Result<String> {
 /// Asks from a source that was bound beforehand, as checks do.
 fn ask_admitted(steering: &mut Steering) -> String {
     use rustix::net::{AddressFamily, SocketType};
-    let to = steering.old().address;
+    let to = steering.old().address().unwrap();
     let family = if to.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddr::new(to.ip(), 0)).unwrap();
@@ -123,15 +123,15 @@ async fn up(node: &Node, name: &str) {
 
 async fn swap_under_load(any: &str) {
     let mut node = Node::new();
-    let listener = listen(PortName::new("http").unwrap(), any.parse().unwrap()).unwrap();
-    let address = listener.address;
+    let listener = listen(PortName::new("http").unwrap(), any.parse::<SocketAddr>().unwrap()).unwrap();
+    let address = listener.address().unwrap();
     let old = node.runs.start(server(&node, 1, "old", 0.0, &listener)).await.unwrap();
     up(&node, "old").await;
     let load = Load::begin(address);
     load.more(50).await;
 
-    let (mut steering, candidate) = Steering::begin(&listener).unwrap();
-    assert!(matches!(Steering::begin(&listener), Err(SocketError::Crowded(2, _))));
+    let (mut steering, candidate) = Steering::begin(&listener, &listener.place).unwrap();
+    assert!(matches!(Steering::begin(&listener, &listener.place), Err(SocketError::Crowded(2, _))));
     let new = node.runs.start(server(&node, 2, "new", 0.0, &candidate)).await.unwrap();
     up(&node, "new").await;
     load.more(200).await;
@@ -150,7 +150,7 @@ async fn swap_under_load(any: &str) {
 
     steering.flip().unwrap();
     let flipped_at = load.count();
-    let stragglers = Stragglers::begin(&listener, address).unwrap();
+    let stragglers = Stragglers::begin(&listener).unwrap();
     assert_eq!(drain::drain(&old, std::slice::from_ref(&listener), Millis::secs(10)).await, 0);
     old.stop(StopSignal::Sigterm, Millis::secs(10)).await.unwrap();
     while !matches!(node.event().await, RunEventKind::Stopped { killed: false }) {}
@@ -169,7 +169,7 @@ async fn swap_under_load(any: &str) {
     let late = answers[flipped_at..].iter().filter(|answer| *answer == "old").count();
     assert!(late <= 8, "{late} requests reached the old run after the flip");
     // The group is one socket again, and the next swap can begin.
-    let (steering, _third) = Steering::begin(&candidate).unwrap();
+    let (steering, _third) = Steering::begin(&candidate, &candidate.place).unwrap();
     steering.end().unwrap();
     assert_eq!(ask(TcpStream::connect(address).unwrap()).unwrap(), "new");
     node.finish(new).await;
@@ -191,9 +191,9 @@ async fn a_candidate_that_is_given_up_leaves_the_old_one_alone() {
     let listener = node::listener();
     let old = node.runs.start(server(&node, 1, "old", 0.0, &listener)).await.unwrap();
     up(&node, "old").await;
-    let load = Load::begin(listener.address);
+    let load = Load::begin(listener.address().unwrap());
     for _ in 0..5 {
-        let (steering, _candidate) = Steering::begin(&listener).unwrap();
+        let (steering, _candidate) = Steering::begin(&listener, &listener.place).unwrap();
         load.more(20).await;
         steering.end().unwrap();
         load.more(20).await;
@@ -212,14 +212,14 @@ async fn what_waited_in_the_old_queue_is_answered_by_the_new_run() {
     let old = node.runs.start(spec).await.unwrap();
     node.started().await;
     let clients: Vec<_> =
-        (0..10).map(|_| asked(TcpStream::connect(listener.address).unwrap()).unwrap()).collect();
-    let (mut steering, candidate) = Steering::begin(&listener).unwrap();
+        (0..10).map(|_| asked(TcpStream::connect(listener.address().unwrap()).unwrap()).unwrap()).collect();
+    let (mut steering, candidate) = Steering::begin(&listener, &listener.place).unwrap();
     let new = node.runs.start(server(&node, 2, "new", 0.0, &candidate)).await.unwrap();
     up(&node, "new").await;
     steering.flip().unwrap();
     assert_eq!(drain::drain(&old, std::slice::from_ref(&listener), Millis(50)).await, 10);
     node.finish(old).await;
-    let stragglers = Stragglers::begin(&listener, listener.address).unwrap();
+    let stragglers = Stragglers::begin(&listener).unwrap();
     // Its mode is shared with a workload that may rely on it: blocking, as it was made.
     let mode = rustix::fs::fcntl_getfl(listener.socket.as_fd()).unwrap();
     assert!(!mode.contains(rustix::fs::OFlags::NONBLOCK));
@@ -238,7 +238,7 @@ async fn a_drain_waits_for_open_connections_and_counts_those_it_cuts() {
     let run = node.runs.start(server(&node, 1, "old", 0.5, &listener)).await.unwrap();
     up(&node, "old").await;
     let answered = Arc::new(AtomicUsize::new(0));
-    let (count, to) = (answered.clone(), listener.address);
+    let (count, to) = (answered.clone(), listener.address().unwrap());
     let client = std::thread::spawn(move || {
         assert_eq!(ask(TcpStream::connect(to).unwrap()).unwrap(), "old");
         count.store(1, Ordering::SeqCst);
@@ -264,8 +264,9 @@ async fn a_queue_lives_through_a_crash() {
     std::fs::remove_file(node.path("old-up")).unwrap();
     node::kill(pid);
     // Refused by nobody, answered by the next incarnation.
-    let answer =
-        tokio::task::spawn_blocking(move || ask(TcpStream::connect(listener.address).unwrap()).unwrap());
+    let answer = tokio::task::spawn_blocking(move || {
+        ask(TcpStream::connect(listener.address().unwrap()).unwrap()).unwrap()
+    });
     assert_eq!(answer.await.unwrap(), "old");
     node.finish(run).await;
 }

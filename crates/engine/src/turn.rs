@@ -13,7 +13,7 @@ use baton_model::event::Severity;
 use baton_model::id::{InstanceId, NodeName, ReleaseNumber, ServiceName};
 use baton_model::observed::InstanceObserved;
 use baton_model::report::{RolloutReport, Subject, Waiting};
-use baton_model::spec::{Count, PortKind, ServiceSpec};
+use baton_model::spec::{Count, ServiceSpec};
 use baton_model::time::{Millis, UnixMs};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -246,7 +246,7 @@ impl<'a> Turn<'a> {
     pub(crate) fn overlaps(&self, from: ReleaseNumber, to: ReleaseNumber) -> bool {
         [from, to].iter().all(|number| {
             let ports = self.release(*number).map(|release| &release.spec.ports);
-            ports.is_some_and(|ports| !ports.values().any(|port| matches!(port.kind, PortKind::Fixed { .. })))
+            ports.is_some_and(|ports| !ports.values().any(|port| port.kind.is_exclusive()))
         })
     }
 

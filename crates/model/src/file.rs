@@ -12,6 +12,7 @@ mod check;
 mod confinement;
 mod defaults;
 mod fleet;
+mod ports;
 mod reader;
 mod suggest;
 mod template;

@@ -103,7 +103,7 @@ pub enum Claim {
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(port) => write!(f, "TCP port {port}"),
+            Self::Tcp(port) => write!(f, "port {port}"),
             Self::Udp(port) => write!(f, "UDP port {port}"),
             Self::Path(path) => f.write_str(path),
         }
@@ -132,33 +132,18 @@ impl PortKind {
     }
 }
 
-impl PortName {
-    /// The variable in which the workload finds the number of this port: `PORT_<NAME>`, upper case, `_` for `-`.
-    #[must_use]
-    pub fn number_variable(&self) -> String {
-        self.variable("PORT")
-    }
-
-    /// The variable in which the workload finds the path of this Unix socket: `SOCKET_<NAME>`.
-    #[must_use]
-    pub fn path_variable(&self) -> String {
-        self.variable("SOCKET")
-    }
-
-    fn variable(&self, prefix: &str) -> String {
-        format!("{prefix}_{}", self.as_str().to_ascii_uppercase().replace('-', "_"))
-    }
-}
-
 impl Port {
-    /// The variable in which the workload finds this port, whose name is `name`.
+    /// The variable in which a workload finds its port `name`: `PORT_<NAME>` with the number or, for a Unix socket,
+    /// `SOCKET_<NAME>` with the path; the name in upper case, with `_` for `-`.
     #[must_use]
     pub fn variable(&self, name: &PortName) -> String {
-        match self.kind {
-            PortKind::Unix { .. } => name.path_variable(),
-            PortKind::Socket { .. } | PortKind::Udp { .. } => name.number_variable(),
-            PortKind::Dynamic | PortKind::Fixed { .. } => name.number_variable(),
-        }
+        let prefix = match self.kind {
+            PortKind::Unix { .. } => "SOCKET",
+            PortKind::Socket { .. } | PortKind::Udp { .. } | PortKind::Dynamic | PortKind::Fixed { .. } => {
+                "PORT"
+            }
+        };
+        format!("{prefix}_{}", name.as_str().to_ascii_uppercase().replace('-', "_"))
     }
 }
 

@@ -23,7 +23,12 @@ fn subject(port: u16) -> Subject {
         run: RunNumber(7),
         was_ready: false,
         spec: Arc::new(spec()),
-        dial: Dial { address: around.address, ports: around.ports.clone(), steering: Default::default() },
+        dial: Dial {
+            address: around.address,
+            ports: around.ports.clone(),
+            paths: Default::default(),
+            steering: Default::default(),
+        },
         around: Arc::new(around),
     }
 }

@@ -61,7 +61,7 @@ async fn http(subject: &Subject, port: &PortName, path: &str, status: Option<u16
         .await
         .map_err(|error| failed(error.to_string()))?;
     let request = http::Request::get(path)
-        .header(http::header::HOST, target.to_string())
+        .header(http::header::HOST, target.authority())
         .header(http::header::USER_AGENT, concat!("baton-check/", env!("CARGO_PKG_VERSION")))
         .header(http::header::CONNECTION, "close")
         .body(Empty::new())
@@ -115,7 +115,7 @@ async fn grpc(subject: &Subject, port: &PortName, service: &str) -> Result<(), S
         let stream = once.take().map(TokioIo::new);
         std::future::ready(stream.ok_or_else(|| std::io::Error::other("a check connects once")))
     });
-    let endpoint = tonic::transport::Endpoint::try_from(format!("http://{target}"))
+    let endpoint = tonic::transport::Endpoint::try_from(format!("http://{}", target.authority()))
         .map_err(|error| failed(error.to_string()))?;
     let channel = endpoint
         .connect_with_connector(connector)

@@ -199,7 +199,7 @@ fn recover_swap(managed: &mut Managed) {
                 of_new
                     .filter_map(|new| {
                         let same = |old: &&crate::runs::Listener| {
-                            old.address == new.address && old.inode != new.inode
+                            old.place.is_same(&new.place) && old.inode != new.inode
                         };
                         Some((old.handle.listeners().iter().find(same)?.clone(), new.clone()))
                     })
@@ -211,7 +211,7 @@ fn recover_swap(managed: &mut Managed) {
                     Ok(steering) => {
                         let mut steered = Steered::new(steering, old_socket);
                         if flipped {
-                            steered.flip();
+                            steered.relay_late();
                         }
                         if let Some(live) = managed.live.get_mut(new) {
                             live.beside = Some(*old);
@@ -219,7 +219,7 @@ fn recover_swap(managed: &mut Managed) {
                         }
                     }
                     Err(error) => {
-                        tracing::error!(%error, address = %new_socket.address, "a swap's sockets could not be recovered");
+                        tracing::error!(%error, place = %new_socket.place, "a swap's sockets could not be recovered");
                     }
                 }
             }

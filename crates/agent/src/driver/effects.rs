@@ -23,6 +23,8 @@ use tokio_util::task::AbortOnDropHandle;
 const ORDER_ATTEMPTS: u32 = 30;
 /// And after this long each time.
 const ORDER_PAUSE: Duration = Duration::from_secs(2);
+/// Between two attempts to turn new connections to a candidate; nothing else can be done for it.
+const STEER_PAUSE: Duration = Duration::from_secs(1);
 
 impl Driver {
     pub(super) fn carry_out(&mut self, id: &InstanceId, effect: Effect) {
@@ -120,7 +122,7 @@ impl Driver {
             run,
             was_ready,
             spec: Arc::new(plan.spec.clone()),
-            dial: Dial { address: around.address, ports, steering: live.steering() },
+            dial: Dial { address: around.address, ports, paths: live.paths(), steering: live.steering() },
             around: Arc::new(around),
         };
         let task = tokio::spawn(checks::watch(subject, self.answers.clone()));
@@ -128,18 +130,31 @@ impl Driver {
     }
 
     /// The choice is written before it takes effect, so that an agent that dies in between finds its way again.
-    fn steer(&mut self, id: &InstanceId, run: RunNumber, from: Option<RunNumber>) {
+    /// All sockets are turned or none is; then it is tried again, and the old run serves until it works.
+    pub(super) fn steer(&mut self, id: &InstanceId, run: RunNumber, from: Option<RunNumber>) {
         let Some(managed) = self.instances.get_mut(id) else { return };
         managed.record_mut().turned_to = Some(run);
         if let Err(error) = managed.write(&self.parts.state, id) {
             tracing::warn!(%error, instance = %id, "where new connections go could not be written");
         }
+        // Turned back from a candidate that was lost: it is forgotten next, and its sockets with it.
+        if let Some(live) = managed.live.get_mut(&run)
+            && let Err(error) = live.flip()
+        {
+            let message = format!(
+                "new connections of {id} could not be turned to run {run}: {}; this is tried again",
+                told(&error)
+            );
+            self.parts.journal.record(Draft::error("swap-not-turned", message).of(id).with("run", run));
+            let (inner, instance) = (self.inner.clone(), id.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(STEER_PAUSE).await;
+                let _ = inner.send(Inner::SteerAgain { instance, run, from }).await;
+            });
+            return;
+        }
         if let Some(from) = from {
             managed.end_checks(from);
-        }
-        // Turned back from a candidate that was lost: it is forgotten next, and its sockets with it.
-        if let Some(live) = managed.live.get_mut(&run) {
-            live.flip();
         }
         let old_is_gone = from.is_none_or(|from| !managed.live.contains_key(&from));
         let closing = managed.live.get_mut(&run).filter(|_| old_is_gone).and_then(|live| live.take_closing());
@@ -207,6 +222,7 @@ impl Driver {
     fn forget(&mut self, id: &InstanceId, run: RunNumber) {
         let Some(managed) = self.instances.get_mut(id) else { return };
         let live = managed.live.remove(&run);
+        let unused = live.as_ref().map(|live| managed.unused_sockets(live)).unwrap_or_default();
         managed.record_mut().artifacts.remove(&run);
         let (runs, id, logs) = (self.parts.runs.clone(), id.clone(), self.parts.state.log_dir(id));
         tokio::spawn(async move {
@@ -217,6 +233,11 @@ impl Driver {
                     Err(error @ (RunError::Silent { .. } | RunError::Busy { .. } | RunError::Io(_))) => {
                         tracing::warn!(error = told(&error), instance = %id, %run, "a shim did not end");
                     }
+                }
+            }
+            for socket in unused {
+                if let Err(error) = socket.remove() {
+                    tracing::warn!(%error, instance = %id, %run, "a socket could not be removed");
                 }
             }
             if let Err(error) = runs.forget(&id, run).await {

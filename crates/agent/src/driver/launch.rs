@@ -3,16 +3,22 @@
 use super::swap::{Kept, Steered};
 use crate::artifacts::ArtifactStore;
 use crate::config::{AgentFile, StateDir};
-use crate::runs::sockets::{Listener, free_port, listen};
+use crate::runs::sockets::{self, Listener, free_port, listen};
 use crate::runs::steer::Steering;
-use crate::runs::{RunHandle, RunSpec, Runs, StartError, preflight};
+use crate::runs::{Place, RunHandle, RunSpec, Runs, SocketError, StartError, UnixPlace, preflight};
 use crate::workload::{Command, Surroundings};
-use baton_model::id::{InstanceId, RunNumber};
+use baton_model::id::{InstanceId, PortName, RunNumber};
 use baton_model::plan::InstancePlan;
 use baton_model::spec::PortKind;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The longest wait for the sockets of an earlier run to be closed by its shim.
+const CLOSED_WITHIN: Duration = Duration::from_secs(5);
+const CLOSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// A run that was started.
 #[derive(Debug)]
@@ -55,7 +61,7 @@ impl Launch {
         let mut kept = self.kept.take();
         let InstancePlan { artifact, spec, .. } = &*self.plan;
         let verified = self.artifacts.verify(&spec.name, artifact).await.map_err(|error| told(&error))?;
-        let ports = self.ports(kept.as_mut())?;
+        let ports = self.ports(kept.as_mut()).await?;
         let around = surroundings(
             &self.state,
             &self.node,
@@ -98,47 +104,83 @@ impl Launch {
         Ok(Launched { handle, beside, steered: ports.steered, kept_from })
     }
 
-    fn ports(&self, mut kept: Option<&mut Kept>) -> Result<Ports, String> {
+    async fn ports(&self, mut kept: Option<&mut Kept>) -> Result<Ports, String> {
         let mut ports = Ports::default();
         if let Some(kept) = &mut kept {
             ports.steered = std::mem::take(&mut kept.steered);
         }
+        let open: &[Listener] = kept.as_ref().map_or(&[], |kept| &kept.listeners);
         for (name, port) in &self.plan.spec.ports {
-            let number = match port.kind {
-                PortKind::Fixed { port } => port,
-                PortKind::Dynamic => free_port(self.node.address).map_err(|error| told(&error))?,
+            let number = match &port.kind {
+                PortKind::Fixed { port } => Some(*port),
+                PortKind::Dynamic => Some(free_port(self.node.address).map_err(|error| told(&error))?),
                 PortKind::Socket { port } => {
-                    let address = SocketAddr::new(self.node.address, port);
-                    let old = self.beside.iter().flat_map(|(_, listeners)| listeners);
-                    let listener = match old.into_iter().find(|listener| listener.address == address) {
-                        Some(old) => {
-                            let (steering, mut listener) =
-                                Steering::begin(old).map_err(|error| told(&error))?;
-                            // A release may give the port another name.
-                            listener.name = name.clone();
-                            ports.steered.insert(name.to_string(), Steered::new(steering, old.clone()));
-                            listener
-                        }
-                        None => {
-                            let kept = kept.as_ref().map_or(&[][..], |kept| &kept.listeners);
-                            match kept
-                                .iter()
-                                .chain(&self.leaving)
-                                .find(|it| it.address == address && it.listens())
-                            {
-                                Some(open) => Listener { name: name.clone(), ..open.clone() },
-                                None => listen(name.clone(), address).map_err(|error| told(&error))?,
-                            }
-                        }
-                    };
-                    let number = listener.address.port();
-                    ports.listeners.push(listener);
-                    number
+                    let place = Place::Tcp(SocketAddr::new(self.node.address, *port));
+                    self.socket(name, place, open, &mut ports).await?.map(|address| address.port())
+                }
+                PortKind::Udp { port } => {
+                    let place = Place::Udp { udp: SocketAddr::new(self.node.address, *port) };
+                    self.socket(name, place, open, &mut ports).await?.map(|address| address.port())
+                }
+                PortKind::Unix { path, mode } => {
+                    let place = Place::Unix(UnixPlace {
+                        path: path.into(),
+                        own: format!("{path}.{}-{}", self.instance, self.run).into(),
+                        mode: *mode,
+                        owner: self.owner()?,
+                    });
+                    let alive = self.beside.iter().flat_map(|(_, listeners)| listeners);
+                    sockets::sweep(&place, alive.chain(open).chain(&self.leaving).cloned());
+                    self.socket(name, place, open, &mut ports).await?;
+                    None
                 }
             };
-            ports.numbers.insert(name.to_string(), number);
+            ports.numbers.extend(number.map(|number| (name.to_string(), number)));
         }
         Ok(ports)
+    }
+
+    /// The socket of one port: beside that of the run that serves, else the one that is open already, else a new one.
+    async fn socket(
+        &self,
+        name: &PortName,
+        place: Place,
+        open: &[Listener],
+        ports: &mut Ports,
+    ) -> Result<Option<SocketAddr>, String> {
+        let mut old = self.beside.iter().flat_map(|(_, listeners)| listeners);
+        let same = |listener: &&Listener| listener.place.is_same(&place);
+        let listener = if let Some(old) = old.find(same) {
+            let (steering, listener) = begin(old, &place).await.map_err(|error| told(&error))?;
+            ports.steered.insert(name.to_string(), Steered::new(steering, old.clone()));
+            listener
+        } else if let Some(open) = open.iter().chain(&self.leaving).filter(same).find(|it| it.listens()) {
+            open.clone()
+        } else {
+            listen(name.clone(), place).map_err(|error| told(&error))?
+        };
+        let address = listener.address();
+        // A release may give the port another name.
+        ports.listeners.push(Listener { name: name.clone(), ..listener });
+        Ok(address)
+    }
+
+    /// Whose a Unix socket is: the workload's user, where it has one of its own.
+    fn owner(&self) -> Result<Option<(u32, u32)>, String> {
+        Ok(None)
+    }
+}
+
+/// A UDP socket leaves its group only when the shim of an ended run has closed it, a moment after the run was told gone.
+async fn begin(old: &Listener, at: &Place) -> Result<(Steering, Listener), SocketError> {
+    let deadline = Instant::now() + CLOSED_WITHIN;
+    loop {
+        match Steering::begin(old, at) {
+            Err(SocketError::Crowded(..)) if Instant::now() < deadline => {
+                tokio::time::sleep(CLOSED_PAUSE).await;
+            }
+            begun => return begun,
+        }
     }
 }
 
@@ -157,9 +199,19 @@ pub(super) fn surroundings(
         instance: instance.clone(),
         version: plan.version.clone(),
         ports,
+        sockets: unix_paths(plan),
         tree: artifacts.tree(&plan.artifact.digest),
         home: state.home_dir(instance),
     }
+}
+
+fn unix_paths(plan: &InstancePlan) -> BTreeMap<String, String> {
+    let ports = plan.spec.ports.iter();
+    let paths = ports.filter_map(|(name, port)| match &port.kind {
+        PortKind::Unix { path, .. } => Some((name.to_string(), path.clone())),
+        PortKind::Socket { .. } | PortKind::Udp { .. } | PortKind::Dynamic | PortKind::Fixed { .. } => None,
+    });
+    paths.collect()
 }
 
 /// Whether the release could be started here, as far as its files say: asked when it is staged, so that a wrong

@@ -3,9 +3,10 @@
 use super::launch::Launched;
 use super::swap::{Closing, Kept, Steered};
 use crate::checks::dial::SharedSteering;
-use crate::runs::RunHandle;
+use crate::runs::{Place, RunHandle, SocketError};
 use baton_model::id::RunNumber;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -36,9 +37,28 @@ impl LiveRun {
         self.steered.iter().map(|(name, steered)| (name.clone(), Arc::clone(&steered.steering))).collect()
     }
 
-    /// New connections go to this run from now on.
-    pub(super) fn flip(&mut self) {
-        self.steered.values_mut().for_each(Steered::flip);
+    /// New connections go to this run from now on, at all of its sockets.
+    ///
+    /// # Errors
+    /// At none of them then.
+    pub(super) fn flip(&mut self) -> Result<(), SocketError> {
+        let refused = self.steered.values().find_map(|steered| steered.flip().err());
+        if let Some(error) = refused {
+            self.steered.values().for_each(Steered::turn_back);
+            return Err(error);
+        }
+        self.steered.values_mut().for_each(Steered::relay_late);
+        Ok(())
+    }
+
+    /// Where its checks find its Unix sockets: under its own names, whoever has the public paths.
+    pub(super) fn paths(&self) -> BTreeMap<String, PathBuf> {
+        let listeners = self.handle.listeners().iter();
+        let paths = listeners.filter_map(|listener| match &listener.place {
+            Place::Unix(unix) => Some((listener.name.to_string(), unix.own.clone())),
+            Place::Tcp(_) | Place::Udp { .. } => None,
+        });
+        paths.collect()
     }
 
     /// What stays open for the next run when this one's shim was lost. Nothing of a candidate: it had no connections.

@@ -74,6 +74,8 @@ enum Due {
 enum Inner {
     /// A shim was started, or could not be.
     Launched { instance: InstanceId, run: RunNumber, result: Result<Box<launch::Launched>, String> },
+    /// New connections could not be turned; it is time to try again.
+    SteerAgain { instance: InstanceId, run: RunNumber, from: Option<RunNumber> },
     /// What a swap had left open at an old run is closed; this event may now be told.
     SwapClosed { instance: InstanceId, event: Event },
     /// A run that could not be spoken with at the start.
@@ -262,6 +264,7 @@ impl Driver {
     fn take_inner(&mut self, news: Inner) {
         match news {
             Inner::Launched { instance, run, result } => self.take_launched(&instance, run, result),
+            Inner::SteerAgain { instance, run, from } => self.steer(&instance, run, from),
             Inner::SwapClosed { instance, event } => self.step(&instance, event),
             Inner::AdoptedLate { instance, found } => self.take_adopted_late(&instance, found),
         }

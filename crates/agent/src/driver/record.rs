@@ -13,7 +13,7 @@ use baton_model::id::{Digest, InstanceId, RunNumber};
 use baton_model::spec::StopSignal;
 use baton_model::time::{BootMs, Millis};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// What is written of an instance (`instance.json`).
@@ -165,6 +165,15 @@ impl Managed {
     pub(super) fn leaving_listeners(&self) -> Vec<Listener> {
         let settled = self.live.values().filter(|live| live.steered.is_empty());
         settled.flat_map(|live| live.handle.listeners().to_vec()).collect()
+    }
+
+    /// The sockets of a run that is to be forgotten, less those that another run goes on with.
+    pub(super) fn unused_sockets(&self, of: &LiveRun) -> Vec<Listener> {
+        let live = self.live.values().flat_map(|live| live.handle.listeners());
+        let kept = self.kept.iter().flat_map(|kept| &kept.listeners);
+        let used: BTreeSet<u64> = live.chain(kept).map(|listener| listener.inode).collect();
+        let listeners = of.handle.listeners().iter();
+        listeners.filter(|listener| !used.contains(&listener.inode)).cloned().collect()
     }
 
     /// A run is there. Whoever was beside the lost run whose sockets it took is beside this one.

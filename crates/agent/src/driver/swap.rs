@@ -1,7 +1,7 @@
 //! The sockets of a swap: who gets new connections, and how the old socket is closed without cutting anyone off.
 
 use crate::checks::dial::{SharedSteering, lock};
-use crate::runs::sockets::Listener;
+use crate::runs::sockets::{Listener, SocketError};
 use crate::runs::steer::Steering;
 use crate::runs::straggle::Stragglers;
 use baton_model::id::RunNumber;
@@ -29,20 +29,32 @@ impl Steered {
         Self { steering: Arc::new(Mutex::new(Some(steering))), old, stragglers: None }
     }
 
-    /// Turns new connections to the candidate. What still reaches the old socket is relayed from now on.
-    pub(super) fn flip(&mut self) {
+    /// Turns new connections to the candidate.
+    ///
+    /// # Errors
+    /// They go where they went before.
+    pub(super) fn flip(&self) -> Result<(), SocketError> {
+        lock(&self.steering).as_mut().map_or(Ok(()), Steering::flip)
+    }
+
+    /// Turns new connections back to the old run.
+    pub(super) fn turn_back(&self) {
         if let Some(steering) = lock(&self.steering).as_mut()
-            && let Err(error) = steering.flip()
+            && let Err(error) = steering.turn_back()
         {
-            tracing::error!(%error, address = %self.old.address, "new connections could not be turned to the candidate");
+            tracing::error!(%error, place = %self.old.place, "new connections could not be turned back");
+        }
+    }
+
+    /// What still reaches the old socket is relayed from now on. Call it after the flip.
+    pub(super) fn relay_late(&mut self) {
+        if self.stragglers.is_some() || self.old.is_datagram() {
             return;
         }
-        if self.stragglers.is_none() {
-            match Stragglers::begin(&self.old, self.old.address) {
-                Ok(stragglers) => self.stragglers = Some(stragglers),
-                Err(error) => {
-                    tracing::error!(%error, address = %self.old.address, "late connections cannot be relayed");
-                }
+        match Stragglers::begin(&self.old) {
+            Ok(stragglers) => self.stragglers = Some(stragglers),
+            Err(error) => {
+                tracing::error!(%error, place = %self.old.place, "late connections cannot be relayed");
             }
         }
     }
@@ -54,11 +66,14 @@ impl Steered {
     /// The candidate goes: its socket stops listening, unless connections were turned to it; then it goes with
     /// its last holder, and the old socket gets everything again.
     pub(super) fn withdraw(self) {
-        let steering = lock(&self.steering).take();
-        if let Some(steering) = steering.filter(|steering| !steering.flipped())
+        if self.is_flipped() {
+            // The path of a Unix socket does not turn back by itself.
+            return self.turn_back();
+        }
+        if let Some(steering) = lock(&self.steering).take()
             && let Err(error) = steering.end()
         {
-            tracing::warn!(%error, address = %self.old.address, "a candidate's socket could not be closed");
+            tracing::warn!(%error, place = %self.old.place, "a candidate's socket could not be closed");
         }
     }
 }
@@ -80,27 +95,29 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    /// Relays what still comes, then closes the old sockets for good.
-    pub(super) async fn close(self) {
+    /// Relays what still comes, then closes the old sockets for good. Gives the datagrams that nobody read.
+    pub(super) async fn close(self) -> u32 {
         let ends = self.steered.into_iter().map(|steered| async move {
             if let Some(stragglers) = steered.stragglers {
                 let late = stragglers.end(LINGER, RELAYED_FINISH).await;
                 if late.relayed + late.failed > 0 {
                     tracing::info!(
-                        address = %steered.old.address,
+                        place = %steered.old.place,
                         relayed = late.relayed,
                         failed = late.failed,
                         "connections came late to an old socket"
                     );
                 }
             }
+            let lost = steered.old.discard();
             let steering = lock(&steered.steering).take();
             if let Some(steering) = steering
                 && let Err(error) = steering.end()
             {
-                tracing::warn!(%error, address = %steered.old.address, "an old socket could not be closed");
+                tracing::warn!(%error, place = %steered.old.place, "an old socket could not be closed");
             }
+            lost
         });
-        futures_util::future::join_all(ends).await;
+        futures_util::future::join_all(ends).await.into_iter().sum()
     }
 }

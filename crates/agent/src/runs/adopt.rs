@@ -155,7 +155,8 @@ async fn fetch_listeners(channel: &Channel, stored: &Stored) -> io::Result<(Vec<
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let named = stored.listeners.iter().zip(fds);
-    let listeners: io::Result<Vec<_>> =
-        named.map(|((name, address), fd)| sockets::Listener::from_fd(name.clone(), *address, fd)).collect();
+    let listeners: io::Result<Vec<_>> = named
+        .map(|((name, place), fd)| sockets::Listener::from_fd(name.clone(), place.clone(), fd))
+        .collect();
     Ok((listeners?, early))
 }

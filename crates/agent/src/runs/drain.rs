@@ -1,8 +1,9 @@
 //! Waiting for what an old run still has: connections in its accept queue, and those its processes hold.
 
 use super::RunHandle;
+use super::place::Place;
 use super::sockets::Listener;
-use super::tcp;
+use super::{tcp, unix};
 use baton_model::time::Millis;
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,20 +15,30 @@ use tokio::time::Instant;
 const LOOK_FIRST: Duration = Duration::from_millis(5);
 const LOOK_LAST: Duration = Duration::from_millis(200);
 
-/// Waits until the accept queues of `listeners` are empty and no process of the run holds a connection on their ports,
-/// or `within` has passed. Returns how many connections were still open (cut) then. Where that cannot be told (`/proc`
-/// is not readable), it waits for the whole time.
+/// How long no datagram may wait in a UDP socket before its process is thought to have answered the last one: a datagram
+/// that was read leaves no trace while it is worked on.
+const UDP_SETTLE: Duration = Duration::from_millis(100);
+
+/// Waits until the queues of `listeners` are empty and no process of the run holds a connection of theirs, or `within`
+/// has passed. Returns how many connections were still open (cut) then. Where that cannot be told (`/proc` is not
+/// readable), it waits for the whole time.
 pub async fn drain(run: &RunHandle, listeners: &[Listener], within: Millis) -> u32 {
     let end = Instant::now() + within.duration();
+    let settle = if listeners.iter().any(Listener::is_datagram) { UDP_SETTLE } else { Duration::ZERO };
     let mut pause = LOOK_FIRST;
+    let mut quiet_since = None;
     loop {
-        let (run, listeners) = (run.clone(), listeners.to_vec());
-        let looked = tokio::task::spawn_blocking(move || open_connections(&run, &listeners)).await;
+        let (run, looked_at) = (run.clone(), listeners.to_vec());
+        let looked = tokio::task::spawn_blocking(move || open_connections(&run, &looked_at)).await;
         let open = looked.unwrap_or_else(|error| Err(io::Error::other(error)));
-        if let Ok(0) = open {
-            return 0;
-        }
         let now = Instant::now();
+        if matches!(open, Ok(0)) && !datagrams_wait(listeners) {
+            if now.duration_since(*quiet_since.get_or_insert(now)) >= settle {
+                return 0;
+            }
+        } else {
+            quiet_since = None;
+        }
         if now >= end {
             return open.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the open connections of a run cannot be counted");
@@ -39,15 +50,24 @@ pub async fn drain(run: &RunHandle, listeners: &[Listener], within: Millis) -> u
     }
 }
 
+fn datagrams_wait(listeners: &[Listener]) -> bool {
+    listeners.iter().filter(|listener| listener.is_datagram()).any(|listener| listener.waiting() != Some(0))
+}
+
 /// Connections of the run now: waiting to be accepted, or held by one of its processes.
 ///
 /// # Errors
 /// `/proc` cannot be read.
 pub fn open_connections(run: &RunHandle, listeners: &[Listener]) -> io::Result<u32> {
-    let waiting: u32 = listeners.iter().filter_map(|listener| tcp::accept_queue(&listener.socket)).sum();
+    let streams = listeners.iter().filter(|listener| !listener.is_datagram());
+    let waiting: u32 = streams.filter_map(Listener::waiting).sum();
     let mut connected = BTreeSet::new();
-    for port in listeners.iter().map(|listener| listener.address.port()).collect::<BTreeSet<_>>() {
-        connected.extend(tcp::connections(port)?);
+    for listener in listeners {
+        match &listener.place {
+            Place::Tcp(address) => connected.extend(tcp::connections(address.port())?),
+            Place::Unix(place) => connected.extend(unix::connections(&place.own)?),
+            Place::Udp { .. } => {}
+        }
     }
     if connected.is_empty() {
         return Ok(waiting);

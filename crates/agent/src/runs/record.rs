@@ -1,11 +1,11 @@
 //! What the agent writes into a run's directory before it starts the shim, to know the run again.
 
+use super::place::Place;
 use super::process::hex;
 use baton_model::id::{InstanceId, PortName, ReleaseNumber, RunNumber};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ pub(super) struct Stored {
     #[serde(with = "hex_bytes")]
     pub(super) mark: [u8; 16],
     pub(super) group: Option<PathBuf>,
-    pub(super) listeners: Vec<(PortName, SocketAddr)>,
+    pub(super) listeners: Vec<(PortName, Place)>,
 }
 
 impl Stored {

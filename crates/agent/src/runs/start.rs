@@ -106,7 +106,7 @@ async fn start_in(
         cookie,
         mark,
         group: named.as_ref().map(|group| group.path.clone()),
-        listeners: spec.listeners.iter().map(|l| (l.name.clone(), l.address)).collect(),
+        listeners: spec.listeners.iter().map(|l| (l.name.clone(), l.place.clone())).collect(),
     };
     // Written before the group is made: an agent that dies in between leaves none that nobody knows of.
     stored.write(directory).map_err(failed("writing run.json"))?;

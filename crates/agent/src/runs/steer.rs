@@ -13,10 +13,16 @@
 //! A candidate joins only a group of one. So the older socket always has index 0 and the newer 1, also for an agent
 //! that has just started, and one that is left alone has index 0.
 
+//!
+//! UDP sockets have the same groups, which a socket joins when it is bound, and leaves only when its last holder
+//! closes it. Unix sockets have no groups: there the public path is turned ([`super::unix`]), and a check goes to the
+//! candidate's own name.
+
 use super::filter::{self, Filter, Insn};
+use super::place::Place;
 use super::sockets::{self, Listener, SocketError};
-use super::tcp;
-use rustix::io::Errno;
+use super::{tcp, udp, unix};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 /// Checks under way at one time on one address.
@@ -24,7 +30,7 @@ const CHECKS_MAX: usize = 4;
 const OLD: u32 = 0;
 const NEW: u32 = 1;
 
-/// The steering of one address during a swap. Its effect lives in the kernel and needs no agent to go on.
+/// The steering of one place during a swap. Its effect lives in the kernel and needs no agent to go on.
 #[derive(Debug)]
 pub struct Steering {
     old: Listener,
@@ -34,22 +40,19 @@ pub struct Steering {
 }
 
 impl Steering {
-    /// Makes the candidate's socket beside `old`, on the same address: new connections keep going to `old`.
+    /// Makes the candidate's socket beside `old`: new connections keep going to `old`. `at` is the same place as that
+    /// of `old`; for a Unix socket it says the candidate's own name.
     ///
     /// # Errors
     /// [`SocketError`]; `old` serves as before.
-    pub fn begin(old: &Listener) -> Result<(Self, Listener), SocketError> {
-        let others: Vec<u64> = tcp::listening(old.address)
-            .map_err(|source| SocketError::Io { address: old.address, source })?
-            .into_iter()
-            .filter(|inode| *inode != old.inode)
-            .collect();
-        if !others.is_empty() {
-            return Err(SocketError::Crowded(others.len() + 1, old.address));
+    pub fn begin(old: &Listener, at: &Place) -> Result<(Self, Listener), SocketError> {
+        let others = sharers(at)?.into_iter().filter(|inode| *inode != old.inode).count();
+        if others > 0 {
+            return Err(SocketError::Crowded(others + 1, at.clone()));
         }
-        // Bound, and not in the group before it listens: no connection finds it until the program is in force.
-        let new = sockets::bind(old.name.clone(), old.address)?;
-        attach(old, &program(OLD, OLD, &[]))?;
+        // A candidate's socket is in the group as soon as it listens (TCP) or is bound (UDP): the program comes first.
+        apply(old, &program(OLD, OLD, &[]))?;
+        let new = sockets::bind(old.name.clone(), at)?;
         new.start()?;
         Ok((Self { old: old.clone(), new: new.clone(), checks: Vec::new(), flipped: false }, new))
     }
@@ -60,17 +63,20 @@ impl Steering {
     /// # Errors
     /// [`SocketError`], also when one of the two does not listen any more.
     pub fn recover(old: &Listener, new: &Listener, flipped: bool) -> Result<Self, SocketError> {
-        let mut found =
-            tcp::listening(old.address).map_err(|source| SocketError::Io { address: old.address, source })?;
+        let mut found = sharers(&old.place)?;
         let mut wanted = [old.inode, new.inode];
         found.sort_unstable();
         wanted.sort_unstable();
-        if found != wanted {
-            let source = std::io::Error::other("the sockets that listen there are not the two of the swap");
-            return Err(SocketError::Io { address: old.address, source });
+        let right = match old.place {
+            Place::Tcp(_) | Place::Udp { .. } => found == wanted,
+            Place::Unix(_) => old.listens() && new.listens(),
+        };
+        if !right {
+            let source = io::Error::other("the sockets that listen there are not the two of the swap");
+            return Err(SocketError::Io { place: old.place.clone(), source });
         }
         let steering = Self { old: old.clone(), new: new.clone(), checks: Vec::new(), flipped };
-        steering.attach()?;
+        steering.put_in_force()?;
         Ok(steering)
     }
 
@@ -84,7 +90,7 @@ impl Steering {
             return Err(SocketError::TooManyChecks(self.checks.len() + 1, CHECKS_MAX));
         }
         self.checks.push(source);
-        let attached = self.attach();
+        let attached = self.put_in_force();
         if attached.is_err() {
             self.checks.pop();
         }
@@ -97,21 +103,35 @@ impl Steering {
     /// [`SocketError`]
     pub fn dismiss(&mut self, source: SocketAddr) -> Result<(), SocketError> {
         self.checks.retain(|check| *check != source);
-        self.attach()
+        self.put_in_force()
     }
 
     /// New connections go to the new run from now on. Idempotent.
     ///
     /// # Errors
-    /// [`SocketError`]
+    /// [`SocketError`]; they go where they went before.
     pub fn flip(&mut self) -> Result<(), SocketError> {
-        self.flipped = true;
-        let attached = self.attach();
-        self.flipped = attached.is_ok();
-        attached
+        self.turn(true)
     }
 
-    /// Whether [`Steering::flip`] was called.
+    /// New connections go to the old run again. Idempotent.
+    ///
+    /// # Errors
+    /// [`SocketError`]
+    pub fn turn_back(&mut self) -> Result<(), SocketError> {
+        self.turn(false)
+    }
+
+    fn turn(&mut self, flipped: bool) -> Result<(), SocketError> {
+        let before = std::mem::replace(&mut self.flipped, flipped);
+        let turned = self.put_in_force();
+        if turned.is_err() {
+            self.flipped = before;
+        }
+        turned
+    }
+
+    /// Whether new connections go to the new run.
     #[must_use]
     pub fn flipped(&self) -> bool {
         self.flipped
@@ -131,42 +151,52 @@ impl Steering {
 
     /// Ends the swap: the socket that lost (old after a flip, the candidate before one) stops listening, whoever
     /// still has it open. Its accept queue must be empty ([`super::straggle`]), or what is in it is reset.
-    /// What has closed already is as good.
+    /// What has closed already is as good. A UDP socket that lost stays until its last holder closes it, and gets
+    /// nothing more: the program in force points away from it, and at none after it is gone.
     ///
     /// # Errors
     /// [`SocketError`]
     pub fn end(self) -> Result<(), SocketError> {
         let (winner, loser) = if self.flipped { (&self.new, &self.old) } else { (&self.old, &self.new) };
-        stop_listening(loser)?;
-        // Alone now. The program in force pointed outside of the array, or at the one that is left, all the while.
-        attach(winner, &program(OLD, OLD, &[]))
+        loser.stop()?;
+        match winner.place {
+            // Alone now. The program in force pointed outside of the array, or at the one that is left, all the while.
+            Place::Tcp(_) => apply(winner, &program(OLD, OLD, &[])),
+            Place::Udp { .. } | Place::Unix(_) => Ok(()),
+        }
     }
 
-    fn attach(&self) -> Result<(), SocketError> {
+    fn put_in_force(&self) -> Result<(), SocketError> {
         if self.flipped {
-            attach(&self.new, &program(NEW, NEW, &[]))
+            apply(&self.new, &program(NEW, NEW, &[]))
         } else {
-            attach(&self.old, &program(OLD, NEW, &self.checks))
+            apply(&self.old, &program(OLD, NEW, &self.checks))
         }
     }
 }
 
-fn attach(listener: &Listener, program: &[Insn]) -> Result<(), SocketError> {
-    filter::attach(&listener.socket, program)
-        .map_err(|source| SocketError::Io { address: listener.address, source })
+/// Inodes of the sockets that listen at this place, where the kernel lets several share it.
+fn sharers(place: &Place) -> Result<Vec<u64>, SocketError> {
+    let found = match place {
+        Place::Tcp(address) => tcp::listening(*address),
+        Place::Udp { udp } => udp::bound(*udp),
+        Place::Unix(_) => Ok(Vec::new()),
+    };
+    found.map_err(|source| SocketError::Io { place: place.clone(), source })
 }
 
-/// Takes a socket out of its group although others have it open. Idempotent.
-pub(super) fn stop_listening(listener: &Listener) -> Result<(), SocketError> {
-    match rustix::net::shutdown(&*listener.socket, rustix::net::Shutdown::Both) {
-        Ok(()) | Err(Errno::NOTCONN) => Ok(()),
-        Err(error) => Err(SocketError::new(listener.address, error)),
-    }
+/// Puts a program in force for the group of this socket; the path of a Unix socket is turned to this one.
+fn apply(to: &Listener, program: &[Insn]) -> Result<(), SocketError> {
+    let applied = match &to.place {
+        Place::Tcp(_) | Place::Udp { .. } => filter::attach(&to.socket, program),
+        Place::Unix(path) => unix::publish(path),
+    };
+    applied.map_err(|error| SocketError::new(&to.place, error))
 }
 
 /// "To `special` if the connection comes from one of `sources`, else to `usual`."
 ///
-/// The kernel runs it on the packet with the TCP header taken off; `SKF_NET_OFF` reaches back to the IP header.
+/// The kernel runs it on the packet with the TCP or UDP header taken off; `SKF_NET_OFF` reaches back to the IP header.
 fn program(usual: u32, special: u32, sources: &[SocketAddr]) -> Vec<Insn> {
     let mut filter = Filter::new();
     for source in sources {
@@ -179,7 +209,7 @@ fn program(usual: u32, special: u32, sources: &[SocketAddr]) -> Vec<Insn> {
             }
             IpAddr::V6(ip) => {
                 filter.load_network_byte(0).and(0xF0).unless_equal_skip_source(0x60);
-                // A SYN with extension headers is nobody's check.
+                // A SYN with extension headers is nobody's check, and no check speaks UDP.
                 filter.load_network_byte(6).unless_equal_skip_source(libc::IPPROTO_TCP as u32);
                 for (place, word) in ip.octets().chunks_exact(4).enumerate() {
                     let word = word.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));

@@ -4,19 +4,17 @@
 //! is accepted here and relayed to the address, where the new run answers. So nobody is refused or reset; the price is
 //! that the new run sees this node as the peer of those few.
 
+use super::place::Place;
 use super::sockets::Listener;
-use super::steer::stop_listening;
-use super::tcp;
 use baton_model::time::Millis;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use std::io::{self, PipeReader, PipeWriter};
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
@@ -29,7 +27,7 @@ const QUEUE_WITHIN: Duration = Duration::from_secs(5);
 /// Out of descriptors: wait for some to be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Accepts on an old socket and relays both ways to `to`, until told to stop or dropped.
+/// Accepts on an old socket and relays both ways to its place, until told to stop or dropped.
 #[derive(Debug)]
 pub struct Stragglers {
     old: Listener,
@@ -59,14 +57,14 @@ impl Stragglers {
     ///
     /// # Errors
     /// No thread or descriptor is left.
-    pub fn begin(old: &Listener, to: SocketAddr) -> io::Result<Self> {
+    pub fn begin(old: &Listener) -> io::Result<Self> {
         let counts = Arc::new(Counts::default());
         let relays = TaskTracker::new();
         let (dropped, alive) = io::pipe()?;
         let acceptor = Acceptor {
             socket: old.socket.clone(),
             dropped,
-            to,
+            to: old.place.clone(),
             counts: counts.clone(),
             relays: relays.clone(),
             runtime: Handle::current(),
@@ -84,12 +82,12 @@ impl Stragglers {
     pub async fn end(self, linger: Millis, finish: Millis) -> Straggled {
         tokio::time::sleep(linger.duration()).await;
         let emptied = async {
-            while tcp::accept_queue(&self.old.socket).is_some_and(|waiting| waiting > 0) {
+            while self.old.waiting().is_some_and(|waiting| waiting > 0) {
                 tokio::time::sleep(LOOK).await;
             }
         };
         let _ = tokio::time::timeout(QUEUE_WITHIN, emptied).await;
-        if let Err(error) = stop_listening(&self.old) {
+        if let Err(error) = self.old.stop() {
             tracing::warn!(%error, "an old socket does not stop listening");
         }
         self.relays.close();
@@ -104,7 +102,7 @@ impl Stragglers {
 struct Acceptor {
     socket: Arc<OwnedFd>,
     dropped: PipeReader,
-    to: SocketAddr,
+    to: Place,
     counts: Arc<Counts>,
     relays: TaskTracker,
     runtime: Handle,
@@ -133,9 +131,9 @@ impl Acceptor {
     }
 
     fn relay(&self, client: OwnedFd) {
-        let (to, counts) = (self.to, self.counts.clone());
+        let (to, counts) = (self.to.clone(), self.counts.clone());
         let relay = async move {
-            let result = relay(client, to).await;
+            let result = relay(client, &to).await;
             if result.is_ok() { &counts.relayed } else { &counts.failed }.fetch_add(1, Ordering::Relaxed);
         };
         self.runtime.spawn(self.relays.track_future(relay));
@@ -144,12 +142,25 @@ impl Acceptor {
 
 /// Copies both ways until both sides have ended. Fails only where the new run could not be reached; a client that
 /// breaks off is its own affair.
-async fn relay(client: OwnedFd, to: SocketAddr) -> io::Result<()> {
-    let client = std::net::TcpStream::from(client);
-    client.set_nonblocking(true)?;
-    let mut client = TcpStream::from_std(client)?;
-    let mut server = TcpStream::connect(to).await?;
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+async fn relay(client: OwnedFd, to: &Place) -> io::Result<()> {
+    match to {
+        Place::Tcp(address) => {
+            let client = std::net::TcpStream::from(client);
+            client.set_nonblocking(true)?;
+            let mut client = TcpStream::from_std(client)?;
+            let mut server = TcpStream::connect(address).await?;
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        }
+        Place::Unix(unix) => {
+            let client = std::os::unix::net::UnixStream::from(client);
+            client.set_nonblocking(true)?;
+            let mut client = UnixStream::from_std(client)?;
+            let mut server = UnixStream::connect(&unix.path).await?;
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        }
+        // It has no connections: `accept` fails, and nothing gets here.
+        Place::Udp { .. } => {}
+    }
     Ok(())
 }

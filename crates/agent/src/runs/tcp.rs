@@ -41,7 +41,7 @@ fn is_connection(state: u8) -> bool {
 /// Inodes of the sockets that listen on exactly this address.
 pub(super) fn listening(address: SocketAddr) -> io::Result<Vec<u64>> {
     let mut inodes = Vec::new();
-    each_in_proc(address.is_ipv6(), |row| {
+    each_row(table(address.is_ipv6()), |row| {
         // The kernel lists those that listen first; behind them may be a great many others.
         let listens = row.state == TCP_LISTEN;
         if listens && row.local == address {
@@ -65,7 +65,7 @@ pub(super) fn connections(port: u16) -> io::Result<BTreeSet<u64>> {
 }
 
 fn connections_in_proc(v6: bool, port: u16, inodes: &mut BTreeSet<u64>) -> io::Result<()> {
-    each_in_proc(v6, |row| {
+    each_row(table(v6), |row| {
         if row.local.port() == port && is_connection(row.state) && row.inode != 0 {
             inodes.insert(row.inode);
         }
@@ -125,16 +125,21 @@ fn diag_inode(body: &[u8], port: u16) -> Option<u64> {
     (local == port && inode != 0).then_some(u64::from(inode))
 }
 
+/// A row of one of the kernel's tables of TCP and UDP sockets, which are alike.
 #[derive(Debug, PartialEq, Eq)]
-struct Row {
-    local: SocketAddr,
+pub(super) struct Row {
+    pub(super) local: SocketAddr,
     state: u8,
-    inode: u64,
+    pub(super) inode: u64,
 }
 
-/// Calls `each` with the rows of `/proc/net/tcp` or `tcp6`, while it wants more.
-fn each_in_proc(v6: bool, mut each: impl FnMut(Row) -> bool) -> io::Result<()> {
-    let file = File::open(if v6 { "/proc/self/net/tcp6" } else { "/proc/self/net/tcp" })?;
+fn table(v6: bool) -> &'static str {
+    if v6 { "/proc/self/net/tcp6" } else { "/proc/self/net/tcp" }
+}
+
+/// Calls `each` with the rows of a table, while it wants more.
+pub(super) fn each_row(table: &str, mut each: impl FnMut(Row) -> bool) -> io::Result<()> {
+    let file = File::open(table)?;
     for line in BufReader::with_capacity(64 << 10, file).lines().skip(1) {
         if let Some(row) = parse_row(&line?)
             && !each(row)

@@ -178,7 +178,11 @@ pub(crate) fn kill(pid: u32) {
 }
 
 pub(crate) fn listener() -> Listener {
-    baton_agent::runs::listen(PortName::new("http").unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap()
+    baton_agent::runs::listen(
+        PortName::new("http").unwrap(),
+        "127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap(),
+    )
+    .unwrap()
 }
 
 /// The process id that a workload wrote into a file.

@@ -226,8 +226,10 @@ fn spec(spec: &ServiceSpec) -> Vec<Line> {
         Count::Replicas(replicas) => format!("{replicas} replicas"),
         Count::PerNode => "one per node".to_owned(),
     };
-    let ports = spec.ports.iter().map(|(name, port)| match port.kind {
+    let ports = spec.ports.iter().map(|(name, port)| match &port.kind {
         PortKind::Socket { port } => format!("{name} socket {port}"),
+        PortKind::Udp { port } => format!("{name} udp socket {port}"),
+        PortKind::Unix { path, mode } => format!("{name} socket {path} ({mode:04o})"),
         PortKind::Dynamic => format!("{name} dynamic"),
         PortKind::Fixed { port } => format!("{name} fixed {port}"),
     });

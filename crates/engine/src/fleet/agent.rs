@@ -8,7 +8,6 @@ use baton_model::id::{InstanceId, ReleaseNumber, RunNumber, ServiceName};
 use baton_model::observed::{
     InstanceObserved, InstanceState, NodeFacts, NodeObserved, SwapObserved, SwapPhase,
 };
-use baton_model::spec::PortKind;
 use baton_model::time::{Millis, UnixMs};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,9 +64,7 @@ impl Agent {
             let fixed = [instance.release, wanted.release].iter().any(|number| {
                 let release =
                     desired.services.get(&id.service).and_then(|service| service.releases.get(number));
-                release.is_some_and(|r| {
-                    r.spec.ports.values().any(|port| matches!(port.kind, PortKind::Fixed { .. }))
-                })
+                release.is_some_and(|r| r.spec.ports.values().any(|port| port.kind.is_exclusive()))
             });
             if instance.release == wanted.release {
                 instance.start(bad, now);

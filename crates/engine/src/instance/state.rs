@@ -4,7 +4,7 @@ use super::event::AdoptedRun;
 use baton_model::id::{ReleaseNumber, RunNumber};
 use baton_model::observed::Exit;
 use baton_model::plan::InstancePlan;
-use baton_model::spec::{PortKind, RestartMode, StopPolicy};
+use baton_model::spec::{RestartMode, StopPolicy};
 use baton_model::time::{BootMs, Millis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -275,10 +275,7 @@ pub(super) enum Why {
 
 /// Whether a plan has any port that its workload binds itself and that cannot be bound twice.
 pub(super) fn has_fixed_port(plan: &InstancePlan) -> bool {
-    plan.spec.ports.values().any(|port| match port.kind {
-        PortKind::Fixed { .. } => true,
-        PortKind::Socket { .. } | PortKind::Dynamic => false,
-    })
+    plan.spec.ports.values().any(|port| port.kind.is_exclusive())
 }
 
 fn has_readiness(plan: &InstancePlan) -> bool {

@@ -1,5 +1,5 @@
 //! Placement: which nodes. Eligible are nodes that are heard, neither cordoned nor draining, that have the labels asked
-//! for and no conflicting port. Among them the choice is even over the spread label's values, then over nodes, then to
+//! for and no conflicting port or path. Among them the choice is even over the spread label's values, then over nodes, then to
 //! the node with the fewest instances of all services, then by name: the same question always gets the same answer.
 //! It only ever adds; what fits where it is, is never moved.
 
@@ -9,9 +9,9 @@ use crate::nodes::Nodes;
 use crate::progress::Progress;
 use crate::turn::Turn;
 use baton_model::desired::Desired;
-use baton_model::id::{NodeName, ServiceName};
+use baton_model::id::NodeName;
 use baton_model::report::Subject;
-use baton_model::spec::{PortKind, ServiceSpec};
+use baton_model::spec::{Claim, ServiceSpec};
 use choice::Choice;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Load {
     counted: bool,
     instances: BTreeMap<NodeName, u32>,
-    ports: BTreeMap<NodeName, BTreeMap<u16, ServiceName>>,
+    claims: BTreeMap<NodeName, BTreeSet<Claim>>,
 }
 
 impl Load {
@@ -37,31 +37,24 @@ impl Load {
                 let release =
                     desired.services.get(name).and_then(|service| service.releases.get(&slot.release));
                 if let Some(release) = release {
-                    self.hold_ports(name, &slot.node, &release.spec);
+                    self.hold(&slot.node, &release.spec);
                 }
             }
         }
     }
 
-    fn hold_ports(&mut self, service: &ServiceName, node: &NodeName, spec: &ServiceSpec) {
-        for port in host_ports(spec) {
-            self.ports.entry(node.clone()).or_default().insert(port, service.clone());
-        }
+    fn hold(&mut self, node: &NodeName, spec: &ServiceSpec) {
+        self.claims.entry(node.clone()).or_default().extend(claims(spec));
     }
 
-    fn conflicts(&self, node: &NodeName, ports: &BTreeSet<u16>) -> bool {
-        let held = self.ports.get(node);
-        held.is_some_and(|held| ports.iter().any(|port| held.contains_key(port)))
+    fn conflicts(&self, node: &NodeName, claims: &BTreeSet<Claim>) -> bool {
+        self.claims.get(node).is_some_and(|held| !held.is_disjoint(claims))
     }
 }
 
-/// Ports that only one instance on a node can have.
-fn host_ports(spec: &ServiceSpec) -> BTreeSet<u16> {
-    let ports = spec.ports.values().filter_map(|port| match port.kind {
-        PortKind::Socket { port } | PortKind::Fixed { port } => Some(port),
-        PortKind::Dynamic => None,
-    });
-    ports.collect()
+/// Ports and paths that only one instance on a node can have.
+fn claims(spec: &ServiceSpec) -> BTreeSet<Claim> {
+    spec.ports.values().filter_map(|port| port.kind.claim()).collect()
 }
 
 /// Grants the wishes that can be granted, and says of the others why they cannot.
@@ -75,17 +68,17 @@ pub(crate) fn grant(turn: &mut Turn<'_>, load: &mut Load, desired: &Desired, pro
     else {
         return;
     };
-    let ports = host_ports(spec);
-    let mut choice = Choice::open(turn, spec, &load.instances, |node| load.conflicts(node, &ports));
+    let claims = claims(spec);
+    let mut choice = Choice::open(turn, spec, &load.instances, |node| load.conflicts(node, &claims));
     let (mut refused, mut why) = (0, String::new());
     for wish in wishes {
-        let Some(node) = choice.take(wish.only.as_ref(), ports.is_empty()) else {
+        let Some(node) = choice.take(wish.only.as_ref(), claims.is_empty()) else {
             refused += 1;
-            why = explain(turn, spec, &ports);
+            why = explain(turn, spec, &claims);
             continue;
         };
         *load.instances.entry(node.clone()).or_default() += 1;
-        load.hold_ports(turn.name, &node, spec);
+        load.hold(&node, spec);
         turn.grant(&wish, &node);
     }
     if refused > 0 {
@@ -95,7 +88,7 @@ pub(crate) fn grant(turn: &mut Turn<'_>, load: &mut Load, desired: &Desired, pro
 }
 
 /// What stands against each node, for people.
-fn explain(turn: &Turn<'_>, spec: &ServiceSpec, ports: &BTreeSet<u16>) -> String {
+fn explain(turn: &Turn<'_>, spec: &ServiceSpec, claims: &BTreeSet<Claim>) -> String {
     let (mut silent, mut closed, mut unfit, mut full) = (0, 0, 0, 0);
     for (_, view) in turn.nodes.iter() {
         if !view.fits(&spec.placement) {
@@ -116,12 +109,12 @@ fn explain(turn: &Turn<'_>, spec: &ServiceSpec, ports: &BTreeSet<u16>) -> String
     };
     let labels: Vec<String> =
         spec.placement.require.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let taken: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let taken: Vec<String> = claims.iter().map(ToString::to_string).collect();
     part(silent, "silent");
     part(closed, "cordoned or draining");
     part(unfit, &format!("without the label {}", labels.join(" and ")));
-    if !ports.is_empty() {
-        part(full, &format!("with port {} taken", taken.join(" or ")));
+    if !claims.is_empty() {
+        part(full, &format!("with {} taken", taken.join(" or ")));
     }
     let nodes = if parts.is_empty() {
         "there are no nodes".to_owned()

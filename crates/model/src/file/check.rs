@@ -5,6 +5,7 @@
 
 mod confinement;
 mod fleet;
+mod ports;
 mod workload;
 
 use crate::spec::ServiceSpec;

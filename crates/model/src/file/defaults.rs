@@ -57,4 +57,4 @@ pub(super) fn min_available(count: Count, max_unavailable: Amount) -> Amount {
 }
 
 /// Permission bits of a Unix socket: the workload's user and group may connect.
-pub const SOCKET_MODE: u32 = 0o660;
+pub(super) const SOCKET_MODE: u32 = 0o660;

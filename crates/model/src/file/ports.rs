@@ -70,7 +70,13 @@ fn port(reader: &mut Reader, ports: &Section<'_, '_>, name: &str) -> Port {
         Some(PortWord::Socket) => socket(reader, &section, written),
         Some(PortWord::Dynamic) => {
             let help = "leave `port` out, or write `kind = \"socket\"` or `kind = \"fixed\"`";
-            refuse(reader, &section, "port", "has no meaning for a dynamic port, which is picked for each run", help);
+            refuse(
+                reader,
+                &section,
+                "port",
+                "has no meaning for a dynamic port, which is picked for each run",
+                help,
+            );
             only_for_sockets(reader, &section);
             Some(PortKind::Dynamic)
         }

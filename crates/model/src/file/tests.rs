@@ -234,6 +234,49 @@ const MISTAKES: &[(&str, &str)] = &[
         "working directory that is hidden",
         web!("[sandbox]\nworking_directory = \"/root/x\"\nhidden = [\"/root\"]\n"),
     ),
+    (
+        "fields of a socket where there is none",
+        web!(
+            "[ports.a]\nkind = \"dynamic\"\npath = \"/run/a.sock\"\n[ports.b]\nkind = \"fixed\"\nport = 53\nprotocol = \"udp\"\nmode = \"0660\"\n"
+        ),
+    ),
+    (
+        "a socket of two kinds",
+        web!(
+            "[ports.a]\nkind = \"socket\"\nport = 80\npath = \"/run/a.sock\"\nprotocol = \"tcp\"\n[ports.b]\nkind = \"socket\"\nport = 81\nmode = \"0660\"\n[ports.c]\nkind = \"socket\"\n"
+        ),
+    ),
+    (
+        "modes that are none",
+        web!(
+            "[ports.a]\nkind = \"socket\"\npath = \"/run/a.sock\"\nmode = 660\n[ports.b]\nkind = \"socket\"\npath = \"/run/b.sock\"\nmode = \"0980\"\n[ports.c]\nkind = \"socket\"\npath = \"/run/c.sock\"\nmode = \"7777\"\n"
+        ),
+    ),
+    ("a protocol that is none", web!("[ports.dns]\nkind = \"socket\"\nport = 53\nprotocol = \"upd\"\n")),
+    (
+        "paths that are none",
+        web!(
+            "[ports.a]\nkind = \"socket\"\npath = \"run/a.sock\"\n[ports.b]\nkind = \"socket\"\npath = \"/run/../b.sock\"\n[ports.c]\nkind = \"socket\"\npath = \"/run/an-extremely-long-folder-name/and-another-one-in-it/and-one-more-of-them/c.sock\"\n"
+        ),
+    ),
+    (
+        "one path and one UDP port twice",
+        web!(
+            "[ports.a]\nkind = \"socket\"\npath = \"/run/a.sock\"\n[ports.b]\nkind = \"socket\"\npath = \"/run/a.sock\"\n[ports.c]\nkind = \"socket\"\nport = 53\nprotocol = \"udp\"\n[ports.d]\nkind = \"socket\"\nport = 53\nprotocol = \"udp\"\n"
+        ),
+    ),
+    (
+        "a check that connects to a UDP port",
+        web!(
+            "[ports.dns]\nkind = \"socket\"\nport = 53\nprotocol = \"udp\"\n[checks.readiness]\nkind = \"tcp\"\nport = \"dns\"\n"
+        ),
+    ),
+    (
+        "the variable of a Unix socket is not that of a port",
+        web!(
+            "env = { AT = \"${PORT_ADMIN}\" }\n[ports.admin]\nkind = \"socket\"\npath = \"/run/web/admin.sock\"\n"
+        ),
+    ),
     ("a line with wide letters", "name = \"wéb\"\nartifact = \"./web\"\nexec = [\"web\"]\n"),
 ];
 
@@ -351,6 +394,35 @@ fn limits_and_sandbox_are_read() {
     // `capabilities = []` keeps none; without the field all are kept.
     let none = parse(web!("[sandbox]\ncapabilities = []\n")).unwrap().spec.sandbox.capabilities;
     assert_eq!(none, Some(Default::default()));
+}
+
+#[test]
+fn sockets_of_all_kinds_are_read() {
+    let source = web!(
+        r#"
+        env = { WEB = "${PORT_WEB}", BEACON = "${PORT_BEACON}", LOCAL = "${SOCKET_LOCAL}" }
+        [ports]
+        web = { kind = "socket", port = 53 }
+        beacon = { kind = "socket", port = 53, protocol = "udp" }
+        other = { kind = "socket", port = 54, protocol = "tcp" }
+        local = { kind = "socket", path = "/run/web/web.sock" }
+        public = { kind = "socket", path = "/run/web/public.sock", mode = "0666" }
+        [checks.readiness]
+        kind = "http"
+        port = "local"
+        "#
+    );
+    let spec = parse(source).unwrap_or_else(|problems| panic!("{problems:#?}")).spec;
+    let unix = |path: &str, mode| PortKind::Unix { path: path.to_owned(), mode };
+    for (name, kind) in [
+        ("web", PortKind::Socket { port: 53 }),
+        ("beacon", PortKind::Udp { port: 53 }),
+        ("other", PortKind::Socket { port: 54 }),
+        ("local", unix("/run/web/web.sock", 0o660)),
+        ("public", unix("/run/web/public.sock", 0o666)),
+    ] {
+        assert_eq!(spec.ports[&name.parse().unwrap()].kind, kind, "{name}");
+    }
 }
 
 #[test]

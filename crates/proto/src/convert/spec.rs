@@ -55,6 +55,8 @@ impl From<Port> for v1::Port {
         use v1::port::Kind;
         let kind = match port.kind {
             PortKind::Socket { port } => Kind::Socket(port.into()),
+            PortKind::Udp { port } => Kind::Udp(port.into()),
+            PortKind::Unix { path, mode } => Kind::Unix(v1::UnixSocket { path, mode }),
             PortKind::Dynamic => Kind::Dynamic(true),
             PortKind::Fixed { port } => Kind::Fixed(port.into()),
         };
@@ -68,6 +70,8 @@ impl TryFrom<v1::Port> for Port {
         use v1::port::Kind;
         let kind = match wire.kind {
             Some(Kind::Socket(number)) => PortKind::Socket { port: port("socket", number)? },
+            Some(Kind::Udp(number)) => PortKind::Udp { port: port("udp", number)? },
+            Some(Kind::Unix(socket)) => PortKind::Unix { path: socket.path, mode: socket.mode },
             Some(Kind::Dynamic(true)) => PortKind::Dynamic,
             Some(Kind::Fixed(number)) => PortKind::Fixed { port: port("fixed", number)? },
             Some(Kind::Dynamic(false)) | None => return Err(WireError::unset("kind")),

@@ -2,7 +2,7 @@
 
 use super::Findings;
 use crate::rollout::RolloutPolicy;
-use crate::spec::{Amount, Count, Placement, PortKind, ServiceSpec};
+use crate::spec::{Amount, Count, Placement, ServiceSpec};
 use crate::time::Millis;
 
 /// Most replicas of one service; the engine's cost is linear in them.
@@ -140,7 +140,7 @@ fn tolerance(spec: &ServiceSpec, findings: &mut Findings) {
 /// A workload that binds its own fixed port is stopped before its successor starts, so one instance must be
 /// allowed to be missing.
 fn room_to_move(spec: &ServiceSpec, findings: &mut Findings) {
-    let fixed = spec.ports.iter().find(|(_, port)| matches!(port.kind, PortKind::Fixed { .. }));
+    let fixed = spec.ports.iter().find(|(_, port)| port.kind.is_exclusive());
     let Some((name, _)) = fixed else { return };
     let stops_first =
         format!("port `{name}` is fixed, so each instance is stopped before its new version starts");

@@ -43,16 +43,17 @@ pub(super) fn check(spec: &ServiceSpec, findings: &mut Findings) {
             findings.range(&format!("ports.{name}.mode"), mode, 0, 0o777);
         }
         if let Some(other) = taken.get(&claim) {
-            findings.add(
-                &[&field(name), &field(other)],
-                match &claim {
-                    Claim::Tcp(number) | Claim::Udp(number) => {
-                        format!("ports `{other}` and `{name}` are both {number}")
-                    }
-                    Claim::Path(path) => format!("ports `{other}` and `{name}` are both at {}", shorten(path)),
-                },
-                "give each port a place of its own",
-            );
+            let (message, help) = match &claim {
+                Claim::Tcp(number) | Claim::Udp(number) => (
+                    format!("ports `{other}` and `{name}` are both {number}"),
+                    "give each port a number of its own",
+                ),
+                Claim::Path(path) => (
+                    format!("ports `{other}` and `{name}` are both at {}", shorten(path)),
+                    "give each socket a path of its own",
+                ),
+            };
+            findings.add(&[&field(name), &field(other)], message, help);
         }
         taken.insert(claim, name);
     }

@@ -5,10 +5,8 @@ use crate::file::reader::name_of;
 use crate::file::suggest::{closest, one_of};
 use crate::file::template::{TemplateError, expand};
 use crate::file::value::shorten;
-use crate::id::PortName;
-use crate::spec::{Check, PortKind, Probe, RestartMode, ServiceSpec};
+use crate::spec::{Check, Probe, RestartMode, ServiceSpec};
 use crate::time::Millis;
-use std::collections::BTreeMap;
 
 /// Most arguments of a command, and most variables of an environment.
 const WORDS_MAX: usize = 256;

@@ -68,6 +68,11 @@ fn spec(name: &str, n: usize, signal: StopSignal) -> ServiceSpec {
         ports: BTreeMap::from([
             (port(), Port { kind: PortKind::Socket { port: 8080 } }),
             ("admin".parse().unwrap(), Port { kind: PortKind::Dynamic }),
+            ("beacon".parse().unwrap(), Port { kind: PortKind::Udp { port: 5353 } }),
+            (
+                "local".parse().unwrap(),
+                Port { kind: PortKind::Unix { path: "/run/web/web.sock".to_owned(), mode: 0o660 } },
+            ),
             ("old".parse().unwrap(), Port { kind: PortKind::Fixed { port: u16::MAX } }),
         ]),
         checks: Checks { startup: check(n), readiness: check(n + 1), liveness: check(n + 2) },

@@ -11,7 +11,7 @@ use baton_engine::progress::ServiceProgress;
 use baton_model::id::{InstanceId, NodeName, ReleaseNumber, ServiceName};
 use baton_model::observed::{InstanceState, SwapPhase};
 use baton_model::plan::InstancePlan;
-use baton_model::spec::{Count, PortKind, ServiceSpec};
+use baton_model::spec::{Count, ServiceSpec};
 use std::collections::BTreeMap;
 
 /// `capacity-floor`, by what the deciding process knew: a decision that takes a ready instance out of service leaves at
@@ -59,7 +59,7 @@ fn stays_in_service(
         let release =
             store.desired.services.get(&id.service).and_then(|service| service.releases.get(number));
         release.is_none_or(|release| {
-            release.spec.ports.values().any(|port| matches!(port.kind, PortKind::Fixed { .. }))
+            release.spec.ports.values().any(|port| port.kind.is_exclusive())
         })
     };
     let overlaps = !fixed(&seen.release) && !fixed(&given.release);
@@ -130,7 +130,7 @@ pub(crate) fn capacity_in_truth(
 /// and a fixed port are said to cut them.
 pub(crate) fn acked_drain(id: &InstanceId, run: &Run, planned: Option<&InstancePlan>, now: u64) -> Holds {
     let fixed =
-        |spec: &ServiceSpec| spec.ports.values().any(|port| matches!(port.kind, PortKind::Fixed { .. }));
+        |spec: &ServiceSpec| spec.ports.values().any(|port| port.kind.is_exclusive());
     let Some(planned) = planned.filter(|planned| !fixed(&planned.spec)) else { return Ok(()) };
     let early = match run.drain {
         Some((ends, until)) => now < ends.min(until),
