@@ -52,8 +52,10 @@ fn unready(turn: &Turn<'_>) -> Vec<Waiting> {
     let mut waiting = Vec::new();
     for (number, slot) in turn.live().filter(|(number, _)| !turn.well(*number) && !spoken.contains(number)) {
         let Some(seen) = turn.seen(number).filter(|_| turn.heard(number)) else { continue };
-        let failed_swap =
-            seen.swap.as_ref().filter(|swap| swap.phase == SwapPhase::Failed && swap.to == slot.release);
+        // Of a first release there is none before; its own reason says it all.
+        let failed_swap = seen.swap.as_ref().filter(|swap| {
+            swap.phase == SwapPhase::Failed && swap.to == slot.release && seen.release != slot.release
+        });
         let (gate, reason) = if let Some(swap) = failed_swap {
             (
                 "swap",

@@ -158,7 +158,7 @@ fn what_cannot_run_is_rolled_back(cluster: &Cluster, good: &ServiceFile) {
     foreign[18] = if foreign[18] == 183 { 62 } else { 183 };
     let cases = [
         ("foreign", program(cluster, "foreign", &foreign), "is built for"),
-        ("unlinked", unlinked_program(cluster), "exit code 127"),
+        ("unlinked", unlinked_program(cluster), "libgone.so: cannot open shared object file"),
         ("orphan", program(cluster, "orphan", b"#!/no/such/interpreter\n"), "which is not here"),
     ];
     for (name, artifact, why) in cases {

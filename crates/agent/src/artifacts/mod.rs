@@ -21,6 +21,7 @@ pub(crate) mod unpack;
 
 pub(crate) use store::ArtifactStore;
 
+use baton_engine::instance::Trouble;
 use baton_model::id::Digest;
 use std::io;
 
@@ -29,8 +30,11 @@ use std::io;
 pub(crate) enum ArtifactError {
     /// The disk would be too full; found out before anything was written.
     #[error(
-        "not enough space for artifact {}: {needed} bytes are needed ({reserve} of them kept free), {free} are free on {path}; free some space or use a larger disk",
-        digest.short()
+        "not enough space for artifact {}: {} are needed ({} of them kept free), {} are free on {path}; free some space or use a larger disk",
+        digest.short(),
+        space::told(*needed),
+        space::told(*reserve),
+        space::told(*free)
     )]
     NoSpace {
         /// Which artifact.
@@ -83,10 +87,11 @@ pub(crate) enum ArtifactError {
 impl ArtifactError {
     /// Whether trying again, unchanged, may help.
     #[must_use]
-    pub(crate) fn retryable(&self) -> bool {
+    pub(crate) fn trouble(&self) -> Trouble {
         match self {
-            Self::NoSpace { .. } | Self::Unavailable { .. } | Self::Damaged { .. } | Self::Io { .. } => true,
-            Self::Refused { .. } => false,
+            Self::NoSpace { .. } => Trouble::Lasting,
+            Self::Unavailable { .. } | Self::Damaged { .. } | Self::Io { .. } => Trouble::Passing,
+            Self::Refused { .. } => Trouble::Final,
         }
     }
 }

@@ -22,6 +22,21 @@ pub(crate) fn of(path: &Path) -> io::Result<Space> {
     Ok(Space { free_bytes: stat.blocks_available() * block, total_bytes: stat.blocks() * block })
 }
 
+/// A number of bytes for people: `812.4 MiB`.
+#[allow(clippy::cast_precision_loss)] // One digit is shown.
+pub(crate) fn told(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    let (mut value, mut unit) = (bytes as f64 / 1024.0, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
 /// The most that bringing in `artifact` takes, with `fetched` bytes of it here already.
 pub(crate) fn needed_bytes(artifact: &Artifact, fetched: u64) -> u64 {
     let unpacked = match artifact.format {
@@ -50,6 +65,7 @@ pub(crate) fn check(artifact: &Artifact, fetched: u64, free: u64, path: &Path) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_engine::instance::Trouble;
     use baton_model::id::Digest;
 
     #[test]
@@ -64,8 +80,10 @@ mod tests {
         let path = Path::new("/x");
         assert!(check(&tar, 0, needed_bytes(&tar, 0), path).is_ok());
         let error = check(&tar, 0, needed_bytes(&tar, 0) - 1, path).unwrap_err();
-        assert!(error.retryable());
-        assert!(error.to_string().contains("on /x"), "{error}");
+        assert_eq!(error.trouble(), Trouble::Lasting);
+        let text = error.to_string();
+        assert!(text.contains("64.0 MiB are needed (64.0 MiB of them kept free)"), "{text}");
+        assert!(text.contains("on /x"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The store against a real gRPC server that can misbehave.
 
 use super::*;
+use baton_engine::instance::Trouble;
 use baton_model::artifact::ArtifactFormat;
 use baton_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use baton_proto::v1::{AgentMessage, ArtifactChunk, CoordinatorMessage, FetchArtifactRequest};
@@ -141,7 +142,7 @@ async fn a_broken_fetch_goes_on_where_it_stopped() {
     let artifact = f.source.file(&vec![7; 10_000]);
     f.source.faults().cut_after = Some(4_000);
     let error = f.store.bring_in(&f.web, &artifact).await.unwrap_err();
-    assert!(error.retryable());
+    assert_eq!(error.trouble(), Trouble::Passing);
     assert!(error.to_string().contains("4000 of 10000 bytes"), "{error}");
     f.store.bring_in(&f.web, &artifact).await.unwrap();
     assert_eq!(f.source.faults().asked, [0, 4_000]);
@@ -201,7 +202,7 @@ async fn a_bad_archive_leaves_nothing_and_is_not_tried_again() {
     let f = Fixture::new().await;
     let artifact = f.source.artifact(b"this is no archive", ArtifactFormat::TarZstd, 100);
     let error = f.store.bring_in(&f.web, &artifact).await.unwrap_err();
-    assert!(!error.retryable());
+    assert_eq!(error.trouble(), Trouble::Final);
     assert_eq!(f.names(), Vec::<String>::new());
 }
 

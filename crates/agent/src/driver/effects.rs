@@ -8,7 +8,7 @@ use crate::checks::{self, Subject};
 use crate::journal::Draft;
 use crate::logs::prune_runs;
 use crate::runs::{RunError, RunHandle, drain};
-use baton_engine::instance::{Effect, Event};
+use baton_engine::instance::{Effect, Event, Trouble};
 use baton_model::id::{Digest, InstanceId, RunNumber, ServiceName};
 use baton_model::observed::InstanceState;
 use baton_model::plan::InstancePlan;
@@ -51,9 +51,9 @@ impl Driver {
             let release = plan.release;
             let brought = artifacts.bring_in(&plan.spec.name, &plan.artifact).await;
             let event = match brought {
-                Ok(()) => match launch::rehearse(&state, &node, &artifacts, &id, &plan) {
+                Ok(()) => match launch::rehearse(&state, &node, &artifacts, &id, &plan).await {
                     Ok(()) => Event::Staged(release),
-                    Err(reason) => Event::StageFailed { release, reason, retry: false },
+                    Err(reason) => Event::StageFailed { release, reason, trouble: Trouble::Final },
                 },
                 Err(error) => {
                     let kind = match &error {
@@ -70,7 +70,7 @@ impl Driver {
                                 .with("digest", plan.artifact.digest),
                         );
                     }
-                    Event::StageFailed { release, reason: told(&error), retry: error.retryable() }
+                    Event::StageFailed { release, reason: told(&error), trouble: error.trouble() }
                 }
             };
             let _ = answers.send((id, event)).await;

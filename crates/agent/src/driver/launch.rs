@@ -5,7 +5,9 @@ use crate::artifacts::ArtifactStore;
 use crate::config::{AgentFile, StateDir};
 use crate::runs::sockets::{self, Listener, free_port, listen};
 use crate::runs::steer::Steering;
-use crate::runs::{Place, RunHandle, RunSpec, Runs, SocketError, StartError, UnixPlace, preflight};
+use crate::runs::{
+    Place, RunHandle, RunSpec, Runs, SocketError, StartError, UnixPlace, libraries, preflight,
+};
 use crate::workload::{Command, Surroundings};
 use baton_model::id::{InstanceId, PortName, RunNumber};
 use baton_model::plan::InstancePlan;
@@ -216,7 +218,7 @@ fn unix_paths(plan: &InstancePlan) -> BTreeMap<String, String> {
 
 /// Whether the release could be started here, as far as its files say: asked when it is staged, so that a wrong
 /// artifact is known before the old release is touched.
-pub(super) fn rehearse(
+pub(super) async fn rehearse(
     state: &StateDir,
     node: &AgentFile,
     artifacts: &ArtifactStore,
@@ -226,7 +228,15 @@ pub(super) fn rehearse(
     let ports = plan.spec.ports.keys().map(|name| (name.to_string(), 0)).collect();
     let around = surroundings(state, node, artifacts, instance, plan, ports);
     let command = around.command(&plan.spec.exec, &plan.spec).map_err(|error| told(&error))?;
-    preflight(&command.program).map_err(|error| told(&error))
+    let loader = preflight(&command.program).map_err(|error| told(&error))?;
+    let tree = artifacts.tree(&plan.artifact.digest);
+    match loader.filter(|loader| !loader.starts_with(&tree)) {
+        Some(loader) => {
+            let asked = libraries::check(&loader, &command.program, &command.env, &command.cwd);
+            asked.await.map_err(|error| told(&error))
+        }
+        None => Ok(()),
+    }
 }
 
 /// An error with its causes, in one line.

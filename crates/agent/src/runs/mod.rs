@@ -15,6 +15,7 @@ pub mod drain;
 mod event;
 mod filter;
 mod handle;
+pub mod libraries;
 mod link;
 mod lost;
 mod place;

@@ -1,7 +1,6 @@
 //! Can this file be executed here? Asked before a run is started, so that the answer is a sentence and not an errno.
 //!
-//! A missing shared library is told only by the loader, when it runs: exit code 127, and the last line on stderr
-//! (`RunEventKind::Exited::last_stderr`) names it.
+//! Which shared libraries are missing only the program's loader can tell ([`super::libraries`]).
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -49,6 +48,16 @@ pub enum PreflightError {
         /// The loader (PT_INTERP).
         loader: PathBuf,
     },
+    /// Its loader says that it cannot be loaded: a shared library is missing, or is older than it needs.
+    #[error(
+        "{program} cannot be loaded on this node: {said}; install the package that has the library here, put it into the artifact (with LD_LIBRARY_PATH in `env`), or link the program statically"
+    )]
+    Library {
+        /// The program.
+        program: PathBuf,
+        /// What the loader said.
+        said: String,
+    },
     /// A script whose interpreter is not there.
     #[error(
         "{program} is a script for {interpreter}, which is not here; install it, or correct the script's first line"
@@ -76,11 +85,11 @@ pub enum PreflightError {
     },
 }
 
-/// Tells whether `program` can be executed here, as far as its file says.
+/// Tells whether `program` can be executed here, as far as its file says. Gives its loader, where it needs one.
 ///
 /// # Errors
 /// [`PreflightError`], with what to do.
-pub fn preflight(program: &Path) -> Result<(), PreflightError> {
+pub fn preflight(program: &Path) -> Result<Option<PathBuf>, PreflightError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => PreflightError::Missing(program.into()),
         _ => PreflightError::Io { program: program.into(), source },
@@ -95,13 +104,13 @@ pub fn preflight(program: &Path) -> Result<(), PreflightError> {
     let mut file = match File::open(program) {
         Ok(file) => file,
         // Executable and not readable: the kernel will say.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
     let mut head = Vec::with_capacity(HEAD_BYTES);
     file.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
     if let Some(line) = head.strip_prefix(b"#!") {
-        return check_script(program, line);
+        return check_script(program, line).map(|()| None);
     }
     if head.starts_with(b"\x7fELF") {
         return check_elf(program, &mut file, &head);
@@ -174,17 +183,17 @@ impl Architecture {
     }
 }
 
-fn check_elf(program: &Path, file: &mut File, head: &[u8]) -> Result<(), PreflightError> {
+fn check_elf(program: &Path, file: &mut File, head: &[u8]) -> Result<Option<PathBuf>, PreflightError> {
     let damaged = || PreflightError::Damaged(program.into());
     let built = Architecture::of(head).ok_or_else(damaged)?;
-    let Some(here) = Architecture::of_this_machine() else { return Ok(()) };
+    let Some(here) = Architecture::of_this_machine() else { return Ok(None) };
     if !here.may_run(built) {
         let (built_for, machine) = (built.name(), here.name());
         return Err(PreflightError::Architecture { program: program.into(), built_for, machine });
     }
     // The loader is looked up for this machine's own class and order; others are the kernel's to judge.
     if built.class != 2 || built.order != 1 {
-        return Ok(());
+        return Ok(None);
     }
     let number = |at: usize, len: usize| -> Option<u64> {
         let bytes = head.get(at..at + len)?;
@@ -195,7 +204,7 @@ fn check_elf(program: &Path, file: &mut File, head: &[u8]) -> Result<(), Preflig
     let loader = find_loader(file, offset, size, count.min(PROGRAM_HEADERS_MAX)).map_err(|_| damaged())?;
     match loader {
         Some(loader) if !loader.exists() => Err(PreflightError::Loader { program: program.into(), loader }),
-        Some(_) | None => Ok(()),
+        found => Ok(found),
     }
 }
 
@@ -234,7 +243,7 @@ mod tests {
         let program = folder.path().join("program");
         std::fs::write(&program, content).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
-        let said = preflight(&program).map_or_else(|error| error.to_string(), |()| "fine".to_owned());
+        let said = preflight(&program).map_or_else(|error| error.to_string(), |_| "fine".to_owned());
         assert!(said.contains(expect), "expected `{expect}`, got `{said}`");
     }
 

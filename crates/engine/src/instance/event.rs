@@ -22,8 +22,8 @@ pub enum Event {
         release: ReleaseNumber,
         /// Why, for people.
         reason: String,
-        /// Trying again may help (network, disk space).
-        retry: bool,
+        /// Whether trying again may help.
+        trouble: Trouble,
     },
     /// The workload of a run was executed (also after each restart by the shim).
     Started {
@@ -108,6 +108,17 @@ pub enum Event {
     ShimLost(RunNumber),
     /// A time set by an earlier step has come, or may have.
     Timer,
+}
+
+/// What is to be expected of trying again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It may pass by itself (a network, a coordinator that is away).
+    Passing,
+    /// It passes when somebody acts (a full disk): told as a failure at once, and tried again where nothing serves.
+    Lasting,
+    /// The same would come of it (a program for other machines): not tried again.
+    Final,
 }
 
 /// A run that was found alive after an agent restart.

@@ -1,6 +1,6 @@
 //! The current release: fetched, started, lost and started anew, removed. It never gives up while trying may help.
 
-use super::event::Effect;
+use super::event::{Effect, Trouble};
 use super::state::{Current, Phase, Retry, Run, Why, has_fixed_port};
 use super::{BootMs, Instance, Millis};
 use baton_model::id::{ReleaseNumber, RunNumber};
@@ -18,7 +18,7 @@ impl Instance {
     pub(super) fn fetched(&mut self, release: ReleaseNumber, now: BootMs, effects: &mut Vec<Effect>) {
         match &self.current {
             Current::Fetching { plan, retry } if plan.release == release => {
-                let retry = Retry { at: None, ..retry.clone() };
+                let retry = Retry { at: None, lasting: false, ..retry.clone() };
                 self.current = Current::Staged { plan: plan.clone(), retry };
             }
             Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => {}
@@ -29,12 +29,13 @@ impl Instance {
         }
     }
 
-    /// Fetching → Fetching after a wait, or → Failed where trying again would not help; a swap likewise fails.
+    /// Fetching → Fetching after a wait, or → Failed where trying again would not help; a swap fails unless it may
+    /// pass by itself.
     pub(super) fn fetch_failed(
         &mut self,
         release: ReleaseNumber,
         reason: &str,
-        again: bool,
+        trouble: Trouble,
         now: BootMs,
         effects: &mut Vec<Effect>,
     ) {
@@ -46,10 +47,13 @@ impl Instance {
         match &mut self.current {
             Current::Fetching { plan, retry } if plan.release == release => {
                 effects.push(note);
-                if again {
-                    retry.failed(reason.to_owned(), now);
-                } else {
-                    self.current = Current::Failed { plan: plan.clone(), reason: reason.to_owned() };
+                retry.failed(reason.to_owned(), now);
+                match trouble {
+                    Trouble::Passing => {}
+                    Trouble::Lasting => retry.lasting = true,
+                    Trouble::Final => {
+                        self.current = Current::Failed { plan: plan.clone(), reason: reason.to_owned() }
+                    }
                 }
                 return;
             }
@@ -58,7 +62,7 @@ impl Instance {
         }
         let Some(swap) = self.swap.as_mut().filter(|swap| swap.plan.release == release) else { return };
         match &mut swap.phase {
-            Phase::Staging { retry, .. } if again => {
+            Phase::Staging { retry, .. } if trouble == Trouble::Passing => {
                 effects.push(note);
                 retry.failed(reason.to_owned(), now);
             }

@@ -35,7 +35,7 @@ mod swap;
 #[cfg(test)]
 mod tests;
 
-pub use event::{AdoptedRun, Effect, Event};
+pub use event::{AdoptedRun, Effect, Event, Trouble};
 
 use baton_model::id::{InstanceId, RunNumber};
 use baton_model::plan::InstancePlan;
@@ -124,8 +124,8 @@ impl Instance {
             Event::Plan(plan) => self.target = plan,
             Event::Resumed(alive) => self.resume(&alive, now, effects),
             Event::Staged(release) => self.fetched(release, now, effects),
-            Event::StageFailed { release, reason, retry } => {
-                self.fetch_failed(release, &reason, retry, now, effects)
+            Event::StageFailed { release, reason, trouble } => {
+                self.fetch_failed(release, &reason, trouble, now, effects)
             }
             Event::Started { run, pid, ports } => self.started(run, pid, ports, now, effects),
             Event::StartFailed { run, reason } => self.start_failed(run, &reason, now, effects),
@@ -179,9 +179,12 @@ impl Instance {
         let given_up = self.has_given_up_on(&target);
         match &mut self.current {
             Current::Absent => self.install(target, effects),
-            Current::Fetching { plan, .. } | Current::Staged { plan, .. }
+            Current::Fetching { plan, retry } | Current::Staged { plan, retry }
                 if plan.release == target.release =>
             {
+                if target.attempt > plan.attempt {
+                    retry.hurry(now);
+                }
                 plan.attempt = target.attempt;
             }
             Current::Failed { plan, .. }

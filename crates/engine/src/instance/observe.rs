@@ -51,10 +51,26 @@ impl Instance {
         }
     }
 
+    /// A first release that cannot come up by itself has failed as a change of release has, and is told likewise:
+    /// whoever waits for it need not wait for its deadline.
+    fn observe_failed_install(&self) -> Option<SwapObserved> {
+        let (plan, reason) = match &self.current {
+            Current::Failed { plan, reason } => (plan, reason),
+            Current::Fetching { plan, retry } if retry.lasting => (plan, &retry.reason),
+            Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => return None,
+            Current::Running(_) | Current::Parked { .. } => return None,
+        };
+        let (to, attempt, reason) = (plan.release, plan.attempt, reason.clone());
+        Some(SwapObserved { to, attempt, phase: SwapPhase::Failed, reason })
+    }
+
     fn observe_swap(&self) -> Option<SwapObserved> {
         if let Some(swap) = &self.swap {
             let (phase, reason) = swap_phase(swap);
             return Some(SwapObserved { to: swap.plan.release, attempt: swap.plan.attempt, phase, reason });
+        }
+        if let Some(failed) = self.observe_failed_install() {
+            return Some(failed);
         }
         let failed = self.failed_swap.as_ref();
         let leaving = self.leaving.values().find_map(|leaving| match leaving.why {

@@ -66,6 +66,9 @@ pub(super) struct Retry {
     pub(super) at: Option<BootMs>,
     /// Why the last try failed.
     pub(super) reason: String,
+    /// That passes only when somebody acts.
+    #[serde(default)]
+    pub(super) lasting: bool,
 }
 
 impl Retry {
@@ -75,6 +78,13 @@ impl Retry {
         self.failures = self.failures.saturating_add(1);
         self.at = Some(now.plus(wait));
         self.reason = reason;
+        self.lasting = false;
+    }
+
+    /// Somebody has acted: what waits is tried at once.
+    pub(super) fn hurry(&mut self, now: BootMs) {
+        self.at = self.at.map(|_| now);
+        self.lasting = false;
     }
 
     /// Whether a wait was set and is over.
@@ -185,6 +195,9 @@ impl Run {
             Some(wait) => format!("ended with {exit}; started again in {wait}"),
             None => format!("ended with {exit} and stays down: its restart policy says so"),
         };
+        if !last_words.is_empty() {
+            self.reason = format!("{}; its last words: {last_words}", self.reason);
+        }
     }
 
     /// Takes over what a shim tells after the agent was away. Readiness is kept where the same workload still runs:

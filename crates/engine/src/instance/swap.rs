@@ -194,7 +194,12 @@ fn why_failed(run: &Run, late: bool) -> Option<String> {
         let times =
             if run.restarts > 0 { format!(" after {} restarts", run.restarts) } else { String::new() };
         let service = &run.plan.spec.name;
-        return Some(format!("{exit}{times} before it was ready: `baton logs {service}` has its last words"));
+        let words = &run.last_words;
+        return Some(if words.is_empty() {
+            format!("{exit}{times} before it was ready: see `baton logs {service}`")
+        } else {
+            format!("{exit}{times} before it was ready; its last words: {words}")
+        });
     }
     if !late {
         return None;

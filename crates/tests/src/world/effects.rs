@@ -4,7 +4,7 @@ use super::World;
 use super::mutation::Mutation;
 use super::queue::Happening;
 use super::workload::{Behaviour, Run};
-use baton_engine::instance::{Effect, Event};
+use baton_engine::instance::{Effect, Event, Trouble};
 use baton_model::id::{InstanceId, NodeName, RunNumber};
 use baton_model::observed::Exit;
 use baton_model::plan::InstancePlan;
@@ -59,7 +59,8 @@ impl World {
         let verifies = self.options.mutation != Some(Mutation::VerifySkipped);
         let spoiled = self.faults_on && self.random.network.percent(4);
         let release = plan.release;
-        let failed = |reason: &str, retry| Event::StageFailed { release, reason: reason.to_owned(), retry };
+        let failed =
+            |reason: &str, trouble| Event::StageFailed { release, reason: reason.to_owned(), trouble };
         let Some(host) = self.nodes.get_mut(node) else { return };
         let digest = plan.artifact.digest;
         if verifies && host.disk.artifacts.get(&digest) == Some(&false) {
@@ -67,13 +68,13 @@ impl World {
         }
         let there = host.disk.artifacts.contains_key(&digest);
         let event = if behaviour == Behaviour::Unusable {
-            failed("not a tar archive", false)
+            failed("not a tar archive", Trouble::Final)
         } else if there {
             Event::Staged(release)
         } else if !reachable {
-            failed("the coordinator cannot be reached", true)
+            failed("the coordinator cannot be reached", Trouble::Passing)
         } else if spoiled && verifies {
-            failed("the digest differs", true)
+            failed("the digest differs", Trouble::Passing)
         } else {
             host.disk.artifacts.insert(digest, !spoiled);
             Event::Staged(release)

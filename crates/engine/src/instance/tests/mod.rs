@@ -3,7 +3,7 @@
 mod properties;
 mod stories;
 
-use super::{AdoptedRun, Effect, Event, Instance};
+use super::{AdoptedRun, Effect, Event, Instance, Trouble};
 use baton_model::artifact::{Artifact, ArtifactFormat};
 use baton_model::id::{Digest, PortName, ReleaseNumber, RunNumber, ServiceName, Version};
 use baton_model::observed::Exit;
@@ -106,7 +106,7 @@ fn found(release: u64, pid: Option<u32>) -> AdoptedRun {
 }
 
 /// An event from its line. `plan 2`, `plan 2 1` (attempt), `plan none`, `resumed 1=1 2=2` (run=release), `staged 2`,
-/// `stage-failed 2` (`stage-failed! 2`: trying again will not help), `started 1`, `start-failed 1`, `crashed 1`,
+/// `stage-failed 2` (`stage-failed! 2`: trying again will not help), `no-space 2`, `started 1`, `start-failed 1`, `crashed 1`,
 /// `crash-loop 1`, `damaged 1`, `mended 1`, `found-good 1`, `mend-failed 1`, `ended 1 0` (run, code; it stays down), `ready 1`, `unready 1`, `not-live 1`, `steered 2`,
 /// `drained 1`, `stopped 1`, `lost 1`, `timer`.
 fn event(kind: Kind, line: &str) -> Event {
@@ -144,7 +144,12 @@ fn event(kind: Kind, line: &str) -> Event {
         "stage-failed" | "stage-failed!" => Event::StageFailed {
             release: ReleaseNumber(number(0)),
             reason: "no bytes".to_owned(),
-            retry: verb == "stage-failed",
+            trouble: if verb == "stage-failed" { Trouble::Passing } else { Trouble::Final },
+        },
+        "no-space" => Event::StageFailed {
+            release: ReleaseNumber(number(0)),
+            reason: "the disk is full".to_owned(),
+            trouble: Trouble::Lasting,
         },
         "started" => {
             let pid = u32::try_from(100 + number(0)).expect("a pid");

@@ -1,7 +1,7 @@
 //! Whatever happens and in whatever order: no panic, never two that serve, and rest once all is answered.
 
 use super::{FIXED, Kind, SOCKET, UNCHECKED, event, found, instance};
-use crate::instance::{AdoptedRun, Effect, Event, Instance};
+use crate::instance::{AdoptedRun, Effect, Event, Instance, Trouble};
 use baton_model::id::RunNumber;
 use baton_model::observed::{Exit, InstanceState};
 use baton_model::time::{BootMs, Millis};
@@ -139,7 +139,12 @@ impl Node {
             Effect::Stage(plan) if fault == 0 => drop(self.step(Event::Staged(plan.release))),
             Effect::Stage(plan) => {
                 let reason = "no bytes".to_owned();
-                self.step(Event::StageFailed { release: plan.release, reason, retry: fault == 1 });
+                let trouble = match fault {
+                    1 => Trouble::Passing,
+                    2 => Trouble::Lasting,
+                    _ => Trouble::Final,
+                };
+                self.step(Event::StageFailed { release: plan.release, reason, trouble });
             }
             Effect::Start { run, plan, beside } => {
                 if fault == 1 {

@@ -48,14 +48,32 @@ fn what_cannot_be_fetched_waits_for_another_plan() {
     check(
         SOCKET,
         "plan 1           -> stage 1 | fetching 1
-         stage-failed! 1  -> | failed 1
-         +60 timer        -> | failed 1
-         plan 1           -> | failed 1
+         stage-failed! 1  -> | failed 1, failed 1
+         +60 timer        -> | failed 1, failed 1
+         plan 1           -> | failed 1, failed 1
          plan 1 1         -> stage 1 | fetching 1
-         stage-failed! 1  -> | failed 1
+         stage-failed! 1  -> | failed 1, failed 1
          plan 2           -> stage 2 | fetching 2
          staged 1         -> | fetching 2
          staged 2         -> start 1=2 | starting 2",
+    );
+}
+
+#[test]
+fn what_needs_somebody_to_act_is_told_at_once_and_tried_again() {
+    check(
+        SOCKET,
+        "plan 1      -> stage 1 | fetching 1
+         no-space 1  -> | fetching 1, failed 1
+         +1 timer    -> stage 1 | fetching 1, failed 1
+         no-space 1  -> | fetching 1, failed 1
+         plan 1 1    -> stage 1 | fetching 1
+         staged 1    -> start 1=1 | starting 1
+         started 1   -> check 1 | starting 1
+         ready 1     -> | ready 1
+         plan 2      -> stage 2 | ready 1, staging 2
+         no-space 2  -> | ready 1, failed 2
+         +60 timer   -> | ready 1, failed 2",
     );
 }
 

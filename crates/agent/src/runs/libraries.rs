@@ -1,0 +1,92 @@
+//! Which shared libraries a program lacks on this node, asked of the one that knows: its own loader.
+//!
+//! `ld.so --list PROGRAM` (glibc and musl alike; it is what ldd(1) does) looks every library up as it would at the
+//! start, with the workload's own search path, and executes nothing of them. The loader must be the node's: one that
+//! comes with an artifact is not run by the agent.
+
+use super::PreflightError;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// A loader that has not answered by then is not asked further: the start will tell.
+const WITHIN: Duration = Duration::from_secs(5);
+/// What of the workload's environment says where libraries are; what preloads or audits would execute code.
+const SEARCH_PATH: &str = "LD_LIBRARY_PATH";
+/// How a loader begins to say that a library is not there (glibc, musl), and how glibc ends to say that it is too old.
+const MISSING: [&str; 2] = ["error while loading shared libraries: ", "Error loading shared library "];
+const TOO_OLD: &str = "not found (required by ";
+
+/// Asks `loader` whether it finds everything that `program` needs.
+///
+/// # Errors
+/// [`PreflightError::Library`], with the library's name. Where the loader cannot be asked, nothing is said against it.
+pub async fn check(
+    loader: &Path,
+    program: &Path,
+    env: &[(OsString, OsString)],
+    cwd: &Path,
+) -> Result<(), PreflightError> {
+    let mut command = Command::new(loader);
+    command.arg("--list").arg(program).env_clear().current_dir(cwd).kill_on_drop(true);
+    command.envs(env.iter().filter(|(name, _)| name == SEARCH_PATH).cloned());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    match tokio::time::timeout(WITHIN, command.output()).await {
+        Ok(Ok(output)) if !output.status.success() => {
+            match complaint(&String::from_utf8_lossy(&output.stderr)) {
+                Some(said) => Err(PreflightError::Library { program: program.into(), said }),
+                None => Ok(()),
+            }
+        }
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, loader = %loader.display(), "a loader could not be asked");
+            Ok(())
+        }
+        Err(_elapsed) => {
+            tracing::debug!(loader = %loader.display(), "a loader did not answer");
+            Ok(())
+        }
+    }
+}
+
+/// What it says of libraries, without the program's name in front.
+fn complaint(said: &str) -> Option<String> {
+    said.lines().find_map(|line| {
+        let missing = MISSING.iter().find_map(|begins| Some(line.split_once(begins)?.1));
+        let too_old = || line.contains(TOO_OLD).then_some(line);
+        Some(missing.or_else(too_old)?.trim().to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_of_both_c_libraries_are_understood() {
+        let check = |said: &str, expect: Option<&str>| assert_eq!(complaint(said).as_deref(), expect);
+        check(
+            "/x/web: error while loading shared libraries: libpq.so.5: cannot open shared object file",
+            Some("libpq.so.5: cannot open shared object file"),
+        );
+        check(
+            "Error loading shared library libpq.so.5: No such file or directory (needed by /x/web)",
+            Some("libpq.so.5: No such file or directory (needed by /x/web)"),
+        );
+        let old = "/lib/libc.so.6: version `GLIBC_2.99' not found (required by /x/web)";
+        check(&format!("/x/web: {old}\n"), Some(&format!("/x/web: {old}")));
+        check("something else", None);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_runs_here_is_complete() {
+        let program = Path::new("/proc/self/exe").canonicalize().unwrap();
+        let loader = super::super::preflight(&program).unwrap().expect("tests are linked dynamically");
+        check(&loader, &program, &[], Path::new("/")).await.unwrap();
+        let odd = check(Path::new("/bin/false"), &program, &[], Path::new("/")).await;
+        odd.expect("what says nothing of libraries is no complaint");
+    }
+}
