@@ -10,8 +10,7 @@
 //! - What is out of service already costs nothing to change: it may be what heals it.
 //! - Beside the floor, no more than `max_unavailable` are out at a time; at least one, or nothing could ever change.
 
-use crate::turn::Turn;
-use baton_model::spec::ServiceSpec;
+use baton_model::spec::Amount;
 
 /// What one decision may take from one service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,29 +26,23 @@ pub struct Budget {
     left: u32,
 }
 
+/// The instances of a service that are to stay, counted by what they do now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counted {
+    /// They are ready.
+    pub(crate) ready: u32,
+    /// They are ready, and nothing we asked for takes them out of service.
+    pub(crate) secure: u32,
+    /// Their nodes are heard.
+    pub(crate) reachable: u32,
+}
+
 impl Budget {
-    /// Counts it from what is remembered and seen.
-    pub(crate) fn count(turn: &Turn<'_>) -> Self {
-        let Some(spec) = turn.spec() else { return Self::default() };
-        let wanted = turn.wanted(spec);
-        let floor = match turn.rollout() {
-            None if turn.memory.stable.is_some() => floor(turn, spec),
-            None => 0,
-            Some(rollout) => {
-                let other = if rollout.back() { Some(rollout.to) } else { rollout.from };
-                let other = rollout.from.and(other).and_then(|number| turn.release(number));
-                other.map_or(0, |release| floor(turn, spec).min(floor(turn, &release.spec)))
-            }
-        };
-        let (mut ready, mut secure, mut reachable) = (0, 0, 0);
-        for (number, slot) in turn.live() {
-            let Some(sight) = turn.sight(number) else { continue };
-            ready += u32::from(sight.ready);
-            secure += u32::from(turn.secures(sight, number, slot));
-            reachable += u32::from(sight.heard);
-        }
+    /// What may be taken where `wanted` instances are asked for and `counted` are there.
+    pub(crate) fn of(wanted: u32, floor: u32, max_unavailable: Amount, counted: Counted) -> Self {
+        let Counted { ready, secure, reachable } = counted;
         let out = reachable.saturating_sub(secure);
-        let most = spec.rollout.max_unavailable.floor_of(wanted).max(1);
+        let most = max_unavailable.floor_of(wanted).max(1);
         let left = secure.saturating_sub(floor).min(most.saturating_sub(out));
         Self { wanted, floor, ready, secure, left }
     }
@@ -69,10 +62,4 @@ impl Budget {
             self.secure, self.wanted, self.floor
         )
     }
-}
-
-/// Of what is promised: where one per node is wanted, a node that is lost still counts, or each fault would lower what
-/// we must leave standing.
-fn floor(turn: &Turn<'_>, spec: &ServiceSpec) -> u32 {
-    spec.min_available.ceil_of(turn.promised(spec))
 }

@@ -5,7 +5,8 @@
 
 mod refusal;
 
-use crate::audit::audit;
+pub use refusal::decide_audited;
+
 use crate::input::Input;
 use crate::outcome::{Assignments, EventDraft};
 use crate::progress::{Progress, ServiceProgress};
@@ -149,7 +150,7 @@ impl Cycle {
         let unconfirmed = unconfirmed(&plans, observed);
         let input =
             Input { desired: &desired, observed, progress: &progress, unconfirmed: &unconfirmed, now };
-        let (outcome, refused) = refusal::decide(&input, audit);
+        let (outcome, refused) = decide_audited(&input);
         self.now = now;
         self.writes = progress_writes(outcome.progress, &revisions);
         self.plans = plan_writes(outcome.assignments, plans, observed, &mut self.writes);
@@ -174,6 +175,13 @@ impl Cycle {
             events,
             report: std::mem::take(&mut self.report),
         }
+    }
+
+    /// Takes the events that tell of `write`, for a store that keeps them in the same transaction; `Send` then tells
+    /// the rest. They count as told: where the write does not come about, they are gone with the outcome.
+    pub fn take_events(&mut self, write: &Write) -> Vec<EventDraft> {
+        let Write::Progress(service, _, _) = write else { return Vec::new() };
+        self.events.extract_if(.., |event| event.service.as_ref() == Some(service)).collect()
     }
 
     /// A write ended.
@@ -220,8 +228,9 @@ impl Cycle {
     }
 }
 
-/// What the nodes that are behind their stored plans have not confirmed.
-fn unconfirmed(
+/// What the nodes that are behind their stored plans have not confirmed: for [`Input::unconfirmed`].
+#[must_use]
+pub fn unconfirmed(
     plans: &BTreeMap<NodeName, Versioned<PlanRecord>>,
     observed: &Observed,
 ) -> BTreeSet<InstanceId> {

@@ -6,11 +6,9 @@
 
 use crate::heal::brake;
 use crate::input::Input;
-use crate::memory::Mark;
-use crate::nodes::Nodes;
 use crate::outcome::{EventDraft, Outcome};
-use crate::placement::{self, Load};
-use crate::progress::{HISTORY_MAX, ServiceProgress};
+use crate::placement::{self, Ground};
+use crate::progress::HISTORY_MAX;
 use crate::roster::Roster;
 use crate::sight::Sightings;
 use crate::turn::Turn;
@@ -28,49 +26,44 @@ const ROUNDS_MAX: u32 = 1_000;
 /// One decision over the whole fleet: what is remembered next, who runs what, and why.
 #[must_use]
 pub fn decide(input: &Input<'_>) -> Outcome {
-    decide_holding(input, &Held::new(), input.now)
+    decide_holding(&look(input), &Held::new(), input.now)
 }
 
 /// Services that stay as they are stored, and why.
 pub(crate) type Held = BTreeMap<ServiceName, String>;
 
-/// The same, while some services are held until `until`: of them only the report changes, and says why.
-pub(crate) fn decide_holding(input: &Input<'_>, held: &Held, until: UnixMs) -> Outcome {
-    let mut nodes = Nodes::index(input);
-    nodes.held = brake::held(&nodes);
-    let mut load = Load::default();
-    let sightings = Sightings::index(input, &nodes);
-    let mut roster = Roster::new(&nodes);
-    let mut outcome = Outcome { wake_at: nodes.next_silence(), ..Outcome::default() };
-    let names: BTreeSet<&ServiceName> = input.desired.services.keys().chain(input.progress.keys()).collect();
-    for name in names {
-        if let Some(why) = held.get(name) {
-            hold_service(input, name, &sightings, (why, until), &mut roster, &mut outcome);
-            continue;
-        }
-        decide_service(input, name, &sightings, &mut load, &mut roster, &mut outcome);
-    }
-    outcome.assignments = roster.hand_out(&nodes);
-    outcome.events = once_per_node(outcome.events);
-    outcome
+/// What is seen, and which of the silent nodes are held by the brake.
+pub(crate) fn look<'a>(input: &Input<'a>) -> Sightings<'a> {
+    let mut sightings = Sightings::index(input);
+    sightings.nodes.held = brake::held(&sightings.nodes);
+    sightings
 }
 
-/// Enters a service as it is stored.
-fn hold_service(
-    input: &Input<'_>,
-    name: &ServiceName,
-    sightings: &Sightings<'_>,
-    (why, until): (&str, UnixMs),
-    roster: &mut Roster,
-    outcome: &mut Outcome,
-) {
-    let gone = gone(name);
-    let service = input.desired.services.get(name).unwrap_or(&gone);
-    let mut turn = Turn::open(input, service, sightings, input.progress.get(name));
-    turn.wait(Subject::Service, "audit", why.to_owned(), Some(until));
-    roster.enter(&turn);
-    outcome.report.services.insert(name.clone(), report::of(&turn));
-    outcome.wake_at = earlier(outcome.wake_at, turn.wake_at);
+/// The same, while some services are held until `until`: of them only the report changes, and says why.
+pub(crate) fn decide_holding(sightings: &Sightings<'_>, held: &Held, until: UnixMs) -> Outcome {
+    let (input, nodes) = (&sightings.input, &sightings.nodes);
+    let gone: BTreeMap<&ServiceName, Service> = input
+        .progress
+        .keys()
+        .filter(|name| !input.desired.services.contains_key(*name))
+        .map(|name| (name, gone(name)))
+        .collect();
+    let services: BTreeMap<&ServiceName, &Service> =
+        input.desired.services.iter().chain(gone.iter().map(|(name, gone)| (*name, gone))).collect();
+    let mut ground = Ground::new(sightings);
+    let mut roster = Roster::new(nodes);
+    let mut outcome = Outcome { wake_at: nodes.next_silence(), ..Outcome::default() };
+    for (name, service) in services {
+        let mut turn = Turn::open(sightings, service, input.progress.get(name));
+        match held.get(name) {
+            Some(why) => turn.wait(Subject::Service, "audit", why.clone(), Some(until)),
+            None => rounds(&mut turn, &mut ground),
+        }
+        conclude(turn, &mut roster, &mut outcome);
+    }
+    outcome.assignments = roster.hand_out(nodes);
+    outcome.events = once_per_node(outcome.events);
+    outcome
 }
 
 /// A service that is remembered and that nobody wants.
@@ -79,76 +72,52 @@ fn gone(name: &ServiceName) -> Service {
     Service { name: name.clone(), releases, request, control, removed: true }
 }
 
-fn decide_service<'a>(
-    input: &Input<'a>,
-    name: &'a ServiceName,
-    sightings: &'a Sightings<'a>,
-    load: &mut Load,
-    roster: &mut Roster,
-    outcome: &mut Outcome,
-) {
-    let stored = input.progress.get(name);
-    let gone = gone(name);
-    let service = input.desired.services.get(name).unwrap_or(&gone);
-    let mut turn = Turn::open(input, service, sightings, stored);
-    let mut rounds = 0;
-    // Most services are at rest: their first round is compared with what is stored, and nothing is copied for it.
-    let mut before: Option<Mark> = None;
-    loop {
-        round(&mut turn, load, input);
-        rounds += 1;
-        let rests = match &before {
-            Some(before) => before.holds(&turn.memory),
-            None => turn.memory.same(stored),
-        };
-        if rests {
-            break;
+/// Round after round, until one changes nothing.
+fn rounds<'a>(turn: &mut Turn<'a>, ground: &mut Ground<'a>) {
+    for _ in 0..ROUNDS_MAX {
+        round(turn, ground);
+        if !turn.memory.written() {
+            return;
         }
-        if rounds == ROUNDS_MAX {
-            turn.wake_at = Some(input.now);
-            break;
-        }
-        before = Some(Mark::of(&turn.memory));
         turn.begin_round();
     }
-    roster.enter(&turn);
-    if !(service.removed && turn.memory.slots.is_empty()) {
-        outcome.report.services.insert(name.clone(), report::of(&turn));
-    }
-    outcome.wake_at = earlier(outcome.wake_at, turn.wake_at);
-    outcome.events.append(&mut turn.events);
-    let done = service.removed && turn.memory.slots.is_empty();
-    remember(outcome, name, stored, turn, done);
+    debug_assert!(false, "{}: a room writes and changes nothing", turn.name);
+    turn.wake_at = Some(turn.now);
 }
 
 /// The rooms, in their order. Failover has its place before heal: who may lead is decided before anything is moved
 /// (see `LEASES.md` of the design; it comes with active-passive groups).
-fn round(turn: &mut Turn<'_>, load: &mut Load, input: &Input<'_>) {
-    let place =
-        |turn: &mut Turn<'_>, load: &mut Load| placement::grant(turn, load, input.desired, input.progress);
+fn round<'a>(turn: &mut Turn<'a>, ground: &mut Ground<'a>) {
     if turn.service.removed {
         retire::run(turn);
         return;
     }
     heal::run(turn);
-    place(turn, load);
+    placement::grant(turn, ground);
     rollout::run(turn);
-    place(turn, load);
+    placement::grant(turn, ground);
     scale::run(turn);
-    place(turn, load);
+    placement::grant(turn, ground);
+}
+
+/// Takes what one service has come to into the outcome.
+fn conclude(mut turn: Turn<'_>, roster: &mut Roster, outcome: &mut Outcome) {
+    roster.enter(&turn);
+    let done = turn.service.removed && turn.memory.slots.is_empty();
+    if !done {
+        outcome.report.services.insert(turn.name.clone(), report::of(&turn));
+    }
+    outcome.wake_at = earlier(outcome.wake_at, turn.wake_at);
+    outcome.events.append(&mut turn.events);
+    remember(outcome, turn, done);
 }
 
 /// Puts the memory into the outcome if it changed.
-fn remember(
-    outcome: &mut Outcome,
-    name: &ServiceName,
-    stored: Option<&ServiceProgress>,
-    turn: Turn<'_>,
-    done: bool,
-) {
+fn remember(outcome: &mut Outcome, turn: Turn<'_>, done: bool) {
+    let stored = turn.stored();
     if done {
         if stored.is_some() {
-            outcome.progress.insert(name.clone(), None);
+            outcome.progress.insert(turn.name.clone(), None);
         }
         return;
     }
@@ -163,7 +132,7 @@ fn remember(
     }
     let surplus = memory.history.len().saturating_sub(HISTORY_MAX);
     memory.history.drain(..surplus);
-    outcome.progress.insert(name.clone(), Some(memory));
+    outcome.progress.insert(turn.name.clone(), Some(memory));
 }
 
 fn earlier(one: Option<UnixMs>, other: Option<UnixMs>) -> Option<UnixMs> {

@@ -95,9 +95,14 @@ impl<'a> Nodes<'a> {
         self.views.len()
     }
 
-    /// All of them, in the order of their names.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a NodeName, &NodeView<'a>)> {
-        self.views.iter().map(|view| (view.name, view))
+    /// The node at a place that a view has named.
+    pub(crate) fn at(&self, place: usize) -> &NodeView<'a> {
+        &self.views[place]
+    }
+
+    /// All of them, in the order of their names, which is that of their places.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &NodeView<'a>> {
+        self.views.iter()
     }
 
     /// The node was removed, or has been silent for longer than its instances may wait for it.

@@ -23,8 +23,7 @@ pub(crate) fn of(turn: &Turn<'_>) -> ServiceReport {
 
 fn health(turn: &Turn<'_>) -> Health {
     let budget = &turn.budget;
-    let changing =
-        turn.memory.slots.iter().any(|(number, slot)| slot.retiring || !turn.settled(*number, slot));
+    let changing = turn.slots_seen().any(|(_, slot, sight)| slot.retiring || !sight.settled(slot));
     if turn.rollout().is_some() {
         Health::Changing
     } else if turn.memory.slots.is_empty() && budget.wanted == 0 {
@@ -50,8 +49,9 @@ fn unready(turn: &Turn<'_>) -> Vec<Waiting> {
     });
     let spoken: BTreeSet<u64> = spoken.collect();
     let mut waiting = Vec::new();
-    for (number, slot) in turn.live().filter(|(number, _)| !turn.well(*number) && !spoken.contains(number)) {
-        let Some(seen) = turn.seen(number).filter(|_| turn.heard(number)) else { continue };
+    let unwell = turn.live_seen().filter(|(number, _, sight)| !sight.well() && !spoken.contains(number));
+    for (number, slot, sight) in unwell {
+        let Some(seen) = sight.seen.filter(|_| sight.heard) else { continue };
         // Of a first release there is none before; its own reason says it all.
         let failed_swap = seen.swap.as_ref().filter(|swap| {
             swap.phase == SwapPhase::Failed && swap.to == slot.release && seen.release != slot.release

@@ -7,23 +7,26 @@ use baton_model::report::Subject;
 
 /// Retires a removed service.
 pub(crate) fn run(turn: &mut Turn<'_>) {
-    let now = turn.now;
-    for slot in turn.memory.slots.values_mut() {
-        slot.retiring = true;
+    if turn.memory.rollout.is_some() || turn.live().next().is_some() {
+        turn.memory.rollout = None;
+        turn.memory.slots.values_mut().for_each(|slot| slot.retiring = true);
     }
-    turn.memory.rollout = None;
+    let mut gone = Vec::new();
     let mut wakes = Vec::new();
-    let mut slots = std::mem::take(&mut turn.memory.slots);
-    slots.retain(|number, slot| {
-        let Some(view) = turn.node(*number) else { return false };
-        if view.heard() {
-            return turn.seen(*number).is_some();
+    for (number, slot, sight) in turn.slots_seen() {
+        match sight.node {
+            None => gone.push(number),
+            Some(view) if view.heard() && sight.seen.is_none() => gone.push(number),
+            Some(view) if view.heard() => {}
+            Some(view) if turn.now < view.last_heard.plus(LOST_AFTER_UNKNOWN) => {
+                wakes.push((number, slot.node.clone(), view.last_heard.plus(LOST_AFTER_UNKNOWN)));
+            }
+            Some(_) => gone.push(number),
         }
-        let until = view.last_heard.plus(LOST_AFTER_UNKNOWN);
-        wakes.push((*number, slot.node.clone(), until));
-        now < until
-    });
-    turn.memory.slots = slots;
+    }
+    for number in gone {
+        turn.memory.slots.remove(&number);
+    }
     for (number, node, until) in wakes {
         let reason = format!("node {node} is silent; when it comes back it stops the instance");
         turn.wait(Subject::Instance(turn.id(number)), "node-silent", reason, Some(until));

@@ -23,9 +23,9 @@ impl Roster {
 
     /// Enters what one service has decided.
     pub(crate) fn enter(&mut self, turn: &Turn<'_>) {
-        for (number, slot) in turn.live() {
+        for (number, slot, sight) in turn.live_seen() {
             let assignment = Assignment { release: slot.release, attempt: slot.attempt };
-            let entries = match turn.node(number) {
+            let entries = match sight.node {
                 Some(view) => &mut self.known[view.place],
                 None => self.unknown.entry(slot.node.clone()).or_default(),
             };
@@ -35,7 +35,7 @@ impl Roster {
 
     /// The complete assignments of every node that has any.
     pub(crate) fn hand_out(self, nodes: &Nodes<'_>) -> BTreeMap<NodeName, Assignments> {
-        let names = nodes.iter().map(|(name, _)| name.clone());
+        let names = nodes.iter().map(|view| view.name.clone());
         let known = names.zip(self.known).filter(|(_, entries)| !entries.is_empty());
         known.chain(self.unknown).map(|(name, entries)| (name, entries.into_iter().collect())).collect()
     }

@@ -1,10 +1,10 @@
-//! What is seen of the instances, indexed once per decision: agents report node by node, a decision asks service by
+//! What is seen of the instances, indexed once for a decision and its audit: agents report node by node, a decision asks service by
 //! service. What every room asks of every slot is answered here, so that it is looked up once and not in each round.
 
 use crate::input::Input;
 use crate::nodes::{NodeView, Nodes};
 use crate::progress::Slot;
-use baton_model::id::{NodeName, ReleaseNumber, ServiceName};
+use baton_model::id::{InstanceId, NodeName, ReleaseNumber, ServiceName};
 use baton_model::observed::{InstanceObserved, InstanceState, SwapPhase};
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) heard: bool,
     /// The node is heard now, and says that the instance is ready.
     pub(crate) ready: bool,
+    /// What is seen is not older than what the slot was last given.
+    pub(crate) confirmed: bool,
     /// The release it serves, where nothing more is to be said: no change, under way or failed, and no crash loop.
     steady: Option<ReleaseNumber>,
 }
@@ -28,7 +30,7 @@ impl<'a> Sight<'a> {
         let heard = node.is_some_and(NodeView::heard);
         let ready = heard && seen.is_some_and(|seen| seen.state == InstanceState::Ready);
         let steady = seen.filter(|seen| seen.swap.is_none() && !seen.crash_loop).map(|seen| seen.release);
-        Self { node, seen, heard, ready, steady }
+        Self { node, seen, heard, ready, confirmed: true, steady }
     }
 
     /// Ready, and nothing more is to be said of it.
@@ -36,12 +38,14 @@ impl<'a> Sight<'a> {
         self.ready && self.steady.is_some()
     }
 
-    /// No change is under way: it runs what its slot says, or the change has failed and nothing more is tried.
+    /// Its node knows what it should run, and no change is under way: it runs that, or the change has failed and nothing
+    /// more is tried.
     pub(crate) fn settled(&self, slot: &Slot) -> bool {
-        match self.steady {
-            Some(release) => release == slot.release,
-            None => self.seen.is_some_and(|seen| settled(seen, slot)),
-        }
+        self.confirmed
+            && match self.steady {
+                Some(release) => release == slot.release,
+                None => self.seen.is_some_and(|seen| settled(seen, slot)),
+            }
     }
 }
 
@@ -51,64 +55,95 @@ fn settled(seen: &InstanceObserved, slot: &Slot) -> bool {
         Some(swap) => match swap.phase {
             SwapPhase::Failed => swap.to == slot.release && swap.attempt == slot.attempt,
             SwapPhase::DrainingOld => seen.release == slot.release,
-            SwapPhase::Staging | SwapPhase::StoppingOld | SwapPhase::Confirming | SwapPhase::Reverting => {
-                false
-            }
+            SwapPhase::Staging
+            | SwapPhase::StoppingOld
+            | SwapPhase::Confirming
+            | SwapPhase::Refreshing
+            | SwapPhase::Reverting => false,
         },
     }
 }
 
-/// Everything that is seen, by service.
+/// Everything that is seen, by node and by service: made once, for a decision and the audit of its outcome.
 #[derive(Debug)]
 pub(crate) struct Sightings<'a> {
+    /// What it was made from.
+    pub(crate) input: Input<'a>,
     /// The nodes it was seen on.
-    pub(crate) nodes: &'a Nodes<'a>,
-    /// Of each service the slots that are reported, in order; more than once where several nodes report one.
-    services: BTreeMap<&'a ServiceName, Vec<(u64, Sight<'a>)>>,
+    pub(crate) nodes: Nodes<'a>,
+    /// Of each service what is reported, in the order of the slots; a slot more than once where several nodes report it.
+    services: BTreeMap<&'a ServiceName, Vec<Reported<'a>>>,
+}
+
+/// What one node reports of one slot.
+#[derive(Clone, Copy, Debug)]
+struct Reported<'a> {
+    slot: u64,
+    /// The place of the node.
+    place: usize,
+    seen: &'a InstanceObserved,
 }
 
 impl<'a> Sightings<'a> {
     /// Indexes what the nodes report.
-    pub(crate) fn index(input: &Input<'a>, nodes: &'a Nodes<'a>) -> Self {
-        let mut services: BTreeMap<&'a ServiceName, Vec<(u64, Sight<'a>)>> = BTreeMap::new();
-        for (name, node) in &input.observed.nodes {
-            let view = nodes.get(name);
-            for (id, seen) in &node.instances {
-                services.entry(&id.service).or_default().push((id.slot, Sight::of(view, Some(seen))));
+    pub(crate) fn index(input: &Input<'a>) -> Self {
+        let nodes = Nodes::index(input);
+        let mut services: BTreeMap<&'a ServiceName, Vec<Reported<'a>>> = BTreeMap::new();
+        for view in nodes.iter() {
+            let instances = view.observed.iter().flat_map(|node| &node.instances);
+            for (id, seen) in instances {
+                let reported = Reported { slot: id.slot, place: view.place, seen };
+                services.entry(&id.service).or_default().push(reported);
             }
         }
-        for sights in services.values_mut() {
-            sights.sort_by_key(|(slot, _)| *slot);
+        for reported in services.values_mut() {
+            reported.sort_unstable_by_key(|reported| (reported.slot, reported.place));
         }
-        Self { nodes, services }
+        Self { input: *input, nodes, services }
     }
 
-    /// What is seen of one slot of a service on the slot's node.
-    pub(crate) fn one(&self, service: &ServiceName, number: u64, node: &NodeName) -> Sight<'a> {
-        let sights = self.services.get(service).map_or(&[][..], Vec::as_slice);
-        let first = sights.partition_point(|(slot, _)| *slot < number);
-        self.among(&sights[first..], number, node)
+    /// What is seen of one slot of a service on this node.
+    pub(crate) fn one(&'a self, service: &ServiceName, number: u64, view: &'a NodeView<'a>) -> Sight<'a> {
+        let reported = self.reported(service);
+        let here = reported.binary_search_by_key(&(number, view.place), |of| (of.slot, of.place));
+        Sight::of(Some(view), here.ok().map(|index| reported[index].seen))
     }
 
-    /// What is seen of the slots of a service, each on its own node.
-    pub(crate) fn of(&self, service: &ServiceName, slots: &BTreeMap<u64, Slot>) -> Vec<(u64, Sight<'a>)> {
-        let mut left = self.services.get(service).map_or(&[][..], Vec::as_slice);
+    /// What is seen of the slots of a service, each on its own node, in the order of the slots.
+    pub(crate) fn of(&'a self, service: &ServiceName, slots: &BTreeMap<u64, Slot>) -> Vec<(u64, Sight<'a>)> {
+        let mut left = self.reported(service);
         // Both are in the order of the slots, so that one walk over both finds them all.
         let sight = |(number, slot): (&u64, &Slot)| {
-            while let [(earlier, _), rest @ ..] = left
-                && earlier < number
+            while let [earlier, rest @ ..] = left
+                && earlier.slot < *number
             {
                 left = rest;
             }
             (*number, self.among(left, *number, &slot.node))
         };
-        slots.iter().map(sight).collect()
+        let mut sights: Vec<(u64, Sight<'a>)> = slots.iter().map(sight).collect();
+        if !self.input.unconfirmed.is_empty() {
+            let id = |slot| InstanceId { service: service.clone(), slot };
+            for id in self.input.unconfirmed.range(id(0)..=id(u64::MAX)) {
+                if let Ok(place) = sights.binary_search_by_key(&id.slot, |(slot, _)| *slot) {
+                    sights[place].1.confirmed = false;
+                }
+            }
+        }
+        sights
+    }
+
+    fn reported(&self, service: &ServiceName) -> &[Reported<'a>] {
+        self.services.get(service).map_or(&[][..], Vec::as_slice)
     }
 
     /// The sight of a slot on this node, from those that begin with the slot's own.
-    fn among(&self, sights: &[(u64, Sight<'a>)], number: u64, node: &NodeName) -> Sight<'a> {
-        let same = sights.iter().take_while(|(slot, _)| *slot == number).map(|(_, sight)| sight);
-        let here = same.copied().find(|sight| sight.node.is_some_and(|view| view.name == node));
-        here.unwrap_or_else(|| Sight::of(self.nodes.get(node), None))
+    fn among(&'a self, reported: &[Reported<'a>], number: u64, node: &NodeName) -> Sight<'a> {
+        let same = reported.iter().take_while(|reported| reported.slot == number);
+        let mut here = same.map(|reported| (self.nodes.at(reported.place), reported.seen));
+        match here.find(|(view, _)| view.name == node) {
+            Some((view, seen)) => Sight::of(Some(view), Some(seen)),
+            None => Sight::of(self.nodes.get(node), None),
+        }
     }
 }

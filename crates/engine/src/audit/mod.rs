@@ -8,7 +8,6 @@ mod gates;
 
 use crate::decide::decide;
 use crate::input::Input;
-use crate::nodes::Nodes;
 use crate::outcome::Outcome;
 use crate::progress::{Progress, ServiceProgress, Slot};
 use crate::sight::Sightings;
@@ -39,12 +38,13 @@ struct Change<'a> {
 /// `exact-rollback` and `generation-grows`. It costs nothing where nothing changed.
 #[must_use]
 pub fn audit(input: &Input<'_>, outcome: &Outcome) -> Findings {
+    audit_seen(&Sightings::index(input), outcome)
+}
+
+/// The same, where what is seen is indexed already.
+pub(crate) fn audit_seen(sightings: &Sightings<'_>, outcome: &Outcome) -> Findings {
+    let input = &sightings.input;
     let mut findings = Findings::new();
-    if outcome.progress.is_empty() {
-        return findings;
-    }
-    let nodes = Nodes::index(input);
-    let sightings = Sightings::index(input, &nodes);
     for (name, after) in &outcome.progress {
         let Some(service) = input.desired.services.get(name).filter(|service| !service.removed) else {
             continue;
@@ -56,8 +56,8 @@ pub fn audit(input: &Input<'_>, outcome: &Outcome) -> Findings {
             continue;
         };
         let change = Change {
-            before: Turn::open(input, service, &sightings, input.progress.get(name)),
-            after: Turn::open(input, service, &sightings, Some(after)),
+            before: Turn::open(sightings, service, input.progress.get(name)),
+            after: Turn::open(sightings, service, Some(after)),
         };
         let mut violations = Vec::new();
         capacity_floor(&change, &mut violations);

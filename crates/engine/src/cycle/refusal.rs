@@ -1,10 +1,11 @@
 //! What becomes of a decision that the audit refuses: the services that would break an invariant stay as they are
 //! stored, and people are called; all others go on. One service's trouble must not freeze the rest.
 
-use crate::audit::Findings;
-use crate::decide::{Held, decide_holding};
+use crate::audit::{Findings, audit_seen};
+use crate::decide::{Held, decide_holding, look};
 use crate::input::Input;
 use crate::outcome::{EventDraft, Outcome};
+use crate::sight::Sightings;
 use baton_model::event::Severity;
 use baton_model::id::ServiceName;
 use baton_model::time::Millis;
@@ -16,14 +17,20 @@ const REFUSED_AFTER: Millis = Millis::secs(10);
 /// many passes something deeper is wrong, and every service stays as it is.
 const PASSES_MAX: u32 = 3;
 
-/// Decides, and again without the services that `judge` refuses, until it refuses none: a sound outcome, and why each
-/// of the others was refused.
-pub(super) fn decide(input: &Input<'_>, judge: impl Fn(&Input<'_>, &Outcome) -> Findings) -> (Outcome, Held) {
+/// One decision as the coordinator makes it: decides, and again without the services that the audit refuses, until it
+/// refuses none. A sound outcome, and why each of the others was refused.
+#[must_use]
+pub fn decide_audited(input: &Input<'_>) -> (Outcome, BTreeMap<ServiceName, String>) {
+    decide_judged(input, audit_seen)
+}
+
+fn decide_judged(input: &Input<'_>, judge: impl Fn(&Sightings<'_>, &Outcome) -> Findings) -> (Outcome, Held) {
+    let sightings = look(input);
     let until = input.now.plus(REFUSED_AFTER);
     let mut held = Held::new();
     for _ in 0..PASSES_MAX {
-        let outcome = decide_holding(input, &held, until);
-        let findings = judge(input, &outcome);
+        let outcome = decide_holding(&sightings, &held, until);
+        let findings = judge(&sightings, &outcome);
         if findings.is_empty() {
             return (outcome, held);
         }
@@ -41,7 +48,7 @@ pub(super) fn decide(input: &Input<'_>, judge: impl Fn(&Input<'_>, &Outcome) -> 
         let why = "decisions about other services were refused by the audit again and again";
         held.entry(name.clone()).or_insert_with(|| why.to_owned());
     }
-    (decide_holding(input, &held, until), held)
+    (decide_holding(&sightings, &held, until), held)
 }
 
 /// Calls people.
@@ -78,11 +85,11 @@ mod tests {
             now: fleet.now,
         };
         let broken = || vec![Violation { invariant: "test", detail: "is broken".to_owned() }];
-        let judge = |_: &Input<'_>, outcome: &Outcome| {
+        let judge = |_: &Sightings<'_>, outcome: &Outcome| {
             let bad = outcome.progress.keys().filter(|name| refused.contains(&name.as_str()));
             bad.map(|name| (name.clone(), broken())).collect::<Findings>()
         };
-        let (outcome, held) = decide(&input, judge);
+        let (outcome, held) = decide_judged(&input, judge);
         let changed: Vec<&str> = outcome.progress.keys().map(ServiceName::as_str).collect();
         assert_eq!(changed, expect);
         let planned = outcome.assignments.values().flatten().map(|(id, _)| id.service.as_str());

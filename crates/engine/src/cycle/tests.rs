@@ -57,6 +57,22 @@ fn progress_is_durable_before_plans_and_plans_before_they_are_sent() {
 }
 
 #[test]
+fn events_that_are_stored_with_their_write_are_not_sent_again() {
+    let (snapshot, observed, now) = fresh();
+    let mut cycle = Cycle::default();
+    cycle.begin();
+    let mut action = cycle.loaded(snapshot, &observed, now);
+    let mut stored = Vec::new();
+    while let Action::Write(write) = action {
+        stored.extend(cycle.take_events(&write));
+        action = cycle.written(Written::Stored(Revision(1)));
+    }
+    let Action::Send { events, .. } = action else { panic!("{action:?}") };
+    assert!(stored.iter().any(|event| event.service.is_some()), "{stored:?}");
+    assert!(events.iter().all(|event| !stored.contains(event)), "{events:?}");
+}
+
+#[test]
 fn a_conflict_throws_the_outcome_away_and_decides_again() {
     check(&[Written::Conflict], "load progress load progress plan plan send wait");
 }

@@ -29,19 +29,18 @@ pub(crate) enum Health {
 
 /// Asks about the instance in a slot.
 pub(crate) fn ask(turn: &Turn<'_>, number: u64, slot: &Slot, min_healthy: Millis) -> Health {
-    if !turn.heard(number) {
+    let Some(sight) = turn.sight(number) else { return Health::Lost };
+    if !sight.heard {
         let lost_after = turn.lost_after();
-        return match turn.node(number) {
+        return match sight.node {
             Some(view) if !turn.nodes.lost(Some(view), lost_after) => {
                 Health::Deferred(view.last_heard.plus(lost_after))
             }
             Some(_) | None => Health::Lost,
         };
     }
-    match turn.seen(number) {
-        Some(_) if !turn.confirmed(number) => {
-            Health::Coming("its node has not confirmed its plan yet".to_owned())
-        }
+    match sight.seen {
+        Some(_) if !sight.confirmed => Health::Coming("its node has not confirmed its plan yet".to_owned()),
         None => Health::Coming("its node has not reported it yet".to_owned()),
         Some(seen) => judge(seen, slot, min_healthy, turn.now),
     }
@@ -58,6 +57,7 @@ fn judge(seen: &InstanceObserved, slot: &Slot, min_healthy: Millis, now: UnixMs)
             | SwapPhase::StoppingOld
             | SwapPhase::Confirming
             | SwapPhase::Reverting
+            | SwapPhase::Refreshing
             | SwapPhase::DrainingOld => {
                 return Health::Coming(format!("swap: {}", phase_text(swap.phase, &swap.reason)));
             }

@@ -16,11 +16,11 @@ pub(crate) const NODES_MIN: usize = 2;
 /// The silent nodes that are part of a mass failure. A node that an operator drains or removes is not held: somebody
 /// has looked at it.
 pub(crate) fn held<'a>(nodes: &Nodes<'a>) -> BTreeSet<&'a NodeName> {
-    let all = nodes.iter().filter(|(_, view)| view.node.is_some()).count();
+    let all = nodes.iter().filter(|view| view.node.is_some()).count();
     let mut silent: Vec<(UnixMs, &'a NodeName)> = nodes
         .iter()
-        .filter(|(_, view)| view.silent && view.node.is_some() && !view.draining())
-        .map(|(name, view)| (view.last_heard, name))
+        .filter(|view| view.silent && view.node.is_some() && !view.draining())
+        .map(|view| (view.last_heard, view.name))
         .collect();
     silent.sort_unstable();
     let mut held = BTreeSet::new();

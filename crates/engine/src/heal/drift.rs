@@ -2,6 +2,8 @@
 //! or was too busy just then. Nothing else would ever try it again. Those that the rollout itself saw fail and tolerated
 //! are left for an operator's `retry`: it is the release that failed there.
 
+use crate::progress::Slot;
+use crate::sight::Sight;
 use crate::turn::Turn;
 use baton_model::observed::SwapPhase;
 use baton_model::time::Millis;
@@ -16,14 +18,15 @@ pub(super) fn try_again(turn: &mut Turn<'_>) {
         let stands = turn.memory.rollout.as_ref().filter(|rollout| rollout.to == stable);
         stands.is_some_and(|rollout| rollout.stages.iter().any(|stage| stage.failed.contains_key(&number)))
     };
-    let behind = |(number, slot): (u64, &crate::progress::Slot)| {
-        let swap = turn.seen(number)?.swap.as_ref()?;
+    let behind = |number: u64, slot: &Slot, sight: &Sight<'_>| {
+        let swap = sight.seen?.swap.as_ref()?;
         let failed =
             swap.phase == SwapPhase::Failed && swap.to == slot.release && swap.attempt == slot.attempt;
-        let ours = slot.release == stable && turn.heard(number) && turn.confirmed(number);
+        let ours = slot.release == stable && sight.heard && sight.confirmed;
         (failed && ours && !tolerated(number)).then(|| (number, slot.assigned_at.plus(TRY_AGAIN_AFTER)))
     };
-    let behind: Vec<_> = turn.live().filter(|(number, _)| !turn.well(*number)).filter_map(behind).collect();
+    let unwell = turn.live_seen().filter(|(_, _, sight)| !sight.well());
+    let behind: Vec<_> = unwell.filter_map(|(number, slot, sight)| behind(number, slot, sight)).collect();
     for (number, due) in behind {
         if turn.now < due {
             turn.wake(Some(due));

@@ -1,5 +1,6 @@
 //! Moves: a fresh slot takes the place of one whose node is lost, draining, or no longer has the labels asked for.
 
+use crate::sight::Sight;
 use crate::turn::{Turn, Wish};
 use baton_model::event::Severity;
 use baton_model::report::Subject;
@@ -31,8 +32,8 @@ pub(super) fn leave_lost_nodes(turn: &mut Turn<'_>) {
     }
     let (lost_after, bound) = (turn.lost_after(), bound(turn));
     let replaced = turn.replaced();
-    let silent: Vec<u64> =
-        turn.live().map(|(number, _)| number).filter(|number| !turn.heard(*number)).collect();
+    let silent = turn.live_seen().filter(|(_, _, sight)| !sight.heard);
+    let silent: Vec<u64> = silent.map(|(number, _, _)| number).collect();
     for number in silent {
         let Some(slot) = turn.memory.slots.get(&number) else { continue };
         let (node, release) = (slot.node.clone(), slot.release);
@@ -68,11 +69,11 @@ pub(super) fn leave_unfit_nodes(turn: &mut Turn<'_>) {
     let Some(spec) = turn.spec() else { return };
     let bound = bound(turn);
     let replaced = turn.replaced();
-    let unfit = |turn: &Turn<'_>, number: u64| {
-        turn.node(number).is_some_and(|view| view.heard() && (view.draining() || !view.fits(&spec.placement)))
+    let unfit = |sight: &Sight<'_>| {
+        sight.heard && sight.node.is_some_and(|view| view.draining() || !view.fits(&spec.placement))
     };
-    let leaving: Vec<u64> =
-        turn.live().map(|(number, _)| number).filter(|number| unfit(turn, *number)).collect();
+    let leaving = turn.live_seen().filter(|(_, _, sight)| unfit(sight));
+    let leaving: Vec<u64> = leaving.map(|(number, _, _)| number).collect();
     for number in leaving {
         let Some(slot) = turn.memory.slots.get(&number).cloned() else { continue };
         if !bound && !replaced.contains(&number) {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 /// not be told anything meanwhile.
 pub(super) fn note(turn: &mut Turn<'_>) {
     let all_known = turn.memory.silent.is_empty() && turn.nodes.none_silent();
-    if all_known && turn.memory.slots.keys().all(|number| turn.node(*number).is_some()) {
+    if all_known && turn.slots_seen().all(|(_, _, sight)| sight.node.is_some()) {
         return;
     }
     let nodes: BTreeSet<&NodeName> = turn.memory.slots.values().map(|slot| &slot.node).collect();

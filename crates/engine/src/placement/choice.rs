@@ -1,99 +1,113 @@
-//! The even and stable choice of nodes for the fresh slots of one service.
+//! The even and stable choice of nodes for the fresh slots of one service: the zone with the fewest of its instances,
+//! in it the node with the fewest of them, then the fewest of all services, then the first by name.
 //!
-//! Zones are kept in order of how many of the service's instances they have, nodes in a zone likewise, so that each
-//! choice costs the logarithm of the number of nodes and not their number.
+//! Where the service has nothing yet, the order of the field holds and is only walked along; where it has something,
+//! the order is kept here. So a service costs what it has and what it wishes for, and not the number of nodes.
 
-use crate::turn::Turn;
-use baton_model::id::NodeName;
-use baton_model::spec::ServiceSpec;
-use std::collections::{BTreeMap, BTreeSet};
+use super::field::{Field, Loaded};
+use std::collections::{BTreeMap, BTreeSet, btree_set};
+use std::iter::Peekable;
 
-/// What is preferred: fewest of this service, then fewest of all, then the name.
-type Candidate = (u32, u32, NodeName);
+/// A node that may be taken: how many of this service it has, and of all, then its place.
+type Candidate = (u32, u32, usize);
 
-/// The eligible nodes, in the order they are preferred.
+/// The choice.
 #[derive(Debug)]
-pub(super) struct Choice {
-    order: BTreeSet<(u32, String)>,
-    zones: BTreeMap<String, Zone>,
-    zone_of: BTreeMap<NodeName, String>,
+pub(super) struct Choice<'f, C> {
+    field: &'f Field,
+    /// Nodes by place, and how many of the service each has.
+    mine: &'f BTreeMap<usize, u32>,
+    /// What stands against a node though it may take something new.
+    closed: C,
+    /// The least loaded node of each zone: those of zones that are not open yet are still to come.
+    heads: Peekable<btree_set::Iter<'f, Loaded>>,
+    /// The zones that have something of this service, or were the next in line.
+    open: BTreeMap<usize, Zone<'f>>,
+    /// Of these, those that have a node left: how many of this service, the best node, the zone.
+    order: BTreeSet<(u32, Candidate, usize)>,
 }
 
-#[derive(Debug, Default)]
-struct Zone {
+/// One zone.
+#[derive(Debug)]
+struct Zone<'f> {
+    /// How many of this service it has.
     count: u32,
-    nodes: BTreeSet<Candidate>,
+    /// Its nodes that have none of them.
+    rest: Peekable<btree_set::Iter<'f, Loaded>>,
+    /// Its nodes that have some.
+    held: BTreeSet<Candidate>,
 }
 
-impl Choice {
-    /// Orders the nodes that may take an instance of `spec`.
-    pub(super) fn open(
-        turn: &Turn<'_>,
-        spec: &ServiceSpec,
-        load: &BTreeMap<NodeName, u32>,
-        conflicts: impl Fn(&NodeName) -> bool,
-    ) -> Self {
-        let mut mine: BTreeMap<&NodeName, u32> = BTreeMap::new();
-        let replaced = turn.replaced();
-        for (_, slot) in turn.live().filter(|(number, _)| !replaced.contains(number)) {
-            *mine.entry(&slot.node).or_default() += 1;
-        }
-        let mut zones: BTreeMap<String, Zone> = BTreeMap::new();
-        let mut zone_of = BTreeMap::new();
-        for (name, view) in turn.nodes.iter().filter(|(_, view)| view.fits(&spec.placement)) {
-            let label = spec.placement.spread.as_deref().filter(|label| *label != "node");
-            let zone = match (label, view.node) {
-                (Some(label), Some(node)) => node.labels.get(label).cloned().unwrap_or_default(),
-                (_, _) => name.to_string(),
-            };
-            let count = mine.get(name).copied().unwrap_or(0);
-            let entry = zones.entry(zone.clone()).or_default();
-            entry.count += count;
-            if view.eligible(&spec.placement) && !conflicts(name) {
-                entry.nodes.insert((count, load.get(name).copied().unwrap_or(0), name.clone()));
-                zone_of.insert(name.clone(), zone);
+impl<'f, C: Fn(usize) -> bool> Choice<'f, C> {
+    /// Begins with what the service has already.
+    pub(super) fn open(field: &'f Field, mine: &'f BTreeMap<usize, u32>, closed: C) -> Self {
+        let heads = field.heads().peekable();
+        let mut choice = Self { field, mine, closed, heads, open: BTreeMap::new(), order: BTreeSet::new() };
+        for (place, count) in mine {
+            let Some(spot) = field.spot(*place) else { continue };
+            let zone = choice.open.entry(spot.zone).or_insert_with(|| Zone::of(field, spot.zone));
+            zone.count += count;
+            if let Some(load) = spot.load.filter(|_| !(choice.closed)(*place)) {
+                zone.held.insert((*count, load, *place));
             }
         }
-        zones.retain(|_, zone| !zone.nodes.is_empty());
-        // Without a spread label each node is a zone of its own, and the fewest of all services decides among equals.
-        let order = zones.iter().map(|(name, zone)| (zone.count, name.clone())).collect();
-        Self { order, zones, zone_of }
+        let zones: Vec<usize> = choice.open.keys().copied().collect();
+        zones.into_iter().for_each(|zone| choice.line_up(zone));
+        choice
     }
 
-    /// Takes the best node, or the one asked for; `again`: it may be taken another time.
-    pub(super) fn take(&mut self, only: Option<&NodeName>, again: bool) -> Option<NodeName> {
-        let zone_name = match only {
-            Some(node) => self.zone_of.get(node)?.clone(),
-            None => self.best_zone()?,
-        };
-        let zone = self.zones.get_mut(&zone_name)?;
-        let candidate = match only {
-            Some(node) => zone.nodes.iter().find(|(_, _, name)| name == node)?.clone(),
-            None => zone.nodes.first()?.clone(),
-        };
-        self.order.remove(&(zone.count, zone_name.clone()));
-        zone.nodes.remove(&candidate);
+    /// Whether the node at this place may be taken.
+    pub(super) fn allows(&self, place: usize) -> bool {
+        self.field.spot(place).is_some_and(|spot| spot.load.is_some()) && !(self.closed)(place)
+    }
+
+    /// Takes the best node. `again`: it may be taken another time.
+    pub(super) fn take(&mut self, again: bool) -> Option<usize> {
+        self.open_zones();
+        let (_, best, zone_number) = self.order.pop_first()?;
+        let zone = self.open.get_mut(&zone_number)?;
         zone.count += 1;
-        let (mine, all, node) = candidate;
+        let (mine, load, place) = best;
+        if !zone.held.remove(&best) {
+            zone.rest.next();
+        }
         if again {
-            zone.nodes.insert((mine + 1, all + 1, node.clone()));
-        } else {
-            self.zone_of.remove(&node);
+            zone.held.insert((mine + 1, load + 1, place));
         }
-        if !zone.nodes.is_empty() {
-            self.order.insert((zone.count, zone_name));
-        }
-        Some(node)
+        self.line_up(zone_number);
+        Some(place)
     }
 
-    /// The zone with the fewest instances; among equals the one whose best node has the fewest of all services.
-    fn best_zone(&self) -> Option<String> {
-        let fewest = self.order.first()?.0;
-        let equals = self.order.iter().take_while(|(count, _)| *count == fewest).take(EQUAL_ZONES_MAX);
-        let best = equals.filter_map(|(_, name)| Some((self.zones.get(name)?.nodes.first()?, name))).min()?;
-        Some(best.1.clone())
+    /// Opens the zones that may be the best: one that has nothing of this service is no better than its first node.
+    fn open_zones(&mut self) {
+        while let Some((load, place)) = self.heads.peek() {
+            let bound = (0, (0, *load, *place));
+            if self.order.first().is_some_and(|(count, best, _)| (*count, *best) < bound) {
+                return;
+            }
+            let zone = self.field.spot(*place).map(|spot| spot.zone);
+            self.heads.next();
+            if let Some(zone) = zone.filter(|zone| !self.open.contains_key(zone)) {
+                self.open.insert(zone, Zone::of(self.field, zone));
+                self.line_up(zone);
+            }
+        }
+    }
+
+    /// Puts a zone in line by its best node, if it has one left.
+    fn line_up(&mut self, number: usize) {
+        let Some(zone) = self.open.get_mut(&number) else { return };
+        let (mine, closed) = (self.mine, &self.closed);
+        while zone.rest.next_if(|(_, place)| mine.contains_key(place) || closed(*place)).is_some() {}
+        let fresh = zone.rest.peek().map(|(load, place)| (0, *load, *place));
+        if let Some(best) = fresh.or_else(|| zone.held.first().copied()) {
+            self.order.insert((zone.count, best, number));
+        }
     }
 }
 
-/// Equal zones that are compared by load; beyond this the order of names decides, so that a choice stays cheap.
-const EQUAL_ZONES_MAX: usize = 64;
+impl<'f> Zone<'f> {
+    fn of(field: &'f Field, zone: usize) -> Self {
+        Self { count: 0, rest: field.zone(zone).peekable(), held: BTreeSet::new() }
+    }
+}

@@ -4,93 +4,78 @@
 //! It only ever adds; what fits where it is, is never moved.
 
 mod choice;
+mod field;
+mod ground;
 
-use crate::nodes::Nodes;
-use crate::progress::Progress;
-use crate::turn::Turn;
-use baton_model::desired::Desired;
-use baton_model::id::NodeName;
+use crate::turn::{Turn, Wish};
 use baton_model::report::Subject;
 use baton_model::spec::{Claim, ServiceSpec};
 use choice::Choice;
+pub(crate) use ground::Ground;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What all services together have put on each node. Counted once per decision, at the first wish.
-#[derive(Debug, Default)]
-pub(crate) struct Load {
-    counted: bool,
-    instances: BTreeMap<NodeName, u32>,
-    claims: BTreeMap<NodeName, BTreeSet<Claim>>,
-}
-
-impl Load {
-    fn count(&mut self, desired: &Desired, progress: &Progress, nodes: &Nodes<'_>) {
-        if std::mem::replace(&mut self.counted, true) {
-            return;
-        }
-        for (name, _) in nodes.iter() {
-            self.instances.insert(name.clone(), 0);
-        }
-        for (name, memory) in progress {
-            for slot in memory.slots.values() {
-                *self.instances.entry(slot.node.clone()).or_default() += 1;
-                let release =
-                    desired.services.get(name).and_then(|service| service.releases.get(&slot.release));
-                if let Some(release) = release {
-                    self.hold(&slot.node, &release.spec);
-                }
-            }
-        }
-    }
-
-    fn hold(&mut self, node: &NodeName, spec: &ServiceSpec) {
-        self.claims.entry(node.clone()).or_default().extend(claims(spec));
-    }
-
-    fn conflicts(&self, node: &NodeName, claims: &BTreeSet<Claim>) -> bool {
-        self.claims.get(node).is_some_and(|held| !held.is_disjoint(claims))
-    }
-}
-
-/// Ports and paths that only one instance on a node can have.
-fn claims(spec: &ServiceSpec) -> BTreeSet<Claim> {
-    spec.ports.values().filter_map(|port| port.kind.claim()).collect()
-}
-
 /// Grants the wishes that can be granted, and says of the others why they cannot.
-pub(crate) fn grant(turn: &mut Turn<'_>, load: &mut Load, desired: &Desired, progress: &Progress) {
+pub(crate) fn grant<'a>(turn: &mut Turn<'a>, ground: &mut Ground<'a>) {
     if turn.wishes.is_empty() {
         return;
     }
-    load.count(desired, progress, turn.nodes);
     let wishes = std::mem::take(&mut turn.wishes);
     let Some(spec) = wishes.first().and_then(|wish| turn.release(wish.release)).map(|release| &release.spec)
     else {
         return;
     };
-    let claims = claims(spec);
-    let mut choice = Choice::open(turn, spec, &load.instances, |node| load.conflicts(node, &claims));
-    let (mut refused, mut why) = (0, String::new());
-    for wish in wishes {
-        let Some(node) = choice.take(wish.only.as_ref(), claims.is_empty()) else {
-            refused += 1;
-            why = explain(turn, spec, &claims);
-            continue;
-        };
-        *load.instances.entry(node.clone()).or_default() += 1;
-        load.hold(&node, spec);
-        turn.grant(&wish, &node);
+    let claims = ground::claims(spec);
+    let places = choose(turn, ground, spec, &claims, &wishes);
+    let mut refused = 0;
+    for (wish, place) in wishes.iter().zip(places) {
+        match place {
+            Some(place) => {
+                ground.take(place, &claims);
+                turn.grant(wish, place);
+            }
+            None => refused += 1,
+        }
     }
     if refused > 0 {
+        let why = explain(turn, spec, &claims);
         let reason = format!("{refused} more instances have no node to go to: {why}");
         turn.wait(Subject::Service, "no-node", reason, None);
     }
 }
 
+/// A node for each wish, by its place, as far as there are any.
+fn choose<'a>(
+    turn: &Turn<'_>,
+    ground: &mut Ground<'a>,
+    spec: &'a ServiceSpec,
+    claims: &BTreeSet<Claim>,
+    wishes: &[Wish],
+) -> Vec<Option<usize>> {
+    let mine = mine(turn);
+    let (field, closed) = ground.field(&spec.placement, claims);
+    let mut choice = Choice::open(field, &mine, closed);
+    let grant = |wish: &Wish| match wish.only {
+        Some(place) => Some(place).filter(|place| choice.allows(*place)),
+        None => choice.take(claims.is_empty()),
+    };
+    wishes.iter().map(grant).collect()
+}
+
+/// How many instances of the service each node has that are to stay, by its place.
+fn mine(turn: &Turn<'_>) -> BTreeMap<usize, u32> {
+    let mut mine = BTreeMap::new();
+    let replaced = turn.replaced();
+    let staying = turn.live_seen().filter(|(number, _, _)| !replaced.contains(number));
+    for view in staying.filter_map(|(_, _, sight)| sight.node) {
+        *mine.entry(view.place).or_default() += 1;
+    }
+    mine
+}
+
 /// What stands against each node, for people.
 fn explain(turn: &Turn<'_>, spec: &ServiceSpec, claims: &BTreeSet<Claim>) -> String {
     let (mut silent, mut closed, mut unfit, mut full) = (0, 0, 0, 0);
-    for (_, view) in turn.nodes.iter() {
+    for view in turn.nodes.iter() {
         if !view.fits(&spec.placement) {
             unfit += 1;
         } else if !view.heard() {

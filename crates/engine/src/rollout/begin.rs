@@ -1,6 +1,6 @@
 //! How a rollout begins: from a request, or by turning round.
 
-use super::{compile, finish};
+use super::{compile, stop};
 use crate::progress::RolloutProgress;
 use crate::turn::Turn;
 use baton_model::event::Severity;
@@ -22,7 +22,7 @@ pub(super) fn take_request(turn: &mut Turn<'_>) -> bool {
         return false;
     };
     if turn.rollout().is_some() {
-        finish::end(turn, RolloutOutcome::Superseded, format!("rollout {} took its place", request.id));
+        stop::end(turn, RolloutOutcome::Superseded, format!("rollout {} took its place", request.id));
     }
     let from = turn.memory.stable;
     let rollout = RolloutProgress {
@@ -64,7 +64,7 @@ pub(super) fn turn_round(turn: &mut Turn<'_>, reason: &str) {
         return;
     };
     let Some(release) = turn.release(from) else {
-        hold(turn, &format!("{reason}; the release before is not kept any more: deploy a good one"));
+        stop::hold(turn, &format!("{reason}; the release before is not kept any more: deploy a good one"));
         return;
     };
     let Some(rollout) = turn.memory.rollout.as_mut() else { return };
@@ -83,14 +83,4 @@ pub(super) fn turn_round(turn: &mut Turn<'_>, reason: &str) {
         rollout.stages.extend(back);
     }
     turn.tell(Severity::Warning, "rollback-started", message);
-}
-
-/// Holds a rollout that failed until an operator acts.
-pub(super) fn hold(turn: &mut Turn<'_>, reason: &str) {
-    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
-    rollout.outcome = RolloutOutcome::Paused;
-    rollout.failure = Some(reason.to_owned());
-    rollout.reason = reason.to_owned();
-    let message = format!("{}: rollout {} is held: {reason}", turn.name, rollout.id);
-    turn.tell(Severity::Error, "rollout-paused", message);
 }

@@ -1,6 +1,6 @@
 //! What an operator has set about the current rollout: retry, abort, pause and resume.
 
-use super::{begin, finish};
+use super::{begin, stop};
 use crate::gate::hold;
 use crate::progress::RolloutProgress;
 use crate::turn::Turn;
@@ -79,37 +79,37 @@ fn abort(turn: &mut Turn<'_>) {
         turn.retire(number);
     }
     let reason = "an operator aborted it; there is no release before it, so its instances are removed";
-    finish::end(turn, RolloutOutcome::Failed, reason.to_owned());
+    stop::end(turn, RolloutOutcome::Failed, reason.to_owned());
 }
 
 fn pause(turn: &mut Turn<'_>) {
-    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
-    if rollout.failure.is_none() {
-        let reason = "an operator paused it: nothing new begins until `baton rollout resume`";
-        if rollout.outcome != RolloutOutcome::Paused || rollout.reason != reason {
+    let Some(rollout) = turn.rollout().filter(|rollout| rollout.failure.is_none()) else { return };
+    let reason = "an operator paused it: nothing new begins until `baton rollout resume`";
+    if rollout.outcome != RolloutOutcome::Paused || rollout.reason != reason {
+        let message = format!("{}: rollout {} is paused by an operator", turn.name, rollout.id);
+        if let Some(rollout) = &mut turn.memory.rollout {
             rollout.outcome = RolloutOutcome::Paused;
             rollout.reason = reason.to_owned();
-            let message = format!("{}: rollout {} is paused by an operator", turn.name, rollout.id);
-            turn.tell(Severity::Info, "rollout-paused", message);
         }
-        turn.wait(Subject::Rollout, "paused", reason.to_owned(), None);
+        turn.tell(Severity::Info, "rollout-paused", message);
     }
+    turn.wait(Subject::Rollout, "paused", reason.to_owned(), None);
 }
 
 /// Goes on after a pause or an approval; a rollout that failed stays held until `retry` or `abort`.
 fn resume(turn: &mut Turn<'_>) {
     let now = turn.now;
-    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
-    if rollout.outcome != RolloutOutcome::Paused
-        || rollout.failure.is_some()
-        || waits_for_approval(turn.service, rollout)
-    {
-        return;
-    }
-    rollout.outcome = direction(rollout);
-    rollout.reason = String::new();
-    rollout.progressed_at = now;
+    let paused = |rollout: &&RolloutProgress| {
+        let held = rollout.failure.is_some() || waits_for_approval(turn.service, rollout);
+        rollout.outcome == RolloutOutcome::Paused && !held
+    };
+    let Some(rollout) = turn.rollout().filter(paused) else { return };
     let message = format!("{}: rollout {} goes on", turn.name, rollout.id);
+    if let Some(rollout) = &mut turn.memory.rollout {
+        rollout.outcome = direction(rollout);
+        rollout.reason = String::new();
+        rollout.progressed_at = now;
+    }
     turn.tell(Severity::Info, "rollout-resumed", message);
 }
 

@@ -8,7 +8,7 @@
 //! ```
 //! Going back, nothing is waited for but health, and an instance that fails does not stop the others.
 
-use super::{begin, finish};
+use super::{begin, finish, stop};
 use crate::gate::health::{self, Health};
 use crate::gate::{bake, hold};
 use crate::progress::{RolloutProgress, StageProgress};
@@ -82,26 +82,36 @@ fn start(turn: &mut Turn<'_>, index: usize) {
     let now = turn.now;
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
     let control = &turn.service.control;
-    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    let Some(rollout) = turn.rollout() else { return };
     let stage = &rollout.stages[index];
     let title = stage.title.clone();
     if hold::unapproved(control, rollout, stage, number) {
         let reason = format!("stage {number} ({title}) waits for an operator: `baton rollout promote`");
-        let first = rollout.outcome != RolloutOutcome::Paused;
-        rollout.outcome = RolloutOutcome::Paused;
-        rollout.reason.clone_from(&reason);
-        if first {
-            let message = format!("{}: {reason}", turn.name);
-            turn.tell(Severity::Info, "rollout-paused", message);
-        }
-        turn.wait(Subject::Stage(number), "approval", reason, None);
+        wait_for_approval(turn, number, reason);
         return;
     }
-    let stage = &mut rollout.stages[index];
-    stage.started_at = Some(now);
-    rollout.progressed_at = now;
+    if let Some(rollout) = &mut turn.memory.rollout {
+        rollout.stages[index].started_at = Some(now);
+        rollout.progressed_at = now;
+    }
     let message = format!("{}: stage {number} begins: {title}", turn.name);
     turn.tell(Severity::Info, "stage-started", message);
+}
+
+fn wait_for_approval(turn: &mut Turn<'_>, number: u32, reason: String) {
+    let Some(rollout) = turn.rollout() else { return };
+    let (outcome, told) = (rollout.outcome, rollout.reason == reason);
+    if outcome != RolloutOutcome::Paused || !told {
+        if let Some(rollout) = &mut turn.memory.rollout {
+            rollout.outcome = RolloutOutcome::Paused;
+            rollout.reason.clone_from(&reason);
+        }
+    }
+    if outcome != RolloutOutcome::Paused {
+        let message = format!("{}: {reason}", turn.name);
+        turn.tell(Severity::Info, "rollout-paused", message);
+    }
+    turn.wait(Subject::Stage(number), "approval", reason, None);
 }
 
 /// Gives the goal to as many of the cohort as the budget allows, and asks for places where the stage places.
@@ -215,17 +225,14 @@ fn fail_slot(tally: &mut Tally, stage: &StageProgress, number: u64, why: String)
 fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Tally, held: bool) {
     let now = turn.now;
     record(turn, index, tally);
-    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    let unhealthy = tally.open > 0 || tally.missing > 0;
+    if unhealthy {
+        lose_health(turn, index, tally);
+    }
+    let Some(rollout) = turn.rollout() else { return };
     let progress_deadline = rollout.progressed_at.plus(policy.progress_deadline);
     let back = rollout.back();
-    let stage = &mut rollout.stages[index];
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
-    let unhealthy = tally.open > 0 || tally.missing > 0;
-    let relapsed = unhealthy && stage.healthy_at.take().is_some() && tally.open > tally.deferred;
-    if relapsed {
-        stage.relapses += 1;
-        rollout.progressed_at = now;
-    }
     let stage = &rollout.stages[index];
     if let Some(reason) = failure(turn.name, rollout, stage, number, policy, tally, now).filter(|_| !held) {
         if back {
@@ -242,6 +249,22 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
     bake_or_end(turn, index, held);
 }
 
+/// A stage that had its health has it no longer: its bake begins anew, and where that is not for a silent node alone, it
+/// is a relapse.
+fn lose_health(turn: &mut Turn<'_>, index: usize, tally: &Tally) {
+    let now = turn.now;
+    if turn.rollout().is_none_or(|rollout| rollout.stages[index].healthy_at.is_none()) {
+        return;
+    }
+    let Some(rollout) = &mut turn.memory.rollout else { return };
+    let stage = &mut rollout.stages[index];
+    stage.healthy_at = None;
+    if tally.open > tally.deferred {
+        stage.relapses += 1;
+        rollout.progressed_at = now;
+    }
+}
+
 fn record(turn: &mut Turn<'_>, index: usize, tally: &Tally) {
     let now = turn.now;
     for (number, why) in &tally.newly_failed {
@@ -253,7 +276,10 @@ fn record(turn: &mut Turn<'_>, index: usize, tally: &Tally) {
         event.node = node;
         turn.events.push(event);
     }
-    let Some(rollout) = turn.memory.rollout.as_mut() else { return };
+    if tally.newly_healthy.is_empty() && tally.newly_failed.is_empty() {
+        return;
+    }
+    let Some(rollout) = &mut turn.memory.rollout else { return };
     if !tally.newly_healthy.is_empty() {
         rollout.progressed_at = now;
     }
@@ -311,12 +337,12 @@ fn fail(turn: &mut Turn<'_>, policy: &RolloutPolicy, reason: &str) {
         let reason = format!(
             "{reason}; it is a first release, so there is nothing to go back to: `baton rollout retry` or deploy another"
         );
-        finish::end(turn, RolloutOutcome::Failed, reason);
+        stop::end(turn, RolloutOutcome::Failed, reason);
         return;
     }
     match policy.on_failure {
         OnFailure::RollBack => begin::turn_round(turn, reason),
-        OnFailure::Pause => begin::hold(turn, reason),
+        OnFailure::Pause => stop::hold(turn, reason),
     }
 }
 
@@ -350,11 +376,14 @@ fn give_up_waiting(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) {
 fn bake_or_end(turn: &mut Turn<'_>, index: usize, held: bool) {
     let now = turn.now;
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
-    let Some(stage) = turn.stage_mut(index) else { return };
-    let healthy_at = *stage.healthy_at.get_or_insert(now);
-    let bake = Millis(stage.bake_ms);
-    let title = stage.title.clone();
-    if let Some(until) = bake::bakes_until(healthy_at, bake, now) {
+    let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[index]) else { return };
+    let (healthy_at, bake, title) = (stage.healthy_at, Millis(stage.bake_ms), stage.title.clone());
+    if healthy_at.is_none()
+        && let Some(stage) = turn.stage_mut(index)
+    {
+        stage.healthy_at = Some(now);
+    }
+    if let Some(until) = bake::bakes_until(healthy_at.unwrap_or(now), bake, now) {
         let reason = format!("stage {number} ({title}) is healthy and bakes for {bake}");
         turn.wait(Subject::Stage(number), "bake", reason, Some(until));
         return;
@@ -362,10 +391,10 @@ fn bake_or_end(turn: &mut Turn<'_>, index: usize, held: bool) {
     if held {
         return;
     }
-    stage.ended_at = Some(now);
-    let message = format!("{}: stage {number} is done: {title}", turn.name);
-    turn.tell(Severity::Info, "stage-done", message);
-    if let Some(rollout) = turn.memory.rollout.as_mut() {
+    if let Some(rollout) = &mut turn.memory.rollout {
+        rollout.stages[index].ended_at = Some(now);
         rollout.progressed_at = now;
     }
+    let message = format!("{}: stage {number} is done: {title}", turn.name);
+    turn.tell(Severity::Info, "stage-done", message);
 }

@@ -18,12 +18,14 @@
 mod begin;
 mod compile;
 mod control;
+mod describe;
 mod finish;
 mod machine;
+mod stop;
 
 use crate::turn::Turn;
 
-pub(crate) use finish::describe;
+pub(crate) use describe::describe;
 
 /// Brings the rollout of one service as far as it may go now.
 pub(crate) fn run(turn: &mut Turn<'_>) {
