@@ -3,8 +3,9 @@
 
 mod cluster;
 pub mod load;
+pub mod local;
 mod service;
 pub mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Ran, baton_program};
-pub use service::ServiceFile;
+pub use service::{ServiceFile, fixture};

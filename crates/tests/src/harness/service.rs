@@ -104,6 +104,7 @@ impl ServiceFile {
 }
 
 /// A folder of this crate's fixtures.
-fn fixture(name: &str) -> PathBuf {
+#[must_use]
+pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }

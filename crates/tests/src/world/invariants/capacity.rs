@@ -58,9 +58,7 @@ fn stays_in_service(
     let fixed = |number: &ReleaseNumber| {
         let release =
             store.desired.services.get(&id.service).and_then(|service| service.releases.get(number));
-        release.is_none_or(|release| {
-            release.spec.ports.values().any(|port| port.kind.is_exclusive())
-        })
+        release.is_none_or(|release| release.spec.ports.values().any(|port| port.kind.is_exclusive()))
     };
     let overlaps = !fixed(&seen.release) && !fixed(&given.release);
     let quiet = match &seen.swap {
@@ -129,8 +127,7 @@ pub(crate) fn capacity_in_truth(
 /// `acked-drain`: a run that serves is not stopped while its connections are open, short of its drain's end. A removal
 /// and a fixed port are said to cut them.
 pub(crate) fn acked_drain(id: &InstanceId, run: &Run, planned: Option<&InstancePlan>, now: u64) -> Holds {
-    let fixed =
-        |spec: &ServiceSpec| spec.ports.values().any(|port| port.kind.is_exclusive());
+    let fixed = |spec: &ServiceSpec| spec.ports.values().any(|port| port.kind.is_exclusive());
     let Some(planned) = planned.filter(|planned| !fixed(&planned.spec)) else { return Ok(()) };
     let early = match run.drain {
         Some((ends, until)) => now < ends.min(until),
