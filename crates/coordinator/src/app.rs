@@ -14,6 +14,7 @@ use crate::records::{self, ClusterRecord, Records};
 use crate::sessions::{Sessions, Timing};
 use crate::state::Coordinator;
 use crate::store::{SqliteStore, Store};
+use crate::systemd;
 use baton_engine::cycle::Versioned;
 use baton_model::time::{Millis, UnixMs};
 use baton_proto::identity::{ServerTls, incoming, server_tls};
@@ -167,7 +168,8 @@ impl Bound {
     pub async fn serve(self, stop: CancellationToken) -> Result<(), CoordinatorError> {
         let Self { coordinator, reconcile, writer, listener, address, tls, server_identity, _lock } = self;
         let served = CancellationToken::new();
-        let decider = decide_on_a_thread(reconcile, served.clone())?;
+        let undecided = CancellationToken::new();
+        let decider = decide_on_a_thread(reconcile, served.clone(), undecided.clone())?;
         let journal_stop = CancellationToken::new();
         let writing = tokio::spawn(writer.run(journal_stop.clone()));
         let tasks = background::start(&coordinator, &served);
@@ -184,11 +186,13 @@ impl Bound {
         ));
         let router = router(&coordinator).await?;
         tracing::info!(%address, cluster = coordinator.cluster, "serving");
-        notify(&[sd_notify::NotifyState::Ready]);
+        let silence = stop.child_token();
+        let told = tokio::spawn(systemd::keep(Arc::clone(&coordinator), address, undecided, silence.clone()));
 
         let result = serve_until(router, incoming(listener, tls), &coordinator, &stop).await;
 
-        notify(&[sd_notify::NotifyState::Stopping]);
+        silence.cancel();
+        settle(told.await, "systemd");
         rotation.abort();
         served.cancel();
         for task in tasks {
@@ -266,21 +270,17 @@ async fn router(coordinator: &Arc<Coordinator>) -> Result<Router, CoordinatorErr
 fn decide_on_a_thread(
     reconcile: Reconcile,
     stop: CancellationToken,
+    ended: CancellationToken,
 ) -> Result<std::thread::JoinHandle<()>, CoordinatorError> {
     let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new()
         .name("reconcile".to_owned())
-        .spawn(move || reconcile.run_on_this_thread(&runtime, &stop))
+        .spawn(move || {
+            // However it ends.
+            let _ended = ended.drop_guard();
+            reconcile.run_on_this_thread(&runtime, &stop);
+        })
         .map_err(|source| CoordinatorError::Serve { source: source.into() })
-}
-
-/// Tells systemd, where it is the one who asked.
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
-    if std::env::var_os("NOTIFY_SOCKET").is_some()
-        && let Err(error) = sd_notify::notify(state)
-    {
-        tracing::warn!(%error, "cannot tell systemd");
-    }
 }
 
 fn settle<T>(ended: Result<T, tokio::task::JoinError>, part: &'static str) {
