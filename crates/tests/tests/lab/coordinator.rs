@@ -5,9 +5,9 @@ use baton_tests::harness::wait;
 
 const SLOW_ROLLOUT: &str = "batch = 1\nmax_unavailable = 1\nmin_healthy = \"3s\"\nhealthy_deadline = \"60s\"\nprogress_deadline = \"120s\"\n";
 
-/// Instances of the sample service that run a release with this version.
-fn at(fleet: &Fleet, version: &str) -> usize {
-    fleet.instances("web").iter().filter(|it| it["observed"]["version"] == version).count()
+/// Instances of the sample service that run its release of this number.
+fn at(fleet: &Fleet, release: u64) -> usize {
+    fleet.instances("web").iter().filter(|it| it["observed"]["release"] == release).count()
 }
 
 #[test]
@@ -23,14 +23,22 @@ fn a_rollout_goes_on_when_the_coordinator_is_restarted_and_killed() {
 
     let main_pid = || fleet.hosts.property(COORDINATOR, "baton-coordinator", "MainPID");
     let first = main_pid();
-    wait::until("first instance at 2.0", ROOM, || {
-        if at(&fleet, "2.0") >= 1 { Ok(()) } else { Err("none".into()) }
-    });
+    wait::until(
+        "first instance at 2.0",
+        ROOM,
+        || {
+            if at(&fleet, 2) >= 1 { Ok(()) } else { Err("none".into()) }
+        },
+    );
     fleet.hosts.ask(COORDINATOR, "systemctl restart baton-coordinator");
     let second = main_pid();
-    wait::until("second instance at 2.0", ROOM, || {
-        if at(&fleet, "2.0") >= 2 { Ok(()) } else { Err("one".into()) }
-    });
+    wait::until(
+        "second instance at 2.0",
+        ROOM,
+        || {
+            if at(&fleet, 2) >= 2 { Ok(()) } else { Err("one".into()) }
+        },
+    );
     fleet.hosts.ask(COORDINATOR, &format!("kill -9 {second}"));
 
     let outcome = wait::until("coordinator", ROOM, || {
@@ -51,7 +59,7 @@ fn a_rollout_goes_on_when_the_coordinator_is_restarted_and_killed() {
         ),
     );
     assert_eq!(outcome, 0);
-    assert_eq!(at(&fleet, "2.0"), 3);
+    assert_eq!(at(&fleet, 2), 3);
     assert_eq!(counted.failed, 0, "{:?}", counted.failures);
     let distinct: std::collections::BTreeSet<&String> = pids.iter().collect();
     assert_eq!(distinct.len(), 3, "{pids:?}");

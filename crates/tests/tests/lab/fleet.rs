@@ -180,7 +180,7 @@ impl Fleet {
             let ran = self.baton(&["service", "show", service, "--json"]);
             let shown: Value = serde_json::from_str(&ran.stdout).map_err(|_| ran.stderr.clone())?;
             let instances = shown["instances"].as_array().cloned().unwrap_or_default();
-            let ready = |it: &&Value| it["observed"]["state"]["state"] == "ready";
+            let ready = |it: &&Value| it["observed"]["state"] == "ready";
             let mut found: Vec<(String, u64)> = instances
                 .iter()
                 .filter(ready)

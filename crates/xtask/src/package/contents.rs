@@ -48,6 +48,10 @@ pub(crate) const PACKAGES: &[Package] = &[
                 from: "packaging/systemd/baton-agent.service",
                 to: "usr/lib/systemd/system/baton-agent.service",
             },
+            File {
+                from: "packaging/systemd/baton-workloads.service",
+                to: "usr/lib/systemd/system/baton-workloads.service",
+            },
             File { from: "packaging/tmpfiles/baton-agent.conf", to: "usr/lib/tmpfiles.d/baton-agent.conf" },
             Configuration { from: "packaging/etc/agent.env", to: "etc/baton/agent.env" },
             File { from: "packaging/debian/copyright", to: "usr/share/doc/baton-agent/copyright" },
