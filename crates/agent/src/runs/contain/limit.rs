@@ -1,0 +1,96 @@
+//! A run's limits, as its control group has them (cgroup-v2.rst of the kernel's documentation).
+
+use super::delegation::hand_down;
+use baton_model::confinement::Limits;
+use std::path::Path;
+use std::{fs, io};
+
+/// The period of `cpu.max`, in microseconds; the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// Whether any of the limits is a control group's.
+pub(super) fn needs_group(limits: &Limits) -> bool {
+    !limits.controllers().is_empty()
+}
+
+/// Limits the processes of `work`, which is directly below `group`.
+///
+/// # Errors
+/// The kernel refused one, with its file; nothing may run there then.
+pub(super) fn limit(group: &Path, work: &Path, limits: &Limits) -> io::Result<()> {
+    if !needs_group(limits) {
+        return Ok(());
+    }
+    let named = |file: &str, error: io::Error| io::Error::new(error.kind(), format!("{file}: {error}"));
+    hand_down(group, limits.controllers().into_iter().map(|(controller, _)| controller))
+        .map_err(|error| named("cgroup.subtree_control", error))?;
+    for (file, value) in values(limits) {
+        fs::write(work.join(file), &value).map_err(|error| named(&format!("{file} = {value}"), error))?;
+    }
+    Ok(())
+}
+
+/// Files and what is written into them.
+fn values(limits: &Limits) -> Vec<(&'static str, String)> {
+    let mut values = Vec::new();
+    let mut add = |file, value: Option<String>| values.extend(value.map(|value| (file, value)));
+    add("memory.high", limits.memory_high.map(|bytes| bytes.to_string()));
+    add("memory.max", limits.memory_max.map(|bytes| bytes.to_string()));
+    // A workload of which one process was taken away is in no state that anyone knows: all of it, or none.
+    add("memory.oom.group", limits.memory_max.map(|_| "1".to_owned()));
+    let quota_us = |percent: u32| u64::from(percent) * CPU_PERIOD_US / 100;
+    add("cpu.max", limits.cpu_percent.map(|percent| format!("{} {CPU_PERIOD_US}", quota_us(percent))));
+    add("cpu.weight", limits.cpu_weight.map(|weight| weight.to_string()));
+    add("pids.max", limits.pids_max.map(|most| most.to_string()));
+    add("io.weight", limits.io_weight.map(|weight| format!("default {weight}")));
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_written_as_the_kernel_reads_them() {
+        let limits = Limits {
+            memory_high: Some(400 << 20),
+            memory_max: Some(512 << 20),
+            cpu_percent: Some(150),
+            cpu_weight: Some(200),
+            pids_max: Some(64),
+            io_weight: Some(50),
+            open_files: Some(1024),
+            core_bytes: Some(0),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let work = folder.path().join("work");
+        fs::create_dir(&work).unwrap();
+        limit(folder.path(), &work, &limits).unwrap();
+        let read = |path: &Path| fs::read_to_string(path).unwrap();
+        assert_eq!(read(&folder.path().join("cgroup.subtree_control")), "+memory +cpu +pids +io");
+        for (file, expect) in [
+            ("memory.high", "419430400"),
+            ("memory.max", "536870912"),
+            ("memory.oom.group", "1"),
+            ("cpu.max", "150000 100000"),
+            ("cpu.weight", "200"),
+            ("pids.max", "64"),
+            ("io.weight", "default 50"),
+        ] {
+            assert_eq!(read(&work.join(file)), expect, "{file}");
+        }
+    }
+
+    #[test]
+    fn rlimits_alone_need_no_group() {
+        let limits = Limits { open_files: Some(64), ..Limits::default() };
+        assert!(!needs_group(&limits));
+        limit(Path::new("/no/such/group"), Path::new("/no/such/group/work"), &limits).unwrap();
+        let error = limit(
+            Path::new("/no/such/group"),
+            Path::new("/no/such/group/work"),
+            &Limits { pids_max: Some(1), ..limits },
+        );
+        assert!(error.unwrap_err().to_string().contains("cgroup.subtree_control"));
+    }
+}
