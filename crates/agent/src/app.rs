@@ -22,7 +22,7 @@ const PLANS_MAX: usize = 2;
 /// Threads for disk work (unpacking, hashing): more would not make one disk faster.
 const BLOCKING_THREADS: usize = 4;
 
-/// By now the start's work is done: adoption, the session's TLS, the first plan.
+/// By now what a start or a change has stirred up is done: adoption, the session's TLS, a plan, a swap.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 /// Why an agent could not start or go on.
@@ -105,6 +105,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         Driver::open(parts, run_events).map_err(AgentError::io("read the instances' state"))?;
     driver.start().await.map_err(AgentError::io("list the runs"))?;
 
+    let quiet = outlook.observed.clone();
     let (plans, mut plans_in) = mpsc::channel(PLANS_MAX);
     let status = watch::Sender::new("starting".to_owned());
     let samples = watch::Sender::new(None);
@@ -129,14 +130,28 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         status,
     };
     let _session = AbortOnDropHandle::new(tokio::spawn(session::keep(session, cancel.clone())));
-    let _pages = AbortOnDropHandle::new(tokio::spawn(async {
-        tokio::time::sleep(SETTLED_AFTER).await;
-        crate::shim::release_program_pages();
-    }));
+    let _pages = AbortOnDropHandle::new(tokio::spawn(release_pages(quiet)));
     driver.drive(&mut plans_in, &cancel).await;
     notify::stopping();
     tracing::info!("agent ends; its workloads go on");
     Ok(())
+}
+
+/// Gives back what a start, a deploy or a failure has mapped of the program, each time that nothing has happened
+/// for a while: an idle agent lives on a few hundred pages of it.
+async fn release_pages<T>(mut happens: watch::Receiver<T>) {
+    loop {
+        // Each change begins the wait anew; the sender lives as long as the driver.
+        while let Ok(changed) = tokio::time::timeout(SETTLED_AFTER, happens.changed()).await {
+            if changed.is_err() {
+                return;
+            }
+        }
+        crate::shim::release_program_pages();
+        if happens.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 fn opening(path: PathBuf) -> impl FnOnce(io::Error) -> AgentError {

@@ -296,3 +296,32 @@ async fn an_agent_killed_at_once_leaves_its_workload_running() {
     assert_ne!(node.started().await, pid);
     node.finish(adopted.handle).await;
 }
+
+#[tokio::test]
+async fn the_queue_outlives_agent_and_shim_in_the_workload() {
+    let node = Node::new();
+    let exe = env!("CARGO_BIN_EXE_baton-shim-test");
+    let mut agent = std::process::Command::new(exe).arg("agent").arg(node.folder.path()).spawn().unwrap();
+    let pid = pid_in(&node.path("pid")).await;
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    kill(node::parent(pid));
+    assert!(lives(pid));
+    // With neither of them there: whoever connects waits in the queue.
+    let directory = node.runs.directory(&"web.1".parse().unwrap(), baton_model::id::RunNumber(1));
+    let record = std::fs::read_to_string(directory.join("run.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let address: std::net::SocketAddr = record["listeners"][0][1].as_str().unwrap().parse().unwrap();
+    let mut client = std::net::TcpStream::connect(address).unwrap();
+    let Adoption::Gone { listeners, .. } = node.adopt(1).await else { panic!("it has no shim") };
+    assert!(!lives(pid), "what no shim holds is ended");
+    assert_eq!(listeners.len(), 1);
+    assert!(listeners[0].listens());
+    let socket = std::net::TcpListener::from(listeners[0].socket.try_clone().unwrap());
+    let (mut server, from) = socket.accept().unwrap();
+    assert_eq!(from, client.local_addr().unwrap());
+    std::io::Write::write_all(&mut server, b"x").unwrap();
+    let mut byte = [0];
+    std::io::Read::read_exact(&mut client, &mut byte).unwrap();
+    node.runs.forget(&"web.1".parse().unwrap(), baton_model::id::RunNumber(1)).await.unwrap();
+}

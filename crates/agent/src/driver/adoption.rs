@@ -10,7 +10,7 @@ use super::{Driver, Inner};
 use crate::clock;
 use crate::journal::Draft;
 use crate::runs::steer::Steering;
-use crate::runs::{AdoptError, Adopted, Adoption, Runs};
+use crate::runs::{AdoptError, Adopted, Adoption, Listener, Runs};
 use baton_engine::instance::{AdoptedRun, Event};
 use baton_model::id::{InstanceId, RunNumber};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Found {
     alive: BTreeMap<RunNumber, (LiveRun, AdoptedRun)>,
-    gone: BTreeSet<RunNumber>,
+    /// Runs that did not outlive the agent, and the sockets that were saved of them.
+    gone: BTreeMap<RunNumber, Vec<Listener>>,
     /// Runs that live and do not answer.
     silent: Vec<PathBuf>,
 }
@@ -101,13 +102,13 @@ impl Driver {
             Ok(Adoption::Adopted(adopted)) => {
                 found.entry(adopted.handle.instance().clone()).or_default().lives(*adopted);
             }
-            Ok(Adoption::Gone { record, reason }) => {
+            Ok(Adoption::Gone { record, reason, listeners }) => {
                 let Some((id, run)) = record.map(|record| (record.instance, record.run)).or(named) else {
                     tracing::warn!(directory = %directory.display(), reason, "a folder among the runs is not one");
                     return;
                 };
                 tracing::warn!(instance = %id, %run, reason, "a run did not outlive the agent before");
-                found.entry(id).or_default().gone.insert(run);
+                found.entry(id).or_default().gone.insert(run, listeners);
             }
             Err(error) => {
                 let error = super::launch::told(&error);
@@ -142,13 +143,16 @@ impl Driver {
             alive.insert(run, state);
         }
         recover_swap(managed);
-        let (runs, gone, of) = (self.parts.runs.clone(), found.gone, id.clone());
+        let (runs, mut gone, of) = (self.parts.runs.clone(), found.gone, id.clone());
+        for (run, listeners) in &mut gone {
+            managed.keep_rescued(*run, std::mem::take(listeners), clock::boot_now());
+        }
         self.step(id, Event::Resumed(alive));
         if let Some(managed) = self.instances.get_mut(id) {
             let known: BTreeSet<RunNumber> = managed.live.keys().copied().collect();
             managed.record_mut().artifacts.retain(|run, _| known.contains(run));
         }
-        for run in gone {
+        for run in gone.into_keys() {
             let (runs, of) = (runs.clone(), of.clone());
             tokio::spawn(async move {
                 if let Err(error) = runs.forget(&of, run).await {
@@ -177,7 +181,9 @@ async fn ask_until_answered(runs: Runs, mut found: Found) -> Found {
             Ok(Adoption::Adopted(adopted)) => {
                 found.lives(*adopted);
             }
-            Ok(Adoption::Gone { .. }) => found.gone.extend(name_of(&directory).map(|(_, run)| run)),
+            Ok(Adoption::Gone { listeners, .. }) => {
+                found.gone.extend(name_of(&directory).map(|(_, run)| (run, listeners)));
+            }
             Err(_) => {
                 found.silent.push(directory);
                 tokio::time::sleep(ASK_AGAIN).await;

@@ -161,6 +161,14 @@ impl Managed {
         }
     }
 
+    /// Keeps the sockets that outlived a run and its shim, if it is the one that serves.
+    pub(super) fn keep_rescued(&mut self, run: RunNumber, listeners: Vec<Listener>, now: BootMs) {
+        let serves = self.record.machine.observe(now).is_some_and(|(seen, _)| seen.run == run);
+        if serves && !listeners.is_empty() {
+            self.kept = Some(Kept { from: run, listeners, beside: None, steered: BTreeMap::new() });
+        }
+    }
+
     /// The sockets of its live runs, less those of a candidate: those are closed with it.
     pub(super) fn leaving_listeners(&self) -> Vec<Listener> {
         let settled = self.live.values().filter(|live| live.steered.is_empty());

@@ -4,7 +4,7 @@ use super::channel::Channel;
 use super::process::{Held, boot_id};
 use super::record::Stored;
 use super::sockets::Listener;
-use super::{RunHandle, RunRecord, RunState, Runs, link, lost, sockets, start};
+use super::{RunHandle, RunRecord, RunState, Runs, link, lost, rescue, sockets, start};
 use crate::shim::protocol::{Identity, Message, Request};
 use crate::shim::statefile::{Recorded, STATE_FILE};
 use std::io;
@@ -29,6 +29,8 @@ pub enum Adoption {
         record: Option<RunRecord>,
         /// Why, for people.
         reason: String,
+        /// Its listening sockets, taken back from its workload before that was ended.
+        listeners: Vec<Listener>,
     },
 }
 
@@ -75,6 +77,7 @@ pub(super) async fn adopt(runs: &Runs, directory: &Path) -> Result<Adoption, Ado
             return Ok(Adoption::Gone {
                 record: None,
                 reason: format!("its record cannot be read: {error}"),
+                listeners: Vec::new(),
             });
         }
         Err(error) => return Err(failed(error)),
@@ -85,7 +88,7 @@ pub(super) async fn adopt(runs: &Runs, directory: &Path) -> Result<Adoption, Ado
     if recorded.boot != boot_id().map_err(failed)? {
         // Nothing of it lives, and its process ids are others' now.
         let reason = "the machine was started anew since".to_owned();
-        return Ok(Adoption::Gone { record: Some(stored.record), reason });
+        return Ok(Adoption::Gone { record: Some(stored.record), reason, listeners: Vec::new() });
     }
     let pid = recorded.shim.pid;
     if !lives(recorded.shim) {
@@ -115,12 +118,14 @@ fn lives(shim: Identity) -> bool {
 }
 
 async fn gone(directory: &Path, stored: Stored, reason: String) -> Adoption {
+    let workload = lost::recorded_workload(directory);
+    let listeners = workload.map_or_else(Vec::new, |workload| rescue::sockets(workload, &stored));
     let reason = if lost::clean(directory, &stored).await {
         reason
     } else {
         format!("{reason}; some of its processes do not die")
     };
-    Adoption::Gone { record: Some(stored.record), reason }
+    Adoption::Gone { record: Some(stored.record), reason, listeners }
 }
 
 async fn read_recorded(directory: &Path) -> Option<Recorded> {

@@ -38,7 +38,7 @@ pub(super) async fn clean(directory: &Path, stored: &Stored) -> bool {
 }
 
 /// The workload as the shim recorded it, if in this boot.
-fn recorded_workload(directory: &Path) -> Option<Identity> {
+pub(super) fn recorded_workload(directory: &Path) -> Option<Identity> {
     let text = std::fs::read_to_string(directory.join(STATE_FILE)).ok()?;
     let recorded = Recorded::parse(&text)?;
     let same_boot = process::boot_id().is_ok_and(|boot| boot == recorded.boot);

@@ -22,6 +22,7 @@ mod place;
 mod preflight;
 pub mod process;
 mod record;
+mod rescue;
 pub mod sockets;
 mod spec;
 mod start;

@@ -2,7 +2,7 @@
 
 use crate::shim::protocol::Identity;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
@@ -43,6 +43,11 @@ impl Held {
             }
         };
         tokio::time::timeout(within, ended).await.is_ok()
+    }
+
+    /// The descriptor that holds it.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// Kills it, and no other.

@@ -113,6 +113,16 @@ impl Listener {
         self.place.address()
     }
 
+    /// Whether it listens at its place: for a socket that comes from where it may have become another.
+    pub(super) fn is_where_it_says(&self) -> bool {
+        let bound = match &self.place {
+            Place::Tcp(address) => local_address(&self.socket).is_ok_and(|local| local == *address),
+            // A datagram socket has no queue of its own worth saving, and a path leads to the next run's.
+            Place::Udp { .. } | Place::Unix(_) => false,
+        };
+        bound && self.listens()
+    }
+
     /// Whether it has datagrams, and no connections.
     #[must_use]
     pub fn is_datagram(&self) -> bool {

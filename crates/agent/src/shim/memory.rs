@@ -52,7 +52,7 @@ pub(crate) fn release_program_pages() {
                 };
             }
         }
-        1 // The first is the program itself; libraries are shared by the whole machine.
+        0 // The next: the program itself comes first, then its libraries.
     }
     // SAFETY: the callback matches the prototype, allocates nothing and keeps nothing.
     unsafe { libc::dl_iterate_phdr(Some(release), ptr::null_mut()) };

@@ -19,6 +19,8 @@ fn main() {
 async fn agent(folder: PathBuf) -> ! {
     let exe = std::env::current_exe().expect("its own path");
     let (runs, mut events) = Runs::new(folder.join("runs"), exe, Containment::detect()).expect("a folder");
+    let listener =
+        baton_agent::runs::listen("http".parse().expect("a name"), address()).expect("a free port");
     let spec = RunSpec {
         instance: "web.1".parse().expect("an instance"),
         run: RunNumber(1),
@@ -36,11 +38,16 @@ async fn agent(folder: PathBuf) -> ! {
             reset_after: Millis::secs(60),
             crash_loop_after: 3,
         },
-        listeners: Vec::new(),
+        listeners: vec![listener],
         ports: std::collections::BTreeMap::new(),
         seal: Seal::default(),
     };
     let _run = runs.start(spec).await.expect("a run");
     while events.recv().await.is_some() {}
     unreachable!("the runs are held above")
+}
+
+/// Any port of loopback.
+fn address() -> std::net::SocketAddr {
+    ([127, 0, 0, 1], 0).into()
 }
