@@ -4,7 +4,9 @@ use crate::artifacts::ArtifactStore;
 use crate::config::{AgentConfig, StateDir, StateError};
 use crate::driver::{Driver, Parts};
 use crate::journal::Journal;
+use crate::logs;
 use crate::plan::PlanStore;
+use crate::provisions::Provisions;
 use crate::runs::{Containment, Runs};
 use crate::session::{self, Session};
 use crate::{clock, metrics, notify};
@@ -17,8 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Plans on their way to the driver. Each is whole, so more than the newest is never needed.
-const PLANS_MAX: usize = 2;
+/// What the coordinator said, on its way to the driver; a full queue makes the session read no more.
+const INSTRUCTIONS_MAX: usize = 8;
 /// Threads for disk work (unpacking, hashing): more would not make one disk faster.
 const BLOCKING_THREADS: usize = 4;
 
@@ -84,6 +86,8 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
     let link = watch::Sender::new(None);
     let artifacts = ArtifactStore::open(&state.artifacts_dir(), link.subscribe(), journal.clone())
         .map_err(opening(state.artifacts_dir()))?;
+    let provisions =
+        Provisions::open(&state, Arc::clone(&node)).map_err(opening(state.root().join("provisions.json")))?;
     let shim = match config.shim_program {
         Some(program) => program,
         None => std::env::current_exe().map_err(AgentError::io("find this program's own file"))?,
@@ -98,6 +102,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         node: Arc::clone(&node),
         runs,
         artifacts: Arc::new(artifacts),
+        provisions: Arc::new(provisions),
         journal: journal.clone(),
         plan,
     };
@@ -105,8 +110,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         Driver::open(parts, run_events).map_err(AgentError::io("read the instances' state"))?;
     driver.start().await.map_err(AgentError::io("list the runs"))?;
 
-    let quiet = outlook.observed.clone();
-    let (plans, mut plans_in) = mpsc::channel(PLANS_MAX);
+    let (instructions, mut said) = mpsc::channel(INSTRUCTIONS_MAX);
     let status = watch::Sender::new("starting".to_owned());
     let samples = watch::Sender::new(None);
     let samples_in = samples.subscribe();
@@ -117,6 +121,9 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         outlook.shims.clone(),
         samples,
     )));
+    let _logs =
+        AbortOnDropHandle::new(tokio::spawn(logs::keep_bounded(state.logs_dir(), config.log_bytes_max)));
+    let quiet = outlook.observed.clone();
     let session = Session {
         state,
         node,
@@ -125,13 +132,13 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         outlook,
         metrics: samples_in,
         journal,
-        plans,
+        instructions,
         link,
         status,
     };
     let _session = AbortOnDropHandle::new(tokio::spawn(session::keep(session, cancel.clone())));
     let _pages = AbortOnDropHandle::new(tokio::spawn(release_pages(quiet)));
-    driver.drive(&mut plans_in, &cancel).await;
+    driver.drive(&mut said, &cancel).await;
     notify::stopping();
     tracing::info!("agent ends; its workloads go on");
     Ok(())
@@ -169,5 +176,6 @@ fn node_facts(boot_id: &str, runs: &Runs) -> NodeFacts {
         containment: runs.containment().kind().name().to_owned(),
         cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
         memory_bytes: metrics::memory_bytes(),
+        ability: Some(runs.host().ability().clone()),
     }
 }

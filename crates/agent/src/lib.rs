@@ -19,12 +19,13 @@ mod logs;
 mod metrics;
 mod notify;
 mod plan;
+mod provisions;
 pub mod runs;
 mod session;
 pub mod shim;
 mod workload;
 
 pub use app::{AgentError, run, runtime};
-pub use config::{AgentConfig, AgentFile, StateDir, StateError};
+pub use config::{AgentConfig, AgentFile, LOG_BYTES_DEFAULT, StateDir, StateError};
 pub use halt::{Halted, halt};
 pub use identity::{JoinError, JoinOptions, join};

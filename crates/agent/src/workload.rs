@@ -2,6 +2,7 @@
 //!
 //! Nothing of the agent's own environment reaches a workload, so that it behaves the same on every node.
 
+use crate::provisions::Folders;
 use baton_model::id::{InstanceId, NodeName, Version};
 use baton_model::spec::ServiceSpec;
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ pub(crate) struct Surroundings {
     pub(crate) sockets: BTreeMap<String, String>,
     /// The unpacked artifact: the working directory.
     pub(crate) tree: PathBuf,
+    /// Its rendered files and its secrets, where it has any.
+    pub(crate) folders: Folders,
     /// `HOME`: the instance's own folder, kept through restarts and swaps.
     pub(crate) home: PathBuf,
 }
@@ -96,6 +99,11 @@ impl Surroundings {
         ]);
         env.extend(self.ports.iter().map(|(name, port)| (variable("PORT", name), port.to_string())));
         env.extend(self.sockets.iter().map(|(name, path)| (variable("SOCKET", name), path.clone())));
+        let folders =
+            [("BATON_CONFIG_DIR", &self.folders.config), ("BATON_SECRETS_DIR", &self.folders.secrets)];
+        for (name, folder) in folders {
+            env.extend(folder.iter().map(|folder| (name.to_owned(), folder.display().to_string())));
+        }
         env.extend(spec.env.iter().map(|(name, value)| (name.clone(), self.expand(value))));
         env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
@@ -135,6 +143,8 @@ impl Surroundings {
             "NODE_ADDRESS" => Some(self.address.to_string()),
             "INSTANCE" => Some(self.instance.to_string()),
             "VERSION" => Some(self.version.to_string()),
+            "CONFIG_DIR" => self.folders.config.as_ref().map(|folder| folder.display().to_string()),
+            "SECRETS_DIR" => self.folders.secrets.as_ref().map(|folder| folder.display().to_string()),
             _ => {
                 let number = self.ports.iter().find(|(port, _)| variable("PORT", port) == name);
                 let path = self.sockets.iter().find(|(port, _)| variable("SOCKET", port) == name);
@@ -212,6 +222,7 @@ pub(crate) mod tests {
             ports: ports.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect(),
             sockets: BTreeMap::from([("local".to_owned(), "/run/web.sock".to_owned())]),
             tree: tree.to_owned(),
+            folders: Folders { config: Some("/c/web.1-1".into()), secrets: None },
             home: tree.join("home"),
         }
     }
@@ -225,6 +236,7 @@ pub(crate) mod tests {
             ("${NODE_NAME}/${INSTANCE}@${NODE_ADDRESS}", "n1/web.1@127.0.0.1"),
             ("unix:${SOCKET_LOCAL} ${PORT_LOCAL}", "unix:/run/web.sock ${PORT_LOCAL}"),
             ("v${VERSION}", "v1.0"),
+            ("${CONFIG_DIR}/app.conf", "/c/web.1-1/app.conf"),
             ("${OTHER} ${", "${OTHER} ${"),
             ("${${VERSION}}", "${1.0}"),
             ("echo $${HOME} $${VERSION} $", "echo ${HOME} ${VERSION} $"),
@@ -273,6 +285,7 @@ pub(crate) mod tests {
         assert_eq!(
             names,
             [
+                "BATON_CONFIG_DIR",
                 "BATON_INSTANCE",
                 "BATON_NODE",
                 "BATON_SERVICE",

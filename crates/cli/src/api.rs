@@ -3,9 +3,10 @@
 use crate::fault::Fault;
 use anyhow::Result;
 use baton_model::event::Event;
-use baton_model::id::{NodeName, ServiceName};
+use baton_model::id::{NodeName, SecretName, ServiceName};
 use baton_model::report::RolloutReport;
-use baton_model::status::{NodeStatus, ServiceStatus};
+use baton_model::secret::Secret;
+use baton_model::status::{NodeStatus, SecretStatus, ServiceStatus};
 use baton_proto::v1;
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
 use std::time::Duration;
@@ -57,6 +58,32 @@ impl Api {
     pub(crate) async fn remove_service(&mut self, service: &ServiceName) -> Result<ServiceStatus> {
         let request = v1::ServiceRef { service: service.to_string() };
         understood(self.client.remove_service(bounded(request)).await?.into_inner().try_into())
+    }
+
+    /// Asks for every instance of a service to reload; the number by which that is known.
+    pub(crate) async fn reload_service(&mut self, service: &ServiceName) -> Result<u64> {
+        let request = v1::ServiceRef { service: service.to_string() };
+        Ok(self.client.reload_service(bounded(request)).await?.into_inner().reload)
+    }
+
+    /// Keeps a value as the newest revision of a secret.
+    pub(crate) async fn set_secret(&mut self, name: &SecretName, value: Secret) -> Result<SecretStatus> {
+        let value = value.expose().to_vec().into();
+        let request = v1::SetSecretRequest { name: name.to_string(), value };
+        understood(self.client.set_secret(bounded(request)).await?.into_inner().try_into())
+    }
+
+    /// All secrets, without their values.
+    pub(crate) async fn secrets(&mut self) -> Result<Vec<SecretStatus>> {
+        let answer = self.client.list_secrets(bounded(v1::ListSecretsRequest {})).await?.into_inner();
+        answer.secrets.into_iter().map(|status| understood(status.try_into())).collect()
+    }
+
+    /// Forgets a secret.
+    pub(crate) async fn remove_secret(&mut self, name: &SecretName) -> Result<()> {
+        let request = v1::SecretRef { name: name.to_string() };
+        self.client.remove_secret(bounded(request)).await?;
+        Ok(())
     }
 
     /// The status of a service now and after every change.

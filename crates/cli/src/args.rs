@@ -2,7 +2,7 @@
 
 use crate::commands::{
     agent, completions, context, coordinator, deploy, dev, events, explain, logs, man, node, plan, rollout,
-    service, top, validate, version,
+    secret, service, top, validate, version,
 };
 use crate::demo;
 use crate::exit::{EXIT_CODES, Exit};
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Rollout(rollout::Args),
     /// List, show and remove services.
     Service(service::Args),
+    /// Set, list and remove secrets.
+    Secret(secret::Args),
     /// List, show, label, cordon, drain, remove and invite nodes.
     Node(node::Args),
     /// Print what a service writes to stdout and stderr.
@@ -107,6 +109,7 @@ impl Command {
             Self::Deploy(args) => deploy::run(args, global).await,
             Self::Rollout(args) => rollout::run(args, global).await,
             Self::Service(args) => service::run(args, global).await,
+            Self::Secret(args) => secret::run(args, global).await,
             Self::Node(args) => node::run(args, global).await,
             Self::Logs(args) => logs::run(args, global).await,
             Self::Events(args) => events::run(args, global).await,

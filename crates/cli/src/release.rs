@@ -7,6 +7,7 @@ use crate::pack::{self, Packed};
 use anyhow::Result;
 use baton_model::file::{self, Problem, SOURCE_MAX, ServiceFile};
 use baton_model::id::Version;
+use baton_model::render::TEMPLATE_BYTES_MAX;
 use baton_proto::v1;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -28,9 +29,33 @@ impl Source {
     pub(crate) fn load(global: &Global, path: &Path) -> Result<Self> {
         let text = read(path)?;
         match file::parse(&text) {
-            Ok(file) => Ok(Self { path: path.to_owned(), text, file }),
+            Ok(file) => Self { path: path.to_owned(), text, file }.with_templates(global),
             Err(problems) => Err(invalid(global, path, &text, &problems)),
         }
+    }
+
+    /// Reads the templates that lie in files of their own; a problem of one is told with its own line.
+    fn with_templates(mut self, global: &Global) -> Result<Self> {
+        let folder = self.path.parent().unwrap_or(Path::new("")).to_owned();
+        for source in std::mem::take(&mut self.file.templates) {
+            let path = folder.join(&source.path);
+            let text = read_template(&path).map_err(|what| {
+                let help =
+                    "write the path of a text file beside the service file: \"./app.conf.tmpl\"".to_owned();
+                let problem = Problem { span: source.span.clone(), message: what, help };
+                invalid(global, &self.path, &self.text, &[problem])
+            })?;
+            if let Err(problem) = self.file.fill(&source, text.clone()) {
+                return Err(invalid(global, &path, &text, &[problem]));
+            }
+        }
+        let problems = file::check_spec(&self.file.spec);
+        if let Some(problem) = problems.first() {
+            let problem =
+                Problem { span: 0..0, message: problem.clone(), help: "see docs/service-file.md".to_owned() };
+            return Err(invalid(global, &self.path, &self.text, &[problem]));
+        }
+        Ok(self)
     }
 
     /// Packs the artifact that the file names; problems of it are told with the line that names it.
@@ -92,6 +117,16 @@ fn read(path: &Path) -> Result<String> {
     })
 }
 
+/// A template's text; one byte more than is allowed, so that its check sees that there is more.
+fn read_template(path: &Path) -> std::result::Result<String, String> {
+    let unreadable =
+        |error: std::io::Error| format!("the template {} cannot be read: {error}", path.display());
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(TEMPLATE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|_| format!("the template {} is not text in UTF-8", path.display()))
+}
+
 fn invalid(global: &Global, path: &Path, text: &str, problems: &[Problem]) -> anyhow::Error {
     if let Err(error) = diagnostics::tell(global, path, text, problems) {
         return error;
@@ -142,6 +177,22 @@ mod tests {
         assert!(error.contains("is not text in UTF-8: its line 2"), "{error}");
         let error = Source::load(&global(), dir.path()).unwrap_err().to_string();
         assert!(error.contains("cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn templates_are_read_from_beside_the_service_file_and_checked() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("web.toml");
+        let text = "name = \"web\"\nartifact = \"web\"\nexec = [\"web\"]\n[files.\"app.conf\"]\ntemplate = \"./app.tmpl\"\n";
+        std::fs::write(&path, text).unwrap();
+        let error = Source::load(&global(), &path).unwrap_err().to_string();
+        assert!(error.contains("web.toml has a problem"), "{error}");
+        std::fs::write(dir.path().join("app.tmpl"), "a\n{{ node.nmae }}\n").unwrap();
+        let error = Source::load(&global(), &path).unwrap_err().to_string();
+        assert!(error.contains("app.tmpl has a problem"), "{error}");
+        std::fs::write(dir.path().join("app.tmpl"), "a\n{{ node.name }}\n").unwrap();
+        let source = Source::load(&global(), &path).unwrap();
+        assert_eq!(source.file.spec.configuration.files["app.conf"].template, "a\n{{ node.name }}\n");
     }
 
     #[test]

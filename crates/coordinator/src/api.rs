@@ -2,6 +2,7 @@
 
 mod agent;
 mod artifacts;
+mod configuration;
 mod control;
 mod deploy;
 mod enrollment;
@@ -9,8 +10,11 @@ mod events;
 mod logs;
 mod nodes;
 mod operator;
+mod order;
 mod plan;
 mod releases;
+mod reload;
+mod secrets;
 mod services;
 pub(crate) mod status;
 

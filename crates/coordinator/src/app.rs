@@ -9,8 +9,10 @@ use crate::error::CoordinatorError;
 use crate::events;
 use crate::init::store_path;
 use crate::logs::LogBroker;
+use crate::provisions::Provider;
 use crate::reconcile::{Cache, Reconcile};
 use crate::records::{self, ClusterRecord, Records};
+use crate::secrets::Secrets;
 use crate::sessions::{Sessions, Timing};
 use crate::state::Coordinator;
 use crate::store::{SqliteStore, Store};
@@ -29,6 +31,7 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
+use tonic_health::server::HealthReporter;
 
 /// Artifacts larger than this are refused unless configured otherwise.
 const ARTIFACT_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
@@ -47,12 +50,12 @@ pub struct CoordinatorConfig {
     pub listen: Option<SocketAddr>,
     /// How often each side of an agent's session speaks.
     pub heartbeat: Millis,
-    /// After this long without a word, either side gives a session up.
-    pub silence: Millis,
     /// Largest artifact.
     pub artifact_bytes_max: u64,
     /// Events kept in the journal.
     pub events_kept: usize,
+    /// For how long the certificates are valid that it gives.
+    pub lifetimes: Lifetimes,
 }
 
 impl CoordinatorConfig {
@@ -63,9 +66,9 @@ impl CoordinatorConfig {
             dir: dir.into(),
             listen: None,
             heartbeat: Millis::secs(1),
-            silence: baton_engine::SILENT_AFTER,
             artifact_bytes_max: ARTIFACT_BYTES_DEFAULT,
             events_kept: events::KEPT_DEFAULT,
+            lifetimes: Lifetimes::default(),
         }
     }
 }
@@ -103,18 +106,29 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
         .get(records::CLUSTER)
         .await?
         .ok_or_else(|| CoordinatorError::NoCluster { dir: config.dir.clone() })?;
-    let authority = Arc::new(Authority::open(&config.dir, store, Lifetimes::default())?);
+    let authority = Arc::new(Authority::open(&config.dir, store, config.lifetimes)?);
     let server_identity = authority.server_identity(SystemTime::now())?;
     let tls = server_tls(&server_identity)?;
     let artifacts = Artifacts::open(config.dir.join("artifacts"), config.artifact_bytes_max)
         .map_err(|error| CoordinatorError::Artifacts(crate::api::status::with_sources(&error)))?;
-    let (journal, writer, journal_time) = events::open(records.clone(), config.events_kept).await?;
+    let opened = events::open(records.clone(), config.events_kept).await?;
+    let (journal, writer) = (opened.journal, opened.writer);
+    let secrets = Arc::new(Secrets::open(&config.dir, records.clone()).await?);
     let cache = Cache::read(&records).await?;
     let mark = records.get::<UnixMs>(records::CLOCK).await?.map_or(UnixMs(0), |read| read.value);
-    let clock = Clock::start(mark.max(journal_time).max(cache.latest_time()));
-    let sessions = Sessions::new(clock, Timing { heartbeat: config.heartbeat, silence: config.silence });
-    let (reconcile, view) =
-        Reconcile::new(cache, records.clone(), Arc::clone(&sessions), Arc::clone(&journal), clock);
+    let clock = Clock::start(mark.max(opened.latest_time).max(cache.latest_time()));
+    // The engine decides by the same length; two of them would disagree about who is silent.
+    let timing = Timing { heartbeat: config.heartbeat, silence: baton_engine::SILENT_AFTER };
+    let sessions = Sessions::new(clock, timing);
+    let (reconcile, view) = Reconcile::new(
+        cache,
+        records.clone(),
+        Arc::clone(&sessions),
+        Arc::clone(&journal),
+        clock,
+        opened.next_outbox,
+        Provider::new(Arc::clone(&secrets), Arc::clone(&sessions)),
+    );
     let wanted = config.listen.unwrap_or(cluster.value.listen);
     let listen_failed = |source| CoordinatorError::Listen { address: wanted, source };
     let listener = TcpListener::bind(wanted).await.map_err(listen_failed)?;
@@ -128,6 +142,7 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
         sessions,
         artifacts,
         authority,
+        secrets,
         view,
         stop: CancellationToken::new(),
     });
@@ -184,12 +199,12 @@ impl Bound {
                 );
             },
         ));
-        let router = router(&coordinator).await?;
+        let (router, health) = router(&coordinator).await?;
         tracing::info!(%address, cluster = coordinator.cluster, "serving");
         let silence = stop.child_token();
         let told = tokio::spawn(systemd::keep(Arc::clone(&coordinator), address, undecided, silence.clone()));
 
-        let result = serve_until(router, incoming(listener, tls), &coordinator, &stop).await;
+        let result = serve_until(router, incoming(listener, tls), &health, &coordinator, &stop).await;
 
         silence.cancel();
         settle(told.await, "systemd");
@@ -218,6 +233,7 @@ impl Bound {
 async fn serve_until(
     router: Router,
     connections: baton_proto::identity::Incoming,
+    health: &HealthReporter,
     coordinator: &Coordinator,
     stop: &CancellationToken,
 ) -> Result<(), CoordinatorError> {
@@ -228,6 +244,9 @@ async fn serve_until(
         result = &mut server => return result.map_err(failed),
         () = stop.cancelled() => {}
     }
+    // Told first: whoever watches the health turns away before its calls are cut.
+    health.set_not_serving::<OperatorServiceServer<OperatorApi>>().await;
+    health.set_not_serving::<AgentServiceServer<AgentApi>>().await;
     coordinator.stop.cancel();
     coordinator.sessions.end_all();
     match tokio::time::timeout(DRAIN, server).await {
@@ -239,7 +258,7 @@ async fn serve_until(
     }
 }
 
-async fn router(coordinator: &Arc<Coordinator>) -> Result<Router, CoordinatorError> {
+async fn router(coordinator: &Arc<Coordinator>) -> Result<(Router, HealthReporter), CoordinatorError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<OperatorServiceServer<OperatorApi>>().await;
     health.set_serving::<AgentServiceServer<AgentApi>>().await;
@@ -250,7 +269,7 @@ async fn router(coordinator: &Arc<Coordinator>) -> Result<Router, CoordinatorErr
     let operator = OperatorServiceServer::new(OperatorApi(Arc::clone(coordinator)));
     let agent = AgentServiceServer::new(AgentApi(Arc::clone(coordinator)));
     let enrollment = EnrollmentServer::new(EnrollmentApi(Arc::clone(coordinator)));
-    Ok(tonic::transport::Server::builder()
+    let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .add_service(health_service)
@@ -263,7 +282,8 @@ async fn router(coordinator: &Arc<Coordinator>) -> Result<Router, CoordinatorErr
         .add_service(
             agent.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
-        .add_service(enrollment.max_decoding_message_size(MESSAGE_BYTES_MAX)))
+        .add_service(enrollment.max_decoding_message_size(MESSAGE_BYTES_MAX));
+    Ok((router, health))
 }
 
 /// Decisions over a large fleet take longer than sessions may wait, so they have a thread.

@@ -2,6 +2,7 @@
 
 use crate::authority::AuthorityError;
 use crate::records::RecordsError;
+use crate::secrets::SecretsError;
 use crate::store::StoreError;
 use baton_proto::identity::IdentityError;
 use std::io;
@@ -56,6 +57,9 @@ pub enum CoordinatorError {
     /// The authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The secrets.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// An identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),

@@ -11,16 +11,17 @@ pub(crate) use cache::Cache;
 use crate::clock::Clock;
 use crate::dispatch;
 use crate::events::{Journal, from_draft};
-use crate::records::Records;
+use crate::provisions::Provider;
+use crate::records::{self, Records, RecordsError};
 use crate::sessions::Sessions;
-use crate::store::Watch;
+use crate::store::{Change, Watch};
 use baton_engine::cycle::{Action, Cycle, PlanRecord, Snapshot, Write, Written};
 use baton_engine::outcome::EventDraft;
-use baton_model::id::NodeName;
+use baton_model::event::Event;
+use baton_model::id::{NodeName, Revision};
 use baton_model::report::Report;
 use baton_model::time::UnixMs;
 use baton_proto::v1;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,11 @@ pub(crate) struct Reconcile {
     journal: Arc<Journal>,
     clock: Clock,
     cache: Cache,
+    provider: Provider,
+    /// The number of the next record of the outbox.
+    next_outbox: u64,
+    /// Records of the outbox whose commit failed in a way that does not say whether they are there.
+    unsure: Vec<(String, Vec<Event>)>,
     view: watch::Sender<Arc<View>>,
 }
 
@@ -58,16 +64,20 @@ struct Wakers {
 
 impl Reconcile {
     /// Begins with what was read from the store; the receiver gets what readers are shown.
+    #[allow(clippy::too_many_arguments)] // One call, from where the app builds its parts.
     pub(crate) fn new(
         cache: Cache,
         records: Records,
         sessions: Arc<Sessions>,
         journal: Arc<Journal>,
         clock: Clock,
+        next_outbox: u64,
+        provider: Provider,
     ) -> (Self, watch::Receiver<Arc<View>>) {
         let (view, receiver) =
             watch::channel(Arc::new(View { snapshot: cache.snapshot(), report: Report::default() }));
-        (Self { records, sessions, journal, clock, cache, view }, receiver)
+        let unsure = Vec::new();
+        (Self { records, sessions, journal, clock, cache, provider, next_outbox, unsure, view }, receiver)
     }
 
     /// Decides until `stop`, on the calling thread.
@@ -83,8 +93,8 @@ impl Reconcile {
 
     async fn run(&mut self) {
         let mut wakers = Wakers {
-            nodes: self.records.store().watch(crate::records::NODES),
-            services: self.records.store().watch(crate::records::SERVICES),
+            nodes: self.records.store().watch(records::NODES),
+            services: self.records.store().watch(records::SERVICES),
             observed: self.sessions.changes(),
         };
         let mut cycle = Cycle::default();
@@ -102,7 +112,8 @@ impl Reconcile {
                     )
                 }
                 Action::Write(write) => {
-                    let written = self.write(write).await;
+                    let events = cycle.take_events(&write);
+                    let written = self.write(write, events, decided_at).await;
                     cycle.written(written)
                 }
                 Action::Send { plans, events, report } => {
@@ -119,7 +130,7 @@ impl Reconcile {
 
     /// Reads what has changed, as often as it takes.
     async fn refresh(&mut self) {
-        while let Err(error) = self.cache.refresh(&self.records).await {
+        while let Err(error) = self.read().await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "cannot read the store; it is tried again"
@@ -128,9 +139,36 @@ impl Reconcile {
         }
     }
 
-    async fn write(&mut self, write: Write) -> Written {
-        match self.cache.write(&self.records, write).await {
-            Ok(revision) => Written::Stored(revision),
+    async fn read(&mut self) -> Result<(), RecordsError> {
+        while let Some((key, events)) = self.unsure.pop() {
+            match self.records.get::<Vec<Event>>(&key).await {
+                Ok(Some(_)) => self.journal.record_stored(key, events),
+                Ok(None) => {}
+                Err(error) => {
+                    self.unsure.push((key, events));
+                    return Err(error);
+                }
+            }
+        }
+        self.cache.refresh(&self.records).await
+    }
+
+    /// Commits a write and the events that tell of it, and hands those to the journal.
+    async fn write(&mut self, write: Write, events: Vec<EventDraft>, decided_at: UnixMs) -> Written {
+        let events: Vec<Event> = events.into_iter().map(|draft| from_draft(draft, decided_at)).collect();
+        let key = records::outbox(self.next_outbox);
+        self.next_outbox += 1;
+        let written = match self.outbox(&key, &events) {
+            Ok(outbox) => self.cache.write(&self.records, write, outbox).await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(revision) => {
+                if !events.is_empty() {
+                    self.journal.record_stored(key, events);
+                }
+                Written::Stored(revision)
+            }
             Err(error) if error.is_conflict() => {
                 self.cache.forget();
                 Written::Conflict
@@ -142,12 +180,22 @@ impl Reconcile {
                 );
                 // What of it is in the store is not known for sure: read all of it again.
                 self.cache.forget();
+                if !events.is_empty() {
+                    self.unsure.push((key, events));
+                }
                 Written::Failed
             }
         }
     }
 
-    /// Everything is durable: tells the journal, the readers and the nodes.
+    fn outbox(&self, key: &str, events: &[Event]) -> Result<Option<Change>, RecordsError> {
+        if events.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(records::putting(key.to_owned(), Revision(0), &events)?))
+    }
+
+    /// Everything is durable: tells the readers and the nodes, and the journal what no write tells of.
     async fn send(
         &mut self,
         plans: &BTreeMap<NodeName, PlanRecord>,
@@ -157,6 +205,7 @@ impl Reconcile {
     ) {
         self.journal.record(events.into_iter().map(|draft| from_draft(draft, decided_at)).collect());
         let snapshot = self.cache.snapshot();
+        self.provider.send(&snapshot).await;
         for (node, record) in plans {
             match dispatch::fill(node, record, &snapshot.desired) {
                 Ok(plan) => self.sessions.send_plan(node, record.generation, || v1::NodePlan::from(plan)),

@@ -7,6 +7,8 @@
 //! service/<name>           a service as its operators want it          written by the API
 //! progress/<service>       what the engine remembers                   written by reconcile alone
 //! plan/<node>              who runs what, with its generation          written by reconcile alone
+//! outbox/<number>          events of a decision, on their way there    written with the decision, removed by the journal
+//! secret/<name>            a secret's revisions, encrypted             written by the API
 //! event/<first number>     a batch of the journal                      written by the journal alone
 //! journal/floor            what trimmed batches said of agents' numbers
 //! authority/...            tokens and members                          written by the authority alone
@@ -14,10 +16,10 @@
 
 mod typed;
 
-pub(crate) use typed::Records;
 pub use typed::RecordsError;
+pub(crate) use typed::{Records, putting};
 
-use baton_model::id::{EventSeq, NodeName, ServiceName};
+use baton_model::id::{EventSeq, NodeName, SecretName, ServiceName};
 use baton_model::time::UnixMs;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -30,7 +32,9 @@ pub(crate) const NODES: &str = "node/";
 pub(crate) const SERVICES: &str = "service/";
 pub(crate) const PROGRESS: &str = "progress/";
 pub(crate) const PLANS: &str = "plan/";
+pub(crate) const SECRETS: &str = "secret/";
 pub(crate) const EVENTS: &str = "event/";
+pub(crate) const OUTBOX: &str = "outbox/";
 pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const CLOCK: &str = "clock";
 pub(crate) const JOURNAL_FLOOR: &str = "journal/floor";
@@ -62,9 +66,18 @@ pub(crate) fn plan(node: &NodeName) -> String {
     format!("{PLANS}{node}")
 }
 
+pub(crate) fn secret(name: &SecretName) -> String {
+    format!("{SECRETS}{name}")
+}
+
 /// Padded, so that the order of keys is the order of numbers.
 pub(crate) fn events(first: EventSeq) -> String {
     format!("{EVENTS}{:020}", first.0)
+}
+
+/// Padded, so that the order of keys is the order in which they were written.
+pub(crate) fn outbox(number: u64) -> String {
+    format!("{OUTBOX}{number:020}")
 }
 
 /// A record that cannot be used.

@@ -11,11 +11,13 @@
 //! silence is what makes a node suspect. What a node last reported is kept, because it is still the best guess.
 
 pub(crate) mod boundary;
+mod provide;
 pub(crate) mod ready;
 pub(crate) mod stream;
 
 use crate::clock::Clock;
-use baton_model::id::{Generation, NodeName, SessionId};
+use crate::provisions::Outline;
+use baton_model::id::{Generation, NodeName, ServiceName, SessionId};
 use baton_model::metrics::NodeMetrics;
 use baton_model::observed::{NodeFacts, NodeObserved, Observed};
 use baton_model::time::{Millis, UnixMs};
@@ -25,8 +27,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Messages that may wait for an agent. One that leaves more unread is dropped, not waited for.
-const QUEUE_MAX: usize = 256;
+/// Messages that may wait for an agent: a plan, and what each of its services is given. One that leaves more unread is
+/// dropped, not waited for.
+const QUEUE_MAX: usize = 1024;
 /// This many replacements of a node's session within [`FLAPPING_WITHIN`] mean that two agents use one identity.
 const FLAPPING_COUNT: usize = 3;
 const FLAPPING_WITHIN: Millis = Millis::secs(10);
@@ -71,6 +74,8 @@ struct Link {
     cut: CancellationToken,
     /// The newest plan this session was sent.
     sent: Generation,
+    /// What it was given for each service.
+    provided: BTreeMap<ServiceName, Outline>,
 }
 
 /// What a session is run with.
@@ -148,9 +153,26 @@ impl Sessions {
         let mut state = self.lock();
         state.next = state.next.next();
         let session = state.next;
+        // First in the queue: whoever learns that the node is here may send it something at once.
+        let welcome = v1::Welcome {
+            session: session.0,
+            heartbeat_ms: self.timing.heartbeat.0,
+            silence_ms: self.timing.silence.0,
+        };
+        let welcome = v1::coordinator_message::Message::Welcome(welcome);
+        if queue.try_send(v1::CoordinatorMessage { message: Some(welcome) }).is_err() {
+            tracing::error!(%node, "a fresh queue has no room");
+        }
         let entry = state.nodes.entry(node.clone()).or_insert_with(|| Entry::unheard(now));
         let was_silent = entry.silent;
-        let link = Link { session, queue, ended: ended.clone(), cut: cut.clone(), sent: Generation(0) };
+        let link = Link {
+            session,
+            queue,
+            ended: ended.clone(),
+            cut: cut.clone(),
+            sent: Generation(0),
+            provided: BTreeMap::new(),
+        };
         let mut flapping = false;
         if let Some(old) = entry.link.replace(link) {
             old.replaced(session);

@@ -7,6 +7,7 @@ use crate::events::Journal;
 use crate::logs::LogBroker;
 use crate::reconcile::View;
 use crate::records::Records;
+use crate::secrets::Secrets;
 use crate::sessions::Sessions;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -22,6 +23,7 @@ pub(crate) struct Coordinator {
     pub(crate) artifacts: Arc<Artifacts>,
     pub(crate) logs: Arc<LogBroker>,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// Cancelled when the coordinator stops: answers that go on for ever end.
     pub(crate) stop: CancellationToken,

@@ -9,9 +9,11 @@
 //! Nothing here touches a file: whether the artifact exists is the CLI's part.
 
 mod check;
+mod configuration;
 mod confinement;
 mod defaults;
 mod fleet;
+mod lifecycle;
 mod ports;
 mod reader;
 mod suggest;
@@ -24,8 +26,7 @@ mod tests;
 
 pub use template::{TemplateError, expand};
 
-use crate::configuration::Configuration;
-use crate::lifecycle::Lifecycle;
+use crate::render;
 use crate::spec::ServiceSpec;
 use reader::{Reader, Section};
 use std::ops::Range;
@@ -44,6 +45,48 @@ pub struct ServiceFile {
     pub spec: ServiceSpec,
     /// What is to be packed and sent as its artifact.
     pub artifact: ArtifactSource,
+    /// Templates that lie in files of their own; the spec has an empty text for each until [`Self::fill`] is called.
+    pub templates: Vec<TemplateSource>,
+}
+
+/// A template in a file of its own on the operator's machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateSource {
+    /// The name of the file that is made of it.
+    pub file: String,
+    /// Where the template is; a relative path is relative to the service file's folder.
+    pub path: PathBuf,
+    /// Where the service file says so, in bytes, for errors about it.
+    pub span: Range<usize>,
+}
+
+impl ServiceFile {
+    /// Takes in the text of a template that lies in a file of its own.
+    ///
+    /// # Errors
+    /// What is wrong with the template, with its place in `text`.
+    pub fn fill(&mut self, source: &TemplateSource, text: String) -> Result<(), Problem> {
+        if text.len() > render::TEMPLATE_BYTES_MAX {
+            let message = format!("the template of `{}` has {} bytes", source.file, text.len());
+            let help = format!("write at most {}", render::TEMPLATE_BYTES_MAX);
+            return Err(Problem { span: 0..0, message, help });
+        }
+        if let Err(error) = render::rehearse(&text, &self.spec) {
+            let span = error.span.unwrap_or_else(|| line_span(&text, error.line));
+            return Err(Problem { span, message: error.what, help: error.help });
+        }
+        if let Some(file) = self.spec.configuration.files.get_mut(&source.file) {
+            file.template = text;
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a line, counted from 1.
+fn line_span(text: &str, line: usize) -> Range<usize> {
+    let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
+    let end = text[start..].find('\n').map_or(text.len(), |length| start + length);
+    start..end
 }
 
 /// Where the artifact lies on the operator's machine.
@@ -83,6 +126,7 @@ impl Problem {
 /// The sections and fields at the top of the file.
 const TOP: &[&str] = &[
     "name",
+    "type",
     "artifact",
     "exec",
     "env",
@@ -90,9 +134,15 @@ const TOP: &[&str] = &[
     "checks",
     "stop",
     "restart",
+    "after",
+    "notify",
+    "reload",
+    "hooks",
     "placement",
     "rollout",
     "logs",
+    "files",
+    "secrets",
     "limits",
     "sandbox",
 ];
@@ -126,18 +176,21 @@ pub fn parse(source: &str) -> Result<ServiceFile, Vec<Problem>> {
     }
     let mut reader = Reader::default();
     let top = reader.top(document.get_ref(), source, TOP);
-    let (spec, artifact) = read_service(&mut reader, &top);
+    let (spec, artifact, templates) = read_service(&mut reader, &top);
     for finding in check::findings(&spec) {
         reader.report_finding(finding);
     }
     let problems = reader.into_problems();
     match artifact {
-        Some(artifact) if problems.is_empty() => Ok(ServiceFile { spec, artifact }),
+        Some(artifact) if problems.is_empty() => Ok(ServiceFile { spec, artifact, templates }),
         _ => Err(problems),
     }
 }
 
-fn read_service(reader: &mut Reader, top: &Section<'_, '_>) -> (ServiceSpec, Option<ArtifactSource>) {
+fn read_service(
+    reader: &mut Reader,
+    top: &Section<'_, '_>,
+) -> (ServiceSpec, Option<ArtifactSource>, Vec<TemplateSource>) {
     let name = workload::name(reader, top);
     let artifact = workload::artifact(reader, top);
     let exec = workload::exec(reader, top);
@@ -145,12 +198,14 @@ fn read_service(reader: &mut Reader, top: &Section<'_, '_>) -> (ServiceSpec, Opt
     let ports = ports::ports(reader, top);
     let checks = workload::checks(reader, top);
     let stop = workload::stop(reader, top);
-    let restart = workload::restart(reader, top);
+    let kind = lifecycle::kind(reader, top);
+    let restart = workload::restart(reader, top, kind);
     let (placement, min_available) = fleet::placement(reader, top);
     let rollout = fleet::rollout(reader, top, placement.count);
     let min_available =
         min_available.unwrap_or_else(|| defaults::min_available(placement.count, rollout.max_unavailable));
     let logs = workload::logs(reader, top);
+    let (configuration, templates) = configuration::configuration(reader, top);
     let spec = ServiceSpec {
         name,
         exec,
@@ -163,12 +218,12 @@ fn read_service(reader: &mut Reader, top: &Section<'_, '_>) -> (ServiceSpec, Opt
         min_available,
         rollout,
         logs,
-        lifecycle: Lifecycle::default(),
+        lifecycle: lifecycle::lifecycle(reader, top, kind),
         limits: confinement::limits(reader, top),
         sandbox: confinement::sandbox(reader, top),
-        configuration: Configuration::default(),
+        configuration,
     };
-    (spec, artifact)
+    (spec, artifact, templates)
 }
 
 /// Asks of a spec what [`parse`] asks of a file: ranges and contradictions. Each answer is one sentence of what

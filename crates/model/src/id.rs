@@ -28,6 +28,19 @@ fn check_name(kind: &str, text: &str) -> Result<(), IdError> {
     )))
 }
 
+fn check_secret(text: &str) -> Result<(), IdError> {
+    let ok = !text.is_empty()
+        && text.len() <= NAME_MAX
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && text.as_bytes()[0].is_ascii_alphanumeric();
+    if ok {
+        return Ok(());
+    }
+    Err(IdError(format!(
+        "`{text}` is not a valid name of a secret: use 1 to {NAME_MAX} letters, digits, `.`, `_` and `-`, starting with a letter or digit"
+    )))
+}
+
 fn check_version(text: &str) -> Result<(), IdError> {
     let ok = !text.is_empty()
         && text.len() <= VERSION_MAX
@@ -93,6 +106,7 @@ macro_rules! text_id {
 text_id!(/** A host with an agent. */ NodeName, |t: &str| check_name("node name", t));
 text_id!(/** A named workload. */ ServiceName, |t: &str| check_name("service name", t));
 text_id!(/** A port of a service; also its name in `LISTEN_FDNAMES` and, upper-cased with `_` for `-`, in `PORT_<NAME>`. */ PortName, |t: &str| check_name("port name", t));
+text_id!(/** A secret that the coordinator keeps. */ SecretName, check_secret);
 text_id!(/** The operator's own version string of a release. */ Version, check_version);
 
 macro_rules! number_id {

@@ -1,5 +1,6 @@
 //! What is: reported by agents, kept by the coordinator's sessions, never stored.
 
+use crate::confinement::Ability;
 use crate::id::{Generation, InstanceId, NodeName, ReleaseNumber, RunNumber};
 use crate::time::UnixMs;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,9 @@ pub struct NodeFacts {
     pub cpus: u32,
     /// Memory.
     pub memory_bytes: u64,
+    /// What it can honour of limits and sandboxes; `None` from an agent that does not tell yet.
+    #[serde(default)]
+    pub ability: Option<Ability>,
 }
 
 /// What is known of one instance.
@@ -72,6 +76,45 @@ pub struct InstanceObserved {
     pub reason: String,
     /// A change of release under way, or one that failed.
     pub swap: Option<SwapObserved>,
+    /// What the workload last said of itself (`STATUS=` of sd_notify(3)); empty where it said nothing.
+    #[serde(default)]
+    pub status: String,
+    /// The latest reload that was asked for, where one was.
+    #[serde(default)]
+    pub reload: Option<ReloadObserved>,
+}
+
+/// A reload of an instance's workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadObserved {
+    /// Which, as [`crate::plan::InstancePlan::reload`] counts them.
+    pub number: u64,
+    /// How far it is.
+    pub phase: ReloadPhase,
+    /// Why it failed; empty otherwise.
+    pub reason: String,
+}
+
+/// How far a reload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReloadPhase {
+    /// It was asked of the workload.
+    Running,
+    /// The workload has taken its configuration in, or was started anew since.
+    Done,
+    /// It did not; the reason says why. The workload goes on as it was.
+    Failed,
+}
+
+impl fmt::Display for ReloadPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        })
+    }
 }
 
 /// The states of an instance. `engine::instance` holds the machine and its drawing.
@@ -134,6 +177,8 @@ pub enum SwapPhase {
     StoppingOld,
     /// The new workload was started and is not yet ready.
     Confirming,
+    /// The new release differs in nothing but files: they are being written, and the running workload is told.
+    Refreshing,
     /// The new one serves; the old one finishes what it has.
     DrainingOld,
     /// The new one did not become ready; it is being removed, the old one serves on.
@@ -148,6 +193,7 @@ impl fmt::Display for SwapPhase {
             Self::Staging => "staging",
             Self::StoppingOld => "stopping-old",
             Self::Confirming => "confirming",
+            Self::Refreshing => "refreshing",
             Self::DrainingOld => "draining-old",
             Self::Reverting => "reverting",
             Self::Failed => "failed",
@@ -155,16 +201,44 @@ impl fmt::Display for SwapPhase {
     }
 }
 
-/// How a workload ended.
+/// How a workload ended, told by its cause where that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", content = "value")]
 pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it, and it was not Baton that sent it for one of the causes below.
+    Signal(i32),
+    /// It could not be executed; the value is the errno of execve(2).
+    Exec(i32),
+    /// This signal ended it, and the kernel wrote a core dump or had it written.
+    CoreDump(i32),
+    /// The kernel killed it since its control group had reached its memory limit (`oom_kill` of `memory.events`).
+    OutOfMemory,
+    /// It missed its watchdog, or asked for it (`WATCHDOG=trigger`), and was ended.
+    Watchdog,
+    /// Its startup or liveness check failed, and it was ended.
+    NotLive,
+    /// It did not say `READY=1` in time, and was ended.
+    StartDeadline,
+    /// It was told to stop, was not gone at the deadline of its stop, and was killed.
+    StopDeadline,
+    /// It was not started, since its `before_start` hook failed.
+    BeforeStart(HookEnd),
+}
+
+/// How a command of ours around a workload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", content = "value")]
+pub enum HookEnd {
     /// It exited with this code.
     Code(i32),
     /// This signal ended it.
     Signal(i32),
     /// It could not be executed; the value is the errno of execve(2).
     Exec(i32),
+    /// It took longer than its timeout, and was killed with all it had started.
+    Timeout,
 }
 
 impl fmt::Display for Exit {
@@ -173,6 +247,24 @@ impl fmt::Display for Exit {
             Self::Code(c) => write!(f, "exit code {c}"),
             Self::Signal(s) => write!(f, "signal {s}"),
             Self::Exec(e) => write!(f, "could not be executed (errno {e})"),
+            Self::CoreDump(s) => write!(f, "signal {s} and a core dump"),
+            Self::OutOfMemory => write!(f, "killed for memory: its limit was reached"),
+            Self::Watchdog => write!(f, "watchdog: it sent no WATCHDOG=1 in time"),
+            Self::NotLive => write!(f, "check failed: it was not alive"),
+            Self::StartDeadline => write!(f, "start deadline: it did not send READY=1 in time"),
+            Self::StopDeadline => write!(f, "stop deadline: it was not gone in time and was killed"),
+            Self::BeforeStart(end) => write!(f, "before_start hook: {end}"),
+        }
+    }
+}
+
+impl fmt::Display for HookEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(c) => write!(f, "exit code {c}"),
+            Self::Signal(s) => write!(f, "signal {s}"),
+            Self::Exec(e) => write!(f, "could not be executed (errno {e})"),
+            Self::Timeout => write!(f, "not done within its timeout, and killed"),
         }
     }
 }

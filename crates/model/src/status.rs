@@ -2,8 +2,9 @@
 //!
 //! The CLI prints them as `--json`; their field names are part of its interface.
 
+use crate::configuration::OnChange;
 use crate::desired::{Node, Release};
-use crate::id::{Generation, InstanceId, NodeName, ReleaseNumber, ServiceName, Version};
+use crate::id::{Generation, InstanceId, NodeName, ReleaseNumber, SecretName, ServiceName, Version};
 use crate::metrics::{InstanceMetrics, NodeMetrics};
 use crate::observed::{InstanceObserved, NodeFacts};
 use crate::report::{ServiceReport, StageReport, Waiting};
@@ -84,6 +85,63 @@ pub struct DeployPlan {
     pub new_instances: Vec<PlannedInstance>,
     /// What would wait, or be refused.
     pub waiting: Vec<Waiting>,
+    /// The files and secrets that differ from the present release.
+    pub configuration: Vec<ConfigurationChange>,
+    /// What each instance would go through; `None` where there is no present release.
+    pub change: Option<PlannedChange>,
+}
+
+/// What an instance goes through in a change of release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlannedChange {
+    /// A new process takes the place of the old one.
+    Swap,
+    /// Its files are written anew, and its process is told as each of them says; it is not restarted.
+    Refresh,
+}
+
+/// A file or a secret that differs from the present release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationChange {
+    /// Its name in its folder.
+    pub name: String,
+    /// A secret; a file where not.
+    pub secret: bool,
+    /// Of a secret: the revision that the present release has.
+    pub from_revision: Option<u64>,
+    /// Of a secret: the revision that the new release would have.
+    pub to_revision: Option<u64>,
+    /// Of a file: how its template differs, as a unified diff. Never of a secret.
+    pub diff: String,
+    /// What its change asks for.
+    pub on_change: OnChange,
+}
+
+/// A secret at one moment: everything but its values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretStatus {
+    /// Its name.
+    pub name: SecretName,
+    /// The revisions that are kept, oldest first; the last one is given to new releases.
+    pub revisions: Vec<SecretRevision>,
+    /// When this was so.
+    pub now: UnixMs,
+}
+
+/// One value of a secret, without the value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRevision {
+    /// Counted from 1.
+    pub revision: u64,
+    /// When it was set.
+    pub created_at: UnixMs,
+    /// Which operator set it.
+    pub created_by: String,
+    /// How long the value is.
+    pub size_bytes: u64,
+    /// The releases that name it: `web 2.0`.
+    pub used_by: Vec<String>,
 }
 
 /// An instance that a deploy would place.

@@ -8,8 +8,12 @@
 //! Where a receiver's clock or a whole node is part of it, the conversion is a function with that argument:
 //! [`observed::instance_observed`], [`observed::instance_to_wire`], [`event::agent_event`].
 
+pub mod configuration;
+mod confinement;
 pub mod event;
+mod exit;
 mod field;
+mod lifecycle;
 pub mod metrics;
 pub mod node;
 pub mod observed;

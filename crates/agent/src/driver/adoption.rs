@@ -53,11 +53,16 @@ impl Driver {
     pub(crate) async fn start(&mut self) -> std::io::Result<()> {
         let began = clock::boot_now();
         let directories = self.parts.runs.list()?;
+        let names: BTreeSet<String> = directories
+            .iter()
+            .filter_map(|directory| Some(directory.file_name()?.to_str()?.to_owned()))
+            .collect();
         let asked = directories.into_iter().map(|directory| ask(self.parts.runs.clone(), directory));
         let mut found: BTreeMap<InstanceId, Found> = BTreeMap::new();
         for (directory, answer) in futures_util::future::join_all(asked).await {
             self.sort_in(&directory, answer, &mut found);
         }
+        self.parts.provisions.prune(&names);
         let adopted: usize = found.values().map(|found| found.alive.len()).sum();
         let lost: usize = found.values().map(|found| found.gone.len()).sum();
         for id in found.keys() {

@@ -51,14 +51,23 @@ pub(super) fn facts(event: &Event) -> Facts {
         | Event::Health { run, .. }
         | Event::NotLive { run, .. }
         | Event::Steered(run)
+        | Event::SteerFailed { run, .. }
         | Event::Mended { run, .. }
         | Event::MendFailed { run, .. }
         | Event::Drained { run, .. }
         | Event::Stopped { run, .. }
-        | Event::ShimLost(run) => {
+        | Event::ShimLost(run)
+        | Event::Refreshed(run)
+        | Event::RefreshFailed { run, .. }
+        | Event::Rerendered { run, .. }
+        | Event::Reloaded { run, .. } => {
             fact("run", run.to_string());
         }
-        Event::Plan(_) | Event::Resumed(_) | Event::Timer => {}
+        Event::Plan(_)
+        | Event::Resumed(_)
+        | Event::Dependencies { .. }
+        | Event::Provisioned
+        | Event::Timer => {}
     }
     facts
 }
@@ -138,8 +147,20 @@ impl Chronicle {
                         .with("killed", killed),
                 );
             }
-            // The machine notes it, where it matters.
-            RunEventKind::ShimLost => {}
+            RunEventKind::HookFailed { point, end, last_line } => {
+                let mut draft =
+                    Draft::warning("hook-failed", format!("the {point} hook of {id} failed: {end}"))
+                        .of(id)
+                        .with("run", event.run)
+                        .with("hook", point)
+                        .with("end", end);
+                if !last_line.is_empty() {
+                    draft = draft.with("last_line", last_line);
+                }
+                journal.record(draft);
+            }
+            // The machine notes these, where they matter; a status is in the report.
+            RunEventKind::ShimLost | RunEventKind::Reloaded { .. } | RunEventKind::Notified => {}
         }
     }
 
@@ -165,27 +186,32 @@ impl Chronicle {
         self.state = Some(seen.state);
         let Some(swap) = &seen.swap else { return };
         match swap.phase {
-            SwapPhase::Staging | SwapPhase::StoppingOld | SwapPhase::Confirming => match &mut self.swap {
-                Some(times) if times.phase == swap.phase => {}
-                Some(times) => {
-                    times.phase = swap.phase;
-                    times.phases.push((swap.phase, now));
+            SwapPhase::Staging | SwapPhase::StoppingOld | SwapPhase::Confirming | SwapPhase::Refreshing => {
+                match &mut self.swap {
+                    Some(times) if times.phase == swap.phase => {}
+                    Some(times) => {
+                        times.phase = swap.phase;
+                        times.phases.push((swap.phase, now));
+                    }
+                    None => {
+                        journal.record(
+                            Draft::info(
+                                "swap-started",
+                                format!("{id} is going from release {} to {}", seen.release, swap.to),
+                            )
+                            .of(id)
+                            .with("from", seen.release)
+                            .with("to", swap.to)
+                            .with("attempt", swap.attempt),
+                        );
+                        self.swap = Some(SwapTimes {
+                            phase: swap.phase,
+                            began: now,
+                            phases: vec![(swap.phase, now)],
+                        });
+                    }
                 }
-                None => {
-                    journal.record(
-                        Draft::info(
-                            "swap-started",
-                            format!("{id} is going from release {} to {}", seen.release, swap.to),
-                        )
-                        .of(id)
-                        .with("from", seen.release)
-                        .with("to", swap.to)
-                        .with("attempt", swap.attempt),
-                    );
-                    self.swap =
-                        Some(SwapTimes { phase: swap.phase, began: now, phases: vec![(swap.phase, now)] });
-                }
-            },
+            }
             // The machine notes the end of a swap itself.
             SwapPhase::DrainingOld | SwapPhase::Reverting | SwapPhase::Failed => self.swap = None,
         }

@@ -7,6 +7,8 @@ use crate::checks::dial::Dial;
 use crate::checks::{self, Subject};
 use crate::journal::Draft;
 use crate::logs::prune_runs;
+use crate::provisions::Provisions;
+use crate::runs::confine::Confined;
 use crate::runs::{RunError, RunHandle, drain};
 use baton_engine::instance::{Effect, Event, Trouble};
 use baton_model::id::{Digest, InstanceId, RunNumber, ServiceName};
@@ -25,6 +27,8 @@ const ORDER_ATTEMPTS: u32 = 30;
 const ORDER_PAUSE: Duration = Duration::from_secs(2);
 /// Between two attempts to turn new connections to a candidate; nothing else can be done for it.
 const STEER_PAUSE: Duration = Duration::from_secs(1);
+/// So often; then it will not work at the next try either.
+const STEER_ATTEMPTS: u32 = 5;
 
 impl Driver {
     pub(super) fn carry_out(&mut self, id: &InstanceId, effect: Effect) {
@@ -32,11 +36,14 @@ impl Driver {
             Effect::Stage(plan) => self.stage(id, plan),
             Effect::Start { run, plan, beside } => self.start_run(id, run, plan, beside),
             Effect::Check { run, plan } => self.check(id, run, &plan),
-            Effect::Steer { run, from } => self.steer(id, run, from),
+            Effect::Steer { run, from } => self.steer(id, run, from, 1),
             Effect::Drain { run, within } => self.drain(id, run, within),
             Effect::Stop { run, signal, timeout } => self.stop(id, run, signal, timeout),
             Effect::Restart { run, signal, timeout } => self.restart(id, run, signal, timeout),
             Effect::Mend { run, plan } => self.mend(id, run, plan),
+            Effect::Refresh { run, plan, signals } => self.refresh(id, run, plan, signals),
+            Effect::Reload { run, number } => self.reload(id, run, number),
+            Effect::TellReady { run } => self.tell_ready(id, run),
             Effect::Forget(run) => self.forget(id, run),
             // Journalled where it was said, in `Managed::step`.
             Effect::Note { .. } => {}
@@ -47,12 +54,14 @@ impl Driver {
         let (answers, id) = (self.answers.clone(), id.clone());
         let (artifacts, journal) = (Arc::clone(&self.parts.artifacts), self.parts.journal.clone());
         let (state, node) = (Arc::clone(&self.parts.state), Arc::clone(&self.parts.node));
+        let provisions = Arc::clone(&self.parts.provisions);
+        let host = Arc::clone(self.parts.runs.host());
         tokio::spawn(async move {
             let release = plan.release;
             let brought = artifacts.bring_in(&plan.spec.name, &plan.artifact).await;
             let event = match brought {
-                Ok(()) => match launch::rehearse(&state, &node, &artifacts, &id, &plan).await {
-                    Ok(()) => Event::Staged(release),
+                Ok(()) => match launch::rehearse(&state, &node, &artifacts, &host, &id, &plan).await {
+                    Ok(()) => rehearse_files(provisions, id.clone(), plan).await,
                     Err(reason) => Event::StageFailed { release, reason, trouble: Trouble::Final },
                 },
                 Err(error) => {
@@ -102,6 +111,7 @@ impl Driver {
             node: Arc::clone(&self.parts.node),
             runs: self.parts.runs.clone(),
             artifacts: Arc::clone(&self.parts.artifacts),
+            provisions: Arc::clone(&self.parts.provisions),
         };
         let (inner, instance) = (self.inner.clone(), id.clone());
         tokio::spawn(async move {
@@ -116,22 +126,35 @@ impl Driver {
         let was_ready = seen.is_some_and(|(seen, _)| seen.run == run && seen.state == InstanceState::Ready);
         let Some(live) = managed.live.get_mut(&run) else { return };
         let ports = live.handle.ports().clone();
-        let around =
+        let mut around =
             surroundings(&self.parts.state, &self.parts.node, &self.parts.artifacts, id, plan, ports.clone());
+        around.folders = self.parts.provisions.folders(id, run, plan);
+        let folder = self.parts.runs.directory(id, run);
+        let confined = match Confined::read(&folder) {
+            Ok(confined) => Arc::new(confined),
+            Err(error) => {
+                // Unchecked is not ready, and nothing is run outside of the sandbox in its place.
+                tracing::error!(%error, instance = %id, folder = %folder.display(), "no checks: the run's sandbox cannot be read");
+                return;
+            }
+        };
         let subject = Subject {
             run,
             was_ready,
             spec: Arc::new(plan.spec.clone()),
             dial: Dial { address: around.address, ports, paths: live.paths(), steering: live.steering() },
             around: Arc::new(around),
+            notified: live.handle.watch(),
+            confined,
         };
         let task = tokio::spawn(checks::watch(subject, self.answers.clone()));
         live.checks = Some(AbortOnDropHandle::new(task));
     }
 
     /// The choice is written before it takes effect, so that an agent that dies in between finds its way again.
-    /// All sockets are turned or none is; then it is tried again, and the old run serves until it works.
-    pub(super) fn steer(&mut self, id: &InstanceId, run: RunNumber, from: Option<RunNumber>) {
+    /// All sockets are turned or none is; then it is tried again, and the old run serves meanwhile. Where it does not
+    /// work, the swap fails.
+    pub(super) fn steer(&mut self, id: &InstanceId, run: RunNumber, from: Option<RunNumber>, attempt: u32) {
         let Some(managed) = self.instances.get_mut(id) else { return };
         managed.record_mut().turned_to = Some(run);
         if let Err(error) = managed.write(&self.parts.state, id) {
@@ -141,15 +164,18 @@ impl Driver {
         if let Some(live) = managed.live.get_mut(&run)
             && let Err(error) = live.flip()
         {
+            let reason = told(&error);
+            if attempt >= STEER_ATTEMPTS {
+                return self.step(id, Event::SteerFailed { run, reason });
+            }
             let message = format!(
-                "new connections of {id} could not be turned to run {run}: {}; this is tried again",
-                told(&error)
+                "new connections of {id} could not be turned to run {run}: {reason}; this is tried again"
             );
             self.parts.journal.record(Draft::error("swap-not-turned", message).of(id).with("run", run));
             let (inner, instance) = (self.inner.clone(), id.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(STEER_PAUSE).await;
-                let _ = inner.send(Inner::SteerAgain { instance, run, from }).await;
+                let _ = inner.send(Inner::SteerAgain { instance, run, from, attempt: attempt + 1 }).await;
             });
             return;
         }
@@ -219,12 +245,37 @@ impl Driver {
         });
     }
 
+    fn reload(&mut self, id: &InstanceId, run: RunNumber, number: u64) {
+        let Some(handle) = self.handle(id, run) else { return };
+        let (answers, id) = (self.answers.clone(), id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = order(&handle, || handle.reload(number)).await {
+                let failure = Some(format!("its shim did not take the order: {}", told(&error)));
+                let _ = answers.send((id, Event::Reloaded { run, reload: number, failure })).await;
+            }
+        });
+    }
+
+    fn tell_ready(&mut self, id: &InstanceId, run: RunNumber) {
+        let Some(handle) = self.handle(id, run) else { return };
+        let Some(pid) = handle.state().pid else { return };
+        let (journal, id) = (self.parts.journal.clone(), id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = order(&handle, || handle.ready(pid)).await {
+                let message =
+                    format!("the after_ready hook of {id} could not be asked for: {}", told(&error));
+                journal.record(Draft::error("hook-not-run", message).of(&id).with("run", run));
+            }
+        });
+    }
+
     fn forget(&mut self, id: &InstanceId, run: RunNumber) {
         let Some(managed) = self.instances.get_mut(id) else { return };
         let live = managed.live.remove(&run);
         let unused = live.as_ref().map(|live| managed.unused_sockets(live)).unwrap_or_default();
         managed.record_mut().artifacts.remove(&run);
         let (runs, id, logs) = (self.parts.runs.clone(), id.clone(), self.parts.state.log_dir(id));
+        let provisions = Arc::clone(&self.parts.provisions);
         tokio::spawn(async move {
             if let Some(mut live) = live {
                 std::mem::take(&mut live.steered).into_values().for_each(super::swap::Steered::withdraw);
@@ -243,6 +294,7 @@ impl Driver {
             if let Err(error) = runs.forget(&id, run).await {
                 tracing::warn!(%error, instance = %id, %run, "what is left of a run could not be removed");
             }
+            provisions.forget(&id, run);
             prune_runs(&logs);
         });
         self.collect_garbage();
@@ -273,13 +325,27 @@ impl Driver {
         tokio::task::spawn_blocking(move || artifacts.collect_garbage(&services, &in_use));
     }
 
-    fn handle(&self, id: &InstanceId, run: RunNumber) -> Option<RunHandle> {
+    pub(super) fn handle(&self, id: &InstanceId, run: RunNumber) -> Option<RunHandle> {
         Some(self.instances.get(id)?.live.get(&run)?.handle.clone())
     }
 }
 
+/// Whether the release could be given its files here: a template that gives no text, or a secret that has not come, is
+/// known before the old release is touched.
+async fn rehearse_files(provisions: Arc<Provisions>, id: InstanceId, plan: Box<InstancePlan>) -> Event {
+    let release = plan.release;
+    match tokio::task::spawn_blocking(move || provisions.rehearse(&id, &plan)).await {
+        Ok(Ok(())) => Event::Staged(release),
+        Ok(Err(error)) => {
+            let trouble = if error.retryable() { Trouble::Passing } else { Trouble::Final };
+            Event::StageFailed { release, reason: told(&error), trouble }
+        }
+        Err(error) => Event::StageFailed { release, reason: told(&error), trouble: Trouble::Passing },
+    }
+}
+
 /// Gives a shim an order until it takes it. A shim that is gone has nothing left to order: that is told as an event.
-async fn order<F>(handle: &RunHandle, give: impl Fn() -> F) -> Result<(), RunError>
+pub(super) async fn order<F>(handle: &RunHandle, give: impl Fn() -> F) -> Result<(), RunError>
 where
     F: Future<Output = Result<(), RunError>>,
 {

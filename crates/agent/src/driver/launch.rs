@@ -1,12 +1,14 @@
 //! Starts a run: the bytes are checked again, the ports made, the command built, and the shim started.
 
+use super::confine;
 use super::swap::{Kept, Steered};
 use crate::artifacts::ArtifactStore;
 use crate::config::{AgentFile, StateDir};
+use crate::provisions::{Folders, Provisions};
 use crate::runs::sockets::{self, Listener, free_port, listen};
 use crate::runs::steer::Steering;
 use crate::runs::{
-    Place, RunHandle, RunSpec, Runs, SocketError, StartError, UnixPlace, libraries, preflight,
+    Host, Place, RunHandle, RunSpec, Runs, SocketError, StartError, UnixPlace, libraries, preflight,
 };
 use crate::workload::{Command, Surroundings};
 use baton_model::id::{InstanceId, PortName, RunNumber};
@@ -21,6 +23,9 @@ use tokio::time::Instant;
 /// The longest wait for the sockets of an earlier run to be closed by its shim.
 const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 const CLOSED_PAUSE: Duration = Duration::from_millis(10);
+
+/// In an instance's folder, while a sandbox is tried.
+const REHEARSAL: &str = "rehearsal";
 
 /// A run that was started.
 #[derive(Debug)]
@@ -47,6 +52,7 @@ pub(super) struct Launch {
     pub(super) node: Arc<AgentFile>,
     pub(super) runs: Runs,
     pub(super) artifacts: Arc<ArtifactStore>,
+    pub(super) provisions: Arc<Provisions>,
 }
 
 /// What was made for the run's ports.
@@ -64,7 +70,8 @@ impl Launch {
         let InstancePlan { artifact, spec, .. } = &*self.plan;
         let verified = self.artifacts.verify(&spec.name, artifact).await.map_err(|error| told(&error))?;
         let ports = self.ports(kept.as_mut()).await?;
-        let around = surroundings(
+        let folders = self.lay_out(&ports.numbers).await?;
+        let mut around = surroundings(
             &self.state,
             &self.node,
             &self.artifacts,
@@ -72,11 +79,14 @@ impl Launch {
             &self.plan,
             ports.numbers.clone(),
         );
-        let Command { program, args, env, cwd } =
+        around.folders = folders;
+        let Command { program, args, mut env, cwd } =
             around.command(&spec.exec, spec).map_err(|error| told(&error))?;
         preflight(&program).map_err(|error| told(&error))?;
         std::fs::create_dir_all(&around.home)
             .map_err(|error| format!("cannot make {}: {error}", around.home.display()))?;
+        let confinement = confine::resolve(spec, &around, &program, self.runs.host()).await?;
+        confinement.name_user(&mut env);
         let request = RunSpec {
             instance: self.instance.clone(),
             run: self.run,
@@ -84,13 +94,15 @@ impl Launch {
             program,
             args,
             env,
-            cwd,
+            cwd: confinement.working_directory().cloned().unwrap_or(cwd),
             log_dir: self.state.run_log_dir(&self.instance, self.run),
             logs: spec.logs,
             restart: spec.restart.clone(),
+            lifecycle: super::lifecycle::resolve(&around, spec)?,
             listeners: ports.listeners,
             ports: ports.numbers,
             seal: verified.seal,
+            confinement,
         };
         let handle = match self.runs.start(request.clone()).await {
             // A start that an earlier agent died in: adoption has found no live shim there.
@@ -104,6 +116,18 @@ impl Launch {
         let (kept_from, was_beside) = kept.map_or((None, None), |kept| (Some(kept.from), kept.beside));
         let beside = self.beside.map(|(run, _)| run).or(was_beside);
         Ok(Launched { handle, beside, steered: ports.steered, kept_from })
+    }
+
+    /// Writes the run's files and secrets.
+    async fn lay_out(&self, ports: &BTreeMap<String, u16>) -> Result<Folders, String> {
+        if self.plan.spec.configuration.is_empty() {
+            return Ok(Folders::default());
+        }
+        let (provisions, instance, run) = (Arc::clone(&self.provisions), self.instance.clone(), self.run);
+        let (plan, ports) = (self.plan.clone(), ports.clone());
+        let laid_out =
+            tokio::task::spawn_blocking(move || provisions.lay_out(&instance, run, &plan, &ports)).await;
+        laid_out.map_err(|error| told(&error))?.map_err(|error| told(&error))
     }
 
     async fn ports(&self, mut kept: Option<&mut Kept>) -> Result<Ports, String> {
@@ -129,7 +153,7 @@ impl Launch {
                         path: path.into(),
                         own: format!("{path}.{}-{}", self.instance, self.run).into(),
                         mode: *mode,
-                        owner: self.owner()?,
+                        owner: confine::owner(&self.plan.spec).await?,
                     });
                     let alive = self.beside.iter().flat_map(|(_, listeners)| listeners);
                     sockets::sweep(&place, alive.chain(open).chain(&self.leaving).cloned());
@@ -166,11 +190,6 @@ impl Launch {
         ports.listeners.push(Listener { name: name.clone(), ..listener });
         Ok(address)
     }
-
-    /// Whose a Unix socket is: the workload's user, where it has one of its own.
-    fn owner(&self) -> Result<Option<(u32, u32)>, String> {
-        Ok(None)
-    }
 }
 
 /// A UDP socket leaves its group only when the shim of an ended run has closed it, a moment after the run was told gone.
@@ -203,6 +222,7 @@ pub(super) fn surroundings(
         ports,
         sockets: unix_paths(plan),
         tree: artifacts.tree(&plan.artifact.digest),
+        folders: Folders::default(),
         home: state.home_dir(instance),
     }
 }
@@ -216,12 +236,13 @@ fn unix_paths(plan: &InstancePlan) -> BTreeMap<String, String> {
     paths.collect()
 }
 
-/// Whether the release could be started here, as far as its files say: asked when it is staged, so that a wrong
-/// artifact is known before the old release is touched.
+/// Whether the release could be started here, as far as its files, its limits and its sandbox say: asked when it is
+/// staged, so that what is wrong is known before the old release is touched.
 pub(super) async fn rehearse(
     state: &StateDir,
     node: &AgentFile,
     artifacts: &ArtifactStore,
+    host: &Arc<Host>,
     instance: &InstanceId,
     plan: &InstancePlan,
 ) -> Result<(), String> {
@@ -230,13 +251,13 @@ pub(super) async fn rehearse(
     let command = around.command(&plan.spec.exec, &plan.spec).map_err(|error| told(&error))?;
     let loader = preflight(&command.program).map_err(|error| told(&error))?;
     let tree = artifacts.tree(&plan.artifact.digest);
-    match loader.filter(|loader| !loader.starts_with(&tree)) {
-        Some(loader) => {
-            let asked = libraries::check(&loader, &command.program, &command.env, &command.cwd);
-            asked.await.map_err(|error| told(&error))
-        }
-        None => Ok(()),
+    if let Some(loader) = loader.filter(|loader| !loader.starts_with(&tree)) {
+        let asked = libraries::check(&loader, &command.program, &command.env, &command.cwd);
+        asked.await.map_err(|error| told(&error))?;
     }
+    let scratch = state.instance_dir(instance).join(REHEARSAL);
+    confine::rehearse(&plan.spec, &around, &command.program, host, scratch).await?;
+    super::lifecycle::resolve(&around, &plan.spec).map(drop)
 }
 
 /// An error with its causes, in one line.

@@ -6,10 +6,14 @@
 
 mod adoption;
 mod chronicle;
+mod confine;
 mod effects;
 mod launch;
+mod lifecycle;
 mod live;
+mod order;
 mod record;
+mod refresh;
 mod settle;
 mod snapshot;
 mod swap;
@@ -22,13 +26,15 @@ use crate::clock;
 use crate::config::{AgentFile, StateDir};
 use crate::journal::{Draft, Journal};
 use crate::plan::{Offered, PlanStore};
+use crate::provisions::Provisions;
 use crate::runs::{RunEvent, RunEventKind, Runs};
 use baton_engine::instance::{Effect, Event};
-use baton_model::id::{InstanceId, RunNumber};
+use baton_model::configuration::Provision;
+use baton_model::id::{InstanceId, RunNumber, ServiceName};
 use baton_model::plan::NodePlan;
 use baton_model::time::BootMs;
 use record::Managed;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +50,7 @@ pub(crate) struct Parts {
     pub(crate) node: Arc<AgentFile>,
     pub(crate) runs: Runs,
     pub(crate) artifacts: Arc<ArtifactStore>,
+    pub(crate) provisions: Arc<Provisions>,
     pub(crate) journal: Journal,
     pub(crate) plan: PlanStore,
 }
@@ -60,6 +67,15 @@ pub(crate) struct Outlook {
     pub(crate) shims: watch::Receiver<ShimPids>,
 }
 
+/// What the coordinator says, in the order in which it said it.
+#[derive(Debug)]
+pub(crate) enum Instruction {
+    /// The node's plan.
+    Plan(NodePlan),
+    /// What the instances of a service are given beside it.
+    Provision(ServiceName, Provision),
+}
+
 /// Something to do once the instance's state is on disk.
 enum Due {
     Effect(Effect),
@@ -74,8 +90,10 @@ enum Due {
 enum Inner {
     /// A shim was started, or could not be.
     Launched { instance: InstanceId, run: RunNumber, result: Result<Box<launch::Launched>, String> },
+    /// The files of a run were written and its process told, or not.
+    Refreshed { instance: InstanceId, run: RunNumber, event: Event },
     /// New connections could not be turned; it is time to try again.
-    SteerAgain { instance: InstanceId, run: RunNumber, from: Option<RunNumber> },
+    SteerAgain { instance: InstanceId, run: RunNumber, from: Option<RunNumber>, attempt: u32 },
     /// What a swap had left open at an old run is closed; this event may now be told.
     SwapClosed { instance: InstanceId, event: Event },
     /// A run that could not be spoken with at the start.
@@ -129,7 +147,7 @@ impl Driver {
     }
 
     /// Goes on until cancelled; workloads and shims then go on without it.
-    pub(crate) async fn drive(&mut self, plans: &mut mpsc::Receiver<NodePlan>, cancel: &CancellationToken) {
+    pub(crate) async fn drive(&mut self, said: &mut mpsc::Receiver<Instruction>, cancel: &CancellationToken) {
         loop {
             let wake = self.wake_at();
             tokio::select! {
@@ -138,7 +156,7 @@ impl Driver {
                 Some(news) = self.inner_news.recv() => self.take_inner(news),
                 Some(event) = self.run_events.recv() => self.take_run_event(event),
                 Some((id, event)) = self.answered.recv() => self.step(&id, event),
-                Some(plan) = plans.recv() => self.take_plan(plan),
+                Some(said) = said.recv() => self.take_instruction(said),
                 () = sleep_until(wake) => self.take_time(),
             }
             for _ in 1..BATCH_MAX {
@@ -165,6 +183,13 @@ impl Driver {
         }
         let effects = managed.step(event, clock::boot_now(), &self.parts.journal);
         self.due.extend(effects.into_iter().map(|effect| (id.clone(), Due::Effect(effect))));
+    }
+
+    fn take_instruction(&mut self, said: Instruction) {
+        match said {
+            Instruction::Plan(plan) => self.take_plan(plan),
+            Instruction::Provision(service, provision) => self.take_provision(service, provision),
+        }
     }
 
     fn take_plan(&mut self, plan: NodePlan) {
@@ -197,11 +222,12 @@ impl Driver {
     fn follow_plan(&mut self) {
         let Some(plan) = self.parts.plan.current() else { return };
         let wanted = plan.instances.clone();
-        let ids: BTreeSet<InstanceId> = wanted.keys().chain(self.instances.keys()).cloned().collect();
-        for id in ids {
-            self.instances.entry(id.clone()).or_insert_with(|| Managed::new(id.clone()));
-            self.step(&id, Event::Plan(wanted.get(&id).cloned().map(Box::new)));
+        for (id, plan) in wanted {
+            self.instances.entry(id.clone()).or_insert_with(|| Managed::new(id.clone())).let_go = false;
+            self.step(&id, Event::Plan(Some(Box::new(plan))));
         }
+        self.let_go();
+        self.forget_provisions();
     }
 
     fn take_time(&mut self) {
@@ -232,7 +258,7 @@ impl Driver {
         if let RunEventKind::Exited { seq, .. } = &event.kind {
             managed.end_checks(run);
             let acknowledge = Due::Acknowledge { run, seq: *seq };
-            let (id, mut event) = event.into_engine();
+            let Some((id, mut event)) = event.into_engine() else { return };
             if let Event::Exited { restarts, restart_in: Some(_), .. } = &mut event {
                 // The shim tells the restarts that were; what is reported counts the one that follows.
                 *restarts += 1;
@@ -245,7 +271,7 @@ impl Driver {
             managed.keep_sockets_of(run, clock::boot_now());
         }
         let gone = matches!(event.kind, RunEventKind::Stopped { .. } | RunEventKind::ShimLost);
-        let (id, event) = event.into_engine();
+        let Some((id, event)) = event.into_engine() else { return };
         if gone {
             managed.end_checks(run);
             if let Some(closing) = managed.close_swap_from(run) {
@@ -264,7 +290,8 @@ impl Driver {
     fn take_inner(&mut self, news: Inner) {
         match news {
             Inner::Launched { instance, run, result } => self.take_launched(&instance, run, result),
-            Inner::SteerAgain { instance, run, from } => self.steer(&instance, run, from),
+            Inner::Refreshed { instance, run, event } => self.take_refreshed(&instance, run, event),
+            Inner::SteerAgain { instance, run, from, attempt } => self.steer(&instance, run, from, attempt),
             Inner::SwapClosed { instance, event } => self.step(&instance, event),
             Inner::AdoptedLate { instance, found } => self.take_adopted_late(&instance, found),
         }
@@ -287,6 +314,8 @@ impl Driver {
                     self.stop(id, run, signal, timeout);
                 }
                 launching.early.into_iter().for_each(|event| self.take_run_event(event));
+                // They may have moved while it was started.
+                self.follow_peers(id, run);
             }
             Err(reason) => {
                 self.step(id, Event::StartFailed { run, reason });

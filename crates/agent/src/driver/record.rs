@@ -50,6 +50,10 @@ pub(super) struct Managed {
     /// The sockets of a lost run, until its next run takes them.
     pub(super) kept: Option<Kept>,
     pub(super) chronicle: Chronicle,
+    /// What it was last told of the services that it waits for.
+    pub(super) told_unready: Option<Option<String>>,
+    /// It was told that the plan no longer names it.
+    pub(super) let_go: bool,
 }
 
 impl Managed {
@@ -69,6 +73,8 @@ impl Managed {
             launching: BTreeMap::new(),
             kept: None,
             chronicle: Chronicle::default(),
+            told_unready: None,
+            let_go: false,
         }
     }
 
@@ -106,6 +112,9 @@ impl Managed {
                 | Effect::Stop { .. }
                 | Effect::Restart { .. }
                 | Effect::Mend { .. }
+                | Effect::Reload { .. }
+                | Effect::TellReady { .. }
+                | Effect::Refresh { .. }
                 | Effect::Forget(_) => left.push(effect),
             }
         }

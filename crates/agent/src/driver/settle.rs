@@ -16,6 +16,7 @@ impl Driver {
     pub(super) fn settle(&mut self) {
         // An effect that fails at once feeds the machine again; what that asks for is done in the next round.
         for _ in 0..BATCH_MAX {
+            self.tell_dependencies();
             self.write_changed();
             let due = std::mem::take(&mut self.due);
             let (now, later): (Vec<_>, Vec<_>) = due.into_iter().partition(|(id, _)| self.is_written(id));
@@ -85,6 +86,8 @@ impl Driver {
                 .record(Draft::info("instance-removed", format!("{id} is gone from this node")).of(id));
         }
         if !gone.is_empty() {
+            self.forget_provisions();
+            self.let_go();
             self.collect_garbage();
             let logs = self.parts.state.logs_dir();
             let present: BTreeSet<InstanceId> = self.instances.keys().cloned().collect();

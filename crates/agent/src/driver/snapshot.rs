@@ -20,7 +20,10 @@ impl Snapshot {
         let instances = instances
             .iter()
             .filter_map(|(id, managed)| {
-                let (observed, ready_for) = managed.machine().observe(now)?;
+                let (mut observed, ready_for) = managed.machine().observe(now)?;
+                if let Some(live) = managed.live.get(&observed.run).filter(|_| observed.pid.is_some()) {
+                    observed.status = live.handle.state().notified.status;
+                }
                 let ready_since = ready_for.map(|length| BootMs(now.0.saturating_sub(length.0)));
                 Some((id.clone(), (observed, ready_since)))
             })

@@ -2,16 +2,16 @@
 
 use super::record::{RunRecord, Stored};
 use super::sockets::Listener;
-use crate::shim::protocol::{Message, Phase, Refusal, Request, State};
+use crate::shim::protocol::{self, Message, Phase, Refusal, Request, State};
 use baton_model::id::{InstanceId, ReleaseNumber, RunNumber};
 use baton_model::observed::Exit;
 use baton_model::spec::StopSignal;
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A shim answers at once, unless its disk stands still while it writes logs.
 const REPLY_WITHIN: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ pub struct RunHandle {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) record: RunRecord,
-    state: Mutex<RunState>,
+    state: watch::Sender<RunState>,
 }
 
 /// A request on its way to the run's task.
@@ -40,15 +40,15 @@ pub(super) struct Order {
 
 impl Shared {
     pub(super) fn new(stored: &Stored, state: &State) -> Self {
-        Self { record: stored.record.clone(), state: Mutex::new(RunState::from(state)) }
+        Self { record: stored.record.clone(), state: watch::Sender::new(RunState::from(state)) }
     }
 
     pub(super) fn state(&self) -> RunState {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.borrow().clone()
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut RunState)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.state.send_modify(change);
     }
 }
 
@@ -62,6 +62,7 @@ impl From<&State> for RunState {
             last_exit: state.last_exit,
             stopped: (state.phase == Phase::Stopped).then_some(Stopped { killed: state.killed }),
             log_bytes_dropped: state.log_bytes_dropped,
+            notified: Notified::from(&state.notified),
         }
     }
 }
@@ -83,6 +84,30 @@ pub struct RunState {
     pub stopped: Option<Stopped>,
     /// Bytes of log that could not be written (disk full) since the run began.
     pub log_bytes_dropped: u64,
+    /// What the workload that runs says of itself.
+    pub notified: Notified,
+}
+
+/// What a workload says of itself, as in sd_notify(3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notified {
+    /// It has said `READY=1`.
+    pub ready: bool,
+    /// It has said `RELOADING=1`, and not `READY=1` since.
+    pub reloading: bool,
+    /// It has said `STOPPING=1`.
+    pub stopping: bool,
+    /// Its last `STATUS=`, cut to a bound.
+    pub status: String,
+}
+
+impl From<&protocol::Notified> for Notified {
+    fn from(notified: &protocol::Notified) -> Self {
+        let protocol::Notified { ready, reloading, stopping, status } = notified;
+        // A status that was cut may end in the middle of a letter.
+        let status = String::from_utf8_lossy(status.bytes()).trim_end_matches('\u{fffd}').to_owned();
+        Self { ready: *ready, reloading: *reloading, stopping: *stopping, status }
+    }
 }
 
 /// How a run was stopped.
@@ -160,6 +185,12 @@ impl RunHandle {
         self.shared.state()
     }
 
+    /// The same, and every change of it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<RunState> {
+        self.shared.state.subscribe()
+    }
+
     /// Asks the shim how it is, then gives that: for what it tells with no event (dropped log bytes).
     ///
     /// # Errors
@@ -176,7 +207,7 @@ impl RunHandle {
     /// # Errors
     /// [`RunError`]
     pub async fn stop(&self, signal: StopSignal, timeout: Millis) -> Result<(), RunError> {
-        self.ask(Request::Stop { signal: number(signal), timeout_ms: timeout.0 }).await
+        self.ask(Request::Stop { signal: signal_number(signal), timeout_ms: timeout.0 }).await
     }
 
     /// The same sequence, then starts the workload again, under the restart policy's delays: told as `Exited`
@@ -185,7 +216,31 @@ impl RunHandle {
     /// # Errors
     /// [`RunError`]
     pub async fn restart(&self, signal: StopSignal, timeout: Millis) -> Result<(), RunError> {
-        self.ask(Request::Restart { signal: number(signal), timeout_ms: timeout.0 }).await
+        self.ask(Request::Restart { signal: signal_number(signal), timeout_ms: timeout.0 }).await
+    }
+
+    /// Sends a signal to the workload's main process; nothing where it does not run.
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub async fn signal(&self, signal: StopSignal) -> Result<(), RunError> {
+        self.ask(Request::Signal { signal: signal_number(signal) }).await
+    }
+
+    /// Says that the workload with this process id is ready: its `after_ready` hook is run, once.
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub async fn ready(&self, pid: u32) -> Result<(), RunError> {
+        self.ask(Request::Ready { pid }).await
+    }
+
+    /// Makes the workload reload; told as `Reloaded`. A reload of this number that was carried out is told again.
+    ///
+    /// # Errors
+    /// [`RunError`]
+    pub async fn reload(&self, number: u64) -> Result<(), RunError> {
+        self.ask(Request::Reload { number }).await
     }
 
     /// Stop without a warning.
@@ -242,7 +297,7 @@ impl RunHandle {
 }
 
 /// The signal's number on this machine.
-fn number(signal: StopSignal) -> i32 {
+pub(crate) fn signal_number(signal: StopSignal) -> i32 {
     match signal {
         StopSignal::Sigterm => libc::SIGTERM,
         StopSignal::Sigint => libc::SIGINT,

@@ -8,13 +8,12 @@ mod backoff;
 mod stream;
 
 use crate::config::{AgentFile, StateDir};
-use crate::driver::Outlook;
+use crate::driver::{Instruction, Outlook};
 use crate::identity;
 use crate::journal::{Draft, Journal};
 use backoff::Backoff;
 use baton_model::metrics::NodeMetrics;
 use baton_model::observed::NodeFacts;
-use baton_model::plan::NodePlan;
 use baton_proto::identity::{Identity, IdentityError};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,7 +37,7 @@ pub(crate) struct Session {
     pub(crate) outlook: Outlook,
     pub(crate) metrics: watch::Receiver<Option<NodeMetrics>>,
     pub(crate) journal: Journal,
-    pub(crate) plans: mpsc::Sender<NodePlan>,
+    pub(crate) instructions: mpsc::Sender<Instruction>,
     /// The connection, while there is one: artifacts are fetched over it too.
     pub(crate) link: watch::Sender<Option<Channel>>,
     /// What to tell the service manager, in one line.

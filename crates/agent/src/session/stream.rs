@@ -2,12 +2,13 @@
 
 use super::{Said, Session};
 use crate::clock;
-use crate::driver::Snapshot;
+use crate::driver::{Instruction, Snapshot};
 use crate::identity;
 use crate::journal::{Draft, Entry};
 use crate::logs;
 use baton_model::plan::NodePlan;
 use baton_model::time::UnixMs;
+use baton_proto::convert::configuration::provision;
 use baton_proto::convert::observed::instance_to_wire;
 use baton_proto::identity::Identity;
 use baton_proto::v1::{
@@ -240,10 +241,19 @@ impl Talk {
             // That it came is all there is to an echo. A message of a later version is passed over.
             Some(Hear::Heartbeat(_) | Hear::Welcome(_)) | None => {}
             Some(Hear::Plan(plan)) => match NodePlan::try_from(plan) {
-                Ok(plan) => session.plans.send(plan).await.map_err(|_| Ended::Closed)?,
+                Ok(plan) => session.instruct(Instruction::Plan(plan)).await?,
                 Err(error) => session.journal.record(Draft::error(
                     "plan-refused",
                     format!("a plan cannot be understood, is the coordinator newer than this agent? {error}"),
+                )),
+            },
+            Some(Hear::Provision(sent)) => match provision(sent) {
+                Ok((service, provision)) => {
+                    session.instruct(Instruction::Provision(service, provision)).await?;
+                }
+                Err(error) => session.journal.record(Draft::error(
+                    "provision-refused",
+                    format!("what a service is provided with cannot be understood, is the coordinator newer than this agent? {error}"),
                 )),
             },
             Some(Hear::EventsStored(stored)) => session.journal.stored_through(stored.through),
@@ -259,7 +269,7 @@ impl Talk {
         let number = request.request;
         if self.logs.len() >= LOG_REQUESTS_MAX {
             let error = format!("this node already answers {LOG_REQUESTS_MAX} log requests; end one of them");
-            let lines = v1::LogLines { request: number, lines: Vec::new(), end: true, error };
+            let lines = v1::LogLines { request: number, end: true, error, ..v1::LogLines::default() };
             return self.say(Say::LogLines(lines)).await;
         }
         let task = tokio::spawn(logs::serve(Arc::clone(&session.state), request, self.out.clone()));
@@ -289,6 +299,13 @@ impl Talk {
             Ok(Err(_)) => Err(Ended::Closed),
             Err(_) => Err(Ended::Silent(self.silence)),
         }
+    }
+}
+
+impl Session {
+    /// Hands the driver what the coordinator said.
+    async fn instruct(&self, instruction: Instruction) -> Result<(), Ended> {
+        self.instructions.send(instruction).await.map_err(|_| Ended::Closed)
     }
 }
 

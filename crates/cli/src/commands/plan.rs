@@ -6,9 +6,10 @@ use crate::release::{self, Source};
 use crate::show;
 use anyhow::{Context as _, Result};
 use baton_model::artifact::Artifact;
+use baton_model::configuration::OnChange;
 use baton_model::id::Version;
 use baton_model::report::{StageReport, Subject, Waiting};
-use baton_model::status::DeployPlan;
+use baton_model::status::{ConfigurationChange, DeployPlan, PlannedChange};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -82,6 +83,19 @@ fn describe(service: &str, version: &Version, artifact: &Artifact, plan: &Deploy
         line(format_args!("\nchanges:"));
         plan.changes.iter().for_each(|change| line(format_args!("  {change}")));
     }
+    if !plan.configuration.is_empty() {
+        line(format_args!("\nfiles and secrets:"));
+        plan.configuration.iter().for_each(|change| configuration_lines(change, &mut line));
+    }
+    match plan.change {
+        Some(PlannedChange::Refresh) => line(format_args!(
+            "\nno process is restarted: the files are written anew, and each process is told as above"
+        )),
+        Some(PlannedChange::Swap) if !plan.unchanged => {
+            line(format_args!("\neach instance gets a new process"));
+        }
+        Some(PlannedChange::Swap) | None => {}
+    }
     if !plan.new_instances.is_empty() {
         line(format_args!("\nnew instances:"));
         plan.new_instances
@@ -97,6 +111,22 @@ fn describe(service: &str, version: &Version, artifact: &Artifact, plan: &Deploy
         plan.waiting.iter().for_each(|waiting| line(format_args!("  {}", waiting_line(waiting))));
     }
     text
+}
+
+fn configuration_lines(change: &ConfigurationChange, line: &mut impl FnMut(std::fmt::Arguments<'_>)) {
+    let asks = match change.on_change {
+        OnChange::Restart => "restart".to_owned(),
+        OnChange::Signal(signal) => format!("signal {}", signal.name()),
+        OnChange::Nothing => "nothing is done".to_owned(),
+    };
+    let revision = |revision: Option<u64>| revision.map_or_else(|| "none".to_owned(), |it| it.to_string());
+    if change.secret {
+        let (from, to) = (revision(change.from_revision), revision(change.to_revision));
+        line(format_args!("  secret {}: revision {from} -> {to} ({asks})", change.name));
+    } else {
+        line(format_args!("  {} ({asks})", change.name));
+        change.diff.lines().for_each(|changed| line(format_args!("    {changed}")));
+    }
 }
 
 fn stage_line(stage: &StageReport) -> String {
@@ -121,6 +151,7 @@ mod tests {
     use baton_model::artifact::ArtifactFormat;
     use baton_model::id::Digest;
     use baton_model::report::{StageState, Step};
+    use baton_model::spec::StopSignal;
     use baton_model::status::PlannedInstance;
 
     #[test]
@@ -155,6 +186,25 @@ mod tests {
                 node: "n1".parse().unwrap(),
             }],
             waiting: vec![waiting],
+            configuration: vec![
+                ConfigurationChange {
+                    name: "app.conf".to_owned(),
+                    secret: false,
+                    from_revision: None,
+                    to_revision: None,
+                    diff: "@@ -1 +1 @@\n-a\n+b\n".to_owned(),
+                    on_change: OnChange::Signal(StopSignal::Sighup),
+                },
+                ConfigurationChange {
+                    name: "db-password".to_owned(),
+                    secret: true,
+                    from_revision: Some(1),
+                    to_revision: Some(2),
+                    diff: String::new(),
+                    on_change: OnChange::Restart,
+                },
+            ],
+            change: Some(PlannedChange::Swap),
         };
         insta::assert_snapshot!(describe("web", &"2.0".parse().unwrap(), &artifact, &plan), @r#"
         web 2.0 would be a new release
@@ -162,6 +212,15 @@ mod tests {
 
         changes:
           exec: web -> web --fast
+
+        files and secrets:
+          app.conf (signal SIGHUP)
+            @@ -1 +1 @@
+            -a
+            +b
+          secret db-password: revision 1 -> 2 (restart)
+
+        each instance gets a new process
 
         new instances:
           web.4                on n1
@@ -178,6 +237,7 @@ mod tests {
             stages: Vec::new(),
             new_instances: Vec::new(),
             waiting: Vec::new(),
+            configuration: Vec::new(),
             ..plan
         };
         assert!(describe("web", &"2.0".parse().unwrap(), &artifact, &same).contains("would change nothing"));

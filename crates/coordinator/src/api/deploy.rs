@@ -40,10 +40,14 @@ pub(super) async fn deploy(
     by: &str,
     request: v1::DeployRequest,
 ) -> Result<v1::RolloutRef, Refusal> {
-    let wanted = wanted(request)?;
+    let mut wanted = wanted(request)?;
+    // Held until the release is written: its secrets must not be removed in between.
+    let _pinned = coordinator.secrets.in_use.read().await;
+    coordinator.secrets.pin(&mut wanted.spec).await?;
     // Held until the release is written: the collector must not take the artifact away in between.
     let _in_use = coordinator.artifacts.in_use.read().await;
     present(coordinator, &wanted.artifact).await?;
+    super::order::check(coordinator, &wanted.spec).await?;
     let name = wanted.spec.name.clone();
     let asked = Asked { by, at: coordinator.clock.now() };
     let rollout =
@@ -165,6 +169,7 @@ pub(super) fn deployed(
         request: None,
         control: RolloutControl::default(),
         removed: false,
+        reload: 0,
     });
     let number = match releases::existing(&service, wanted)? {
         Some(number) => number,

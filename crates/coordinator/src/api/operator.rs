@@ -1,6 +1,6 @@
 //! What operators call: who they are is checked here, what is done is in the files beside.
 
-use super::{Answers, artifacts, control, deploy, events, logs, nodes, operator_of, plan, services};
+use super::{Answers, artifacts, control, deploy, events, logs, nodes, operator_of, plan, reload, secrets, services};
 use crate::records::NODES;
 use crate::state::Coordinator;
 use baton_model::desired::Node;
@@ -99,6 +99,11 @@ impl OperatorService for OperatorApi {
         Ok(Response::new(services::remove(&self.0, &by, request.into_inner()).await?))
     }
 
+    async fn reload_service(&self, request: Request<v1::ServiceRef>) -> Answer<v1::ReloadResponse> {
+        let by = operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(reload::reload(&self.0, &by, request.into_inner()).await?))
+    }
+
     async fn list_nodes(&self, request: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesResponse> {
         operator_of(&self.0, peer(&request)).await?;
         Ok(Response::new(nodes::list(&self.0).await?))
@@ -125,6 +130,24 @@ impl OperatorService for OperatorApi {
     ) -> Answer<v1::CreateTokenResponse> {
         let by = operator_of(&self.0, peer(&request)).await?;
         Ok(Response::new(super::enrollment::create_token(&self.0, &by, request.into_inner()).await?))
+    }
+
+    async fn set_secret(&self, request: Request<v1::SetSecretRequest>) -> Answer<v1::SecretStatus> {
+        let by = operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(secrets::set(&self.0, &by, request.into_inner()).await?))
+    }
+
+    async fn list_secrets(
+        &self,
+        request: Request<v1::ListSecretsRequest>,
+    ) -> Answer<v1::ListSecretsResponse> {
+        operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(secrets::list(&self.0).await?))
+    }
+
+    async fn remove_secret(&self, request: Request<v1::SecretRef>) -> Answer<v1::RemoveSecretResponse> {
+        let by = operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(secrets::remove(&self.0, &by, request.into_inner()).await?))
     }
 
     async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Answer<Self::ListEventsStream> {

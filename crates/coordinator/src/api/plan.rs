@@ -1,15 +1,19 @@
 //! What a deploy would do: the very decision, made on a copy, and not kept.
 
+use super::configuration;
 use super::deploy::{Asked, Step, deployed, wanted};
 use super::releases::Wanted;
 use super::status::Refusal;
 use crate::records;
 use crate::state::Coordinator;
-use baton_engine::input::{ALL_CONFIRMED, Input};
+use baton_engine::cycle;
+use baton_engine::input::Input;
 use baton_engine::outcome::Outcome;
 use baton_engine::progress::Progress;
+use baton_model::configuration::Configuration;
 use baton_model::desired::{Release, Service};
 use baton_model::id::{InstanceId, ServiceName};
+use baton_model::spec::ServiceSpec;
 use baton_model::status::{DeployPlan, PlannedInstance};
 use baton_proto::v1;
 use serde_json::Value;
@@ -24,13 +28,21 @@ pub(super) async fn plan(
     by: &str,
     request: v1::DeployRequest,
 ) -> Result<v1::DeployPlan, Refusal> {
-    let wanted = wanted(request)?;
+    let mut wanted = wanted(request)?;
+    coordinator.secrets.pin(&mut wanted.spec).await?;
+    super::order::check(coordinator, &wanted.spec).await?;
     let name = wanted.spec.name.clone();
     let present = coordinator.records.get::<Service>(&records::service(&name)).await?.map(|read| read.value);
     let first = present.as_ref().is_none_or(|service| service.removed);
     let asked = Asked { by, at: coordinator.clock.now() };
     let snapshot = Arc::clone(&coordinator.view.borrow().snapshot);
     let changes = changes(present.as_ref(), &wanted);
+    let before = present.as_ref().filter(|service| !service.removed).and_then(wanted_now);
+    let change =
+        before.map(|old| configuration::planned(&old.spec, &wanted.spec, old.artifact == wanted.artifact));
+    let nothing = Configuration::default();
+    let old = before.map_or(&nothing, |old| &old.spec.configuration);
+    let configuration = configuration::changes(old, &wanted.spec.configuration);
     let service = match deployed(present, &wanted, asked, &snapshot)? {
         Step::Unchanged(_) => return Ok(DeployPlan { unchanged: true, ..DeployPlan::default() }.into()),
         Step::Write(service) => service,
@@ -42,21 +54,34 @@ pub(super) async fn plan(
         desired.services.insert(name.clone(), service);
         let progress: Progress =
             snapshot.progress.iter().map(|(name, read)| (name.clone(), read.value.clone())).collect();
+        // As the coordinator itself would: what nodes have not confirmed does not count, and what the audit would
+        // refuse is shown as refused.
+        let unconfirmed = cycle::unconfirmed(&snapshot.plans, &observed);
         let input = Input {
             desired: &desired,
             observed: &observed,
             progress: &progress,
-            unconfirmed: &ALL_CONFIRMED,
+            unconfirmed: &unconfirmed,
             now: asked.at,
         };
-        let outcome = baton_engine::decide(&input);
+        let (outcome, _) = cycle::decide_audited(&input);
         let new_instances = new_instances(&name, &progress, &outcome);
         (outcome, new_instances)
     });
     let (mut outcome, new_instances) = decided.await?;
     let report = outcome.report.services.remove(&name).unwrap_or_default();
     let stages = report.rollout.map(|rollout| rollout.stages).unwrap_or_default();
-    Ok(DeployPlan { first, unchanged: false, changes, stages, new_instances, waiting: report.waiting }.into())
+    Ok(DeployPlan {
+        first,
+        unchanged: false,
+        changes,
+        stages,
+        new_instances,
+        waiting: report.waiting,
+        configuration,
+        change,
+    }
+    .into())
 }
 
 /// The slots that are in the decision and were not remembered before it.
@@ -111,9 +136,11 @@ fn wanted_now(service: &Service) -> Option<&Release> {
 }
 
 /// The fields of a spec by their path, as `rollout.batch` or `checks.readiness.interval`.
-fn fields_of(spec: &baton_model::spec::ServiceSpec) -> BTreeMap<String, String> {
+fn fields_of(spec: &ServiceSpec) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
     // A spec always has a JSON form: it is how it is stored.
+    // Files and secrets are told apart from the rest.
+    let spec = ServiceSpec { configuration: Configuration::default(), ..spec.clone() };
     if let Ok(value) = serde_json::to_value(spec) {
         flatten(String::new(), &value, &mut fields);
     }

@@ -33,6 +33,7 @@ pub(super) fn existing(service: &Service, wanted: &Wanted) -> Result<Option<Rele
     let differs = match (release.artifact == wanted.artifact, release.spec == wanted.spec) {
         (true, true) => return Ok(Some(release.number)),
         (false, true) => "another artifact",
+        (true, false) if same_but_secrets(&release.spec, &wanted.spec) => "older values of its secrets",
         (true, false) => "another service file",
         (false, false) => "another artifact and another service file",
     };
@@ -40,6 +41,15 @@ pub(super) fn existing(service: &Service, wanted: &Wanted) -> Result<Option<Rele
         "version {} of `{}` exists as release {} with {differs}; a version never changes, deploy this under another one (`--version`)",
         wanted.version, service.name, release.number
     )))
+}
+
+/// Whether nothing differs but the revisions of secrets.
+fn same_but_secrets(old: &ServiceSpec, new: &ServiceSpec) -> bool {
+    let mut unpinned = [old.clone(), new.clone()];
+    for spec in &mut unpinned {
+        spec.configuration.secrets.values_mut().for_each(|used| used.revision = 0);
+    }
+    unpinned[0] == unpinned[1]
 }
 
 /// The number of the next release.

@@ -3,6 +3,7 @@
 use crate::artifacts::ArtifactError;
 use crate::authority::AuthorityError;
 use crate::records::RecordsError;
+use crate::secrets::SecretsError;
 use crate::store::StoreError;
 use baton_model::id::IdError;
 use std::error::Error;
@@ -44,6 +45,9 @@ pub(crate) enum Refusal {
     /// A token, a name or a certificate.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// A secret.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// A mistake of ours.
     #[error("{0}; this is a defect in Baton, please report it")]
     Defect(String),
@@ -69,12 +73,25 @@ impl From<Refusal> for Status {
             Refusal::Records(error) => code_of_records(error),
             Refusal::Artifact(error) => code_of_artifact(error),
             Refusal::Authority(error) => code_of_authority(error),
+            Refusal::Secrets(error) => code_of_secrets(error),
             Refusal::Defect(_) => Code::Internal,
         };
         if matches!(code, Code::Internal | Code::DataLoss) {
             tracing::error!(error = &refusal as &dyn Error, "a call failed");
         }
         Self::new(code, with_sources(&refusal))
+    }
+}
+
+fn code_of_secrets(error: &SecretsError) -> Code {
+    match error {
+        SecretsError::Unknown(_) => Code::NotFound,
+        SecretsError::InUse { .. } => Code::FailedPrecondition,
+        SecretsError::Size(_) => Code::InvalidArgument,
+        SecretsError::TooMany(_) => Code::ResourceExhausted,
+        SecretsError::Cipher(_) => Code::DataLoss,
+        SecretsError::File { .. } | SecretsError::KeyMissing { .. } => Code::Internal,
+        SecretsError::Records(error) => code_of_records(error),
     }
 }
 

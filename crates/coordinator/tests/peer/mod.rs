@@ -150,6 +150,7 @@ impl Session {
                 Told::Welcome(_)
                 | Told::Heartbeat(_)
                 | Told::EventsStored(_)
+                | Told::Provision(_)
                 | Told::LogRequest(_)
                 | Told::LogCancel(_) => {}
                 Told::Replaced(replaced) => panic!("replaced by session {}", replaced.by_session),

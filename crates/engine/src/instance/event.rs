@@ -90,6 +90,13 @@ pub enum Event {
     },
     /// New connections now go to this run.
     Steered(RunNumber),
+    /// New connections could not be turned to this run, however often it was tried; they go where they went before.
+    SteerFailed {
+        /// Which run.
+        run: RunNumber,
+        /// Why, for people.
+        reason: String,
+    },
     /// The run's connections are done, or the deadline passed with some of them open.
     Drained {
         /// Which run.
@@ -106,6 +113,38 @@ pub enum Event {
     },
     /// The shim of the run is gone without having been told to go; what was left of the workload was removed.
     ShimLost(RunNumber),
+    /// Whether the services on this node that it comes after are ready; asked for by [`super::Instance::waits_for`].
+    Dependencies {
+        /// What is not ready, for people; `None`: all of it is.
+        unready: Option<String>,
+    },
+    /// A reload that was asked for has ended.
+    Reloaded {
+        /// Which run.
+        run: RunNumber,
+        /// Which reload.
+        reload: u64,
+        /// Why it failed, if it did, for people.
+        failure: Option<String>,
+    },
+    /// The files of the plan that [`Effect::Refresh`] named are written, and the process was told.
+    Refreshed(RunNumber),
+    /// They could not be written; none of them was changed.
+    RefreshFailed {
+        /// Which run.
+        run: RunNumber,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The peers of a run are elsewhere now, so that files of its present plan have another text.
+    Rerendered {
+        /// Which run.
+        run: RunNumber,
+        /// What tells its process of those files.
+        signals: Vec<StopSignal>,
+    },
+    /// What the instance is given beside its plan (peers, secrets) has come: what waited for it may be tried now.
+    Provisioned,
     /// A time set by an earlier step has come, or may have.
     Timer,
 }
@@ -200,6 +239,28 @@ pub enum Effect {
         run: RunNumber,
         /// Its release.
         plan: Box<InstancePlan>,
+    },
+    /// Make the workload take in its configuration; answer [`Event::Reloaded`].
+    Reload {
+        /// Which run.
+        run: RunNumber,
+        /// Which reload: one that was carried out is not carried out again, only answered.
+        number: u64,
+    },
+    /// Tell the shim that the workload which runs is ready, so that its `after_ready` hook is run.
+    TellReady {
+        /// Which run.
+        run: RunNumber,
+    },
+    /// Write the files and secrets of this plan into the run's folders, all or none, then send its main process these
+    /// signals; answer [`Event::Refreshed`] or [`Event::RefreshFailed`].
+    Refresh {
+        /// Which run.
+        run: RunNumber,
+        /// The files are in here.
+        plan: Box<InstancePlan>,
+        /// Each once.
+        signals: Vec<StopSignal>,
     },
     /// Remove what a stopped run left on the node.
     Forget(RunNumber),

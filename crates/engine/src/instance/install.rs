@@ -22,7 +22,8 @@ impl Instance {
                 self.current = Current::Staged { plan: plan.clone(), retry };
             }
             Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => {}
-            Current::Running(_) | Current::Parked { .. } | Current::Failed { .. } => {}
+            Current::Running(_) | Current::Parked { .. } => {}
+            Current::Failed { .. } | Current::Done { .. } => {}
         }
         if self.swap.as_ref().is_some_and(|swap| swap.plan.release == release) {
             self.candidate_fetched(now, effects);
@@ -58,7 +59,8 @@ impl Instance {
                 return;
             }
             Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => {}
-            Current::Running(_) | Current::Parked { .. } | Current::Failed { .. } => {}
+            Current::Running(_) | Current::Parked { .. } => {}
+            Current::Failed { .. } | Current::Done { .. } => {}
         }
         let Some(swap) = self.swap.as_mut().filter(|swap| swap.plan.release == release) else { return };
         match &mut swap.phase {
@@ -67,15 +69,19 @@ impl Instance {
                 retry.failed(reason.to_owned(), now);
             }
             Phase::Staging { .. } => self.fail_swap(reason.to_owned(), effects),
-            Phase::StoppingOld | Phase::Confirming { .. } | Phase::Steering { .. } => {}
+            Phase::StoppingOld
+            | Phase::Confirming { .. }
+            | Phase::Steering { .. }
+            | Phase::Refreshing { .. } => {}
         }
     }
 
-    /// Staged → Running, unless a run that is leaving still holds what it needs.
+    /// Staged → Running, unless a run that is leaving still holds what it needs, or a service that it comes after is
+    /// not ready yet.
     pub(super) fn start_current(&mut self, effects: &mut Vec<Effect>) {
         let Current::Staged { plan, retry } = &self.current else { return };
         let exclusive = has_fixed_port(plan) || self.leaving.values().any(|leaving| leaving.exclusive);
-        if exclusive && !self.leaving.is_empty() {
+        if (exclusive && !self.leaving.is_empty()) || self.must_wait(plan) {
             return;
         }
         let (plan, failures) = (plan.clone(), retry.failures);
@@ -114,7 +120,8 @@ impl Instance {
                 self.current = Current::Staged { plan: run.plan.clone(), retry };
             }
             Current::Running(_) | Current::Absent | Current::Fetching { .. } => {}
-            Current::Staged { .. } | Current::Parked { .. } | Current::Failed { .. } => {}
+            Current::Staged { .. } | Current::Parked { .. } => {}
+            Current::Failed { .. } | Current::Done { .. } => {}
         }
     }
 
@@ -158,7 +165,7 @@ impl Instance {
                 Phase::Confirming { run, .. } | Phase::Steering { run } => {
                     self.leave(&run, Why::Removed, None, effects)
                 }
-                Phase::Staging { .. } | Phase::StoppingOld => {}
+                Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => {}
             }
         }
         self.current_leaves(Why::Removed, effects);
@@ -180,7 +187,8 @@ impl Instance {
         let plan = match &self.current {
             Current::Running(run) => run.plan.clone(),
             Current::Staged { plan, .. } | Current::Parked { plan } => plan.clone(),
-            Current::Absent | Current::Fetching { .. } | Current::Failed { .. } => return,
+            Current::Absent | Current::Fetching { .. } => return,
+            Current::Failed { .. } | Current::Done { .. } => return,
         };
         self.current_leaves(Why::MakingWay, effects);
         self.current = Current::Parked { plan };

@@ -19,16 +19,23 @@
 //!                                    │                │            │                                     │
 //!            fixed port:             │                └park─► StoppingOld ─start_candidate─► Confirming ─promote
 //!                                    │                             │
-//!                                    └── fail_swap / withdraw_swap ┴──► (none); the old release serves on
+//!                                    ├── fail_swap / withdraw_swap ┴──► (none); the old release serves on
+//!                nothing but files:  └─begin_refresh─► Refreshing ─refreshed─► (none); the same run, the new release
+//!
+//! jobs       Running ─exit code 0─► Done ─begin_swap (another release)─► Confirming ─exit code 0─► Done
 //!
 //! leaving    Draining ─stop─► Stopping ─gone─► forgotten        (replaced, reverted, making way, removed, stranger)
 //! ```
 
 mod event;
 mod install;
+mod job;
 mod leave;
 mod mend;
 mod observe;
+mod order;
+mod refresh;
+mod reload;
 mod resume;
 mod state;
 mod swap;
@@ -36,10 +43,13 @@ mod swap;
 mod tests;
 
 pub use event::{AdoptedRun, Effect, Event, Trouble};
+pub use refresh::needs_no_process;
 
 use baton_model::id::{InstanceId, RunNumber};
+use baton_model::observed::Exit;
 use baton_model::plan::InstancePlan;
 use baton_model::time::{BootMs, Millis};
+use order::Order;
 use serde::{Deserialize, Serialize};
 use state::{Current, Ended, FailedSwap, Leaving, Phase, Run, Swap};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +71,9 @@ pub struct Instance {
     swap: Option<Swap>,
     leaving: BTreeMap<RunNumber, Leaving>,
     failed_swap: Option<FailedSwap>,
+    /// What must be ready on this node before it is first started.
+    #[serde(default)]
+    order: Order,
 }
 
 impl Instance {
@@ -75,6 +88,7 @@ impl Instance {
             swap: None,
             leaving: BTreeMap::new(),
             failed_swap: None,
+            order: Order::default(),
         }
     }
 
@@ -91,12 +105,13 @@ impl Instance {
     pub fn wake_at(&self) -> Option<BootMs> {
         let current = match &self.current {
             Current::Fetching { retry, .. } | Current::Staged { retry, .. } => retry.at,
-            Current::Absent | Current::Running(_) | Current::Parked { .. } | Current::Failed { .. } => None,
+            Current::Absent | Current::Running(_) | Current::Parked { .. } => None,
+            Current::Failed { .. } | Current::Done { .. } => None,
         };
         let swap = self.swap.as_ref().and_then(|swap| match &swap.phase {
             Phase::Staging { retry, deadline } => Some(retry.at.map_or(*deadline, |at| at.min(*deadline))),
             Phase::Confirming { deadline, .. } => Some(*deadline),
-            Phase::StoppingOld | Phase::Steering { .. } => None,
+            Phase::StoppingOld | Phase::Steering { .. } | Phase::Refreshing { .. } => None,
         });
         let drains = self.leaving.values().filter_map(Leaving::overdue_at);
         current.into_iter().chain(swap).chain(drains).min()
@@ -119,6 +134,19 @@ impl Instance {
         current.into_iter().chain(candidate).chain(self.leaving.keys().copied()).collect()
     }
 
+    /// The release of a run that serves or is to serve; `None` of one that is on its way out.
+    #[must_use]
+    pub fn plan_of(&self, run: RunNumber) -> Option<&InstancePlan> {
+        let mut runs = self.current.run().into_iter().chain(self.candidate());
+        runs.find(|known| known.number == run).map(|known| &*known.plan)
+    }
+
+    /// Every release that it may run next, or go back to.
+    pub fn plans(&self) -> impl Iterator<Item = &InstancePlan> {
+        let swap = self.swap.as_ref().map(|swap| &*swap.plan);
+        self.target.as_deref().into_iter().chain(self.current.plan()).chain(swap)
+    }
+
     fn take(&mut self, event: Event, now: BootMs, effects: &mut Vec<Effect>) {
         match event {
             Event::Plan(plan) => self.target = plan,
@@ -132,15 +160,23 @@ impl Instance {
             Event::Exited { run, exit, restarts, restart_in, crash_loop, last_words, damage } => {
                 let ended = Ended { exit, restarts, restart_in, crash_loop, last_words, damage };
                 self.exited(run, &ended, effects);
+                self.finish_job(run, now, effects);
             }
             Event::Mended { run, fetched } => self.mended(run, fetched, effects),
             Event::MendFailed { run, reason } => self.mend_failed(run, &reason, effects),
             Event::Health { run, ready, detail } => self.health(run, ready, detail, now, effects),
             Event::NotLive { run, detail } => self.not_live(run, &detail, effects),
             Event::Steered(run) => self.steered(run, now, effects),
+            Event::SteerFailed { run, reason } => self.steer_failed(run, &reason, effects),
             Event::Drained { run, cut } => self.drained(run, cut, effects),
             Event::Stopped { run, killed } => self.gone(run, killed, effects),
             Event::ShimLost(run) => self.shim_lost(run, now, effects),
+            Event::Dependencies { unready } => self.dependencies(unready),
+            Event::Reloaded { run, reload, failure } => self.reloaded(run, reload, failure, effects),
+            Event::Refreshed(run) => self.refreshed(run, now, effects),
+            Event::RefreshFailed { run, reason } => self.refresh_failed(run, &reason, effects),
+            Event::Rerendered { run, signals } => self.rerendered(run, signals, effects),
+            Event::Provisioned => self.provisioned(now),
             Event::Timer => {}
         }
     }
@@ -150,9 +186,11 @@ impl Instance {
         for _ in 0..SETTLE_PASSES_MAX {
             let said = effects.len();
             self.stop_overdue_drains(now, effects);
+            self.drop_stale_refresh();
             self.judge_swap(now, effects);
             self.follow_target(now, effects);
             self.try_due(now, effects);
+            self.tell_ready(effects);
             if effects.len() == said {
                 return;
             }
@@ -170,6 +208,7 @@ impl Instance {
         if let Some(swap) = &mut self.swap {
             if swap.plan.release == target.release {
                 swap.plan.attempt = target.attempt;
+                swap.plan.reload = target.reload;
             }
             return;
         }
@@ -186,7 +225,11 @@ impl Instance {
                     retry.hurry(now);
                 }
                 plan.attempt = target.attempt;
+                plan.reload = target.reload;
             }
+            Current::Done { plan, .. } if plan.release == target.release => plan.attempt = target.attempt,
+            Current::Done { .. } if given_up || !self.leaving.is_empty() => {}
+            Current::Done { .. } => self.begin_swap(target, now, effects),
             Current::Failed { plan, .. }
                 if plan.release == target.release && plan.attempt >= target.attempt => {}
             // It can serve at once: it is started first, and the other release comes by a swap.
@@ -199,9 +242,11 @@ impl Instance {
             Current::Running(run) if run.plan.release == target.release => {
                 let retried = target.attempt > run.plan.attempt;
                 run.plan.attempt = target.attempt;
+                run.plan.reload = target.reload;
                 if retried && run.ready_since.is_none() && (run.down || run.crash_loop) {
                     self.start_again(effects);
                 }
+                self.follow_reload(effects);
             }
             Current::Running(_) if given_up || !self.leaving.is_empty() => {}
             Current::Running(_) => self.begin_swap(target, now, effects),
@@ -214,7 +259,7 @@ impl Instance {
         let held_by_swap = self.swap.as_ref().is_some_and(|swap| match swap.phase {
             Phase::StoppingOld | Phase::Steering { .. } => true,
             Phase::Confirming { .. } => swap.stop_first,
-            Phase::Staging { .. } => false,
+            Phase::Staging { .. } | Phase::Refreshing { .. } => false,
         });
         match &mut self.current {
             Current::Fetching { plan, retry } if retry.is_due(now) => {
@@ -226,7 +271,7 @@ impl Instance {
             Current::Staged { retry, .. } if retry.is_due(now) => self.stage_again(effects),
             Current::Parked { .. } => self.unpark(effects),
             Current::Fetching { .. } | Current::Staged { .. } => {}
-            Current::Absent | Current::Running(_) | Current::Failed { .. } => {}
+            Current::Absent | Current::Running(_) | Current::Failed { .. } | Current::Done { .. } => {}
         }
         match self.swap.as_mut().map(|swap| (&swap.plan, &mut swap.phase)) {
             Some((plan, Phase::Staging { retry, .. })) if retry.is_due(now) => {
@@ -248,7 +293,10 @@ impl Instance {
     ) {
         if let Some(run) = self.run_mut(number) {
             run.started(pid, ports, now);
-            effects.push(Effect::Check { run: number, plan: run.plan.clone() });
+            // A job is ready when it is done.
+            if !run.is_job() {
+                effects.push(Effect::Check { run: number, plan: run.plan.clone() });
+            }
         }
     }
 
@@ -305,7 +353,8 @@ impl Instance {
             Some(damage) => format!("{id} was not started: {damage}"),
             None => format!("{id} ended with {}", ended.exit),
         };
-        effects.push(Effect::Note { warning: true, kind: "instance-exited", message });
+        let well = run.is_job() && ended.exit == Exit::Code(0);
+        effects.push(Effect::Note { warning: !well, kind: "instance-exited", message });
         // A candidate was checked a moment ago, and its swap fails at once.
         let suspect = ended.damage.is_some() || (!is_candidate && run.is_suspect_after(ended));
         run.exited(ended);
@@ -319,11 +368,11 @@ impl Instance {
         let current = match &mut self.current {
             Current::Running(run) => Some(run),
             Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => None,
-            Current::Parked { .. } | Current::Failed { .. } => None,
+            Current::Parked { .. } | Current::Failed { .. } | Current::Done { .. } => None,
         };
         let candidate = self.swap.as_mut().and_then(|swap| match &mut swap.phase {
             Phase::Confirming { run, .. } | Phase::Steering { run } => Some(run),
-            Phase::Staging { .. } | Phase::StoppingOld => None,
+            Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => None,
         });
         current.into_iter().chain(candidate).find(|run| run.number == number)
     }
@@ -331,7 +380,7 @@ impl Instance {
     fn candidate(&self) -> Option<&Run> {
         self.swap.as_ref().and_then(|swap| match &swap.phase {
             Phase::Confirming { run, .. } | Phase::Steering { run } => Some(run),
-            Phase::Staging { .. } | Phase::StoppingOld => None,
+            Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => None,
         })
     }
 

@@ -3,7 +3,7 @@
 use super::state::{Current, Leaving, Phase, Retry, Run, Swap, Why};
 use super::{BootMs, Instance, Millis};
 use baton_model::id::{ReleaseNumber, RunNumber};
-use baton_model::observed::{InstanceObserved, InstanceState, SwapObserved, SwapPhase};
+use baton_model::observed::{Exit, InstanceObserved, InstanceState, SwapObserved, SwapPhase};
 use std::collections::BTreeMap;
 
 impl Instance {
@@ -29,9 +29,21 @@ impl Instance {
                 blank(plan.release, state, "it makes way for another release on its fixed port".to_owned())
             }
             Current::Failed { plan, reason } => blank(plan.release, InstanceState::Failed, reason.clone()),
+            Current::Done { plan, run, restarts, since: _ } => InstanceObserved {
+                run: *run,
+                restarts: *restarts,
+                last_exit: Some(Exit::Code(0)),
+                ..blank(plan.release, InstanceState::Ready, "done: its job ended with exit code 0".to_owned())
+            },
         };
         seen.swap = self.observe_swap();
-        let ready_for = self.current.run().and_then(|run| run.ready_since).map(|since| now.since(since));
+        let since = match &self.current {
+            Current::Running(run) => run.ready_since,
+            Current::Done { since, .. } => Some(*since),
+            Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => None,
+            Current::Parked { .. } | Current::Failed { .. } => None,
+        };
+        let ready_for = since.map(|since| now.since(since));
         Some((seen, ready_for))
     }
 
@@ -45,7 +57,7 @@ impl Instance {
 
     fn why_not_started(&self) -> String {
         if self.leaving.is_empty() {
-            String::new()
+            self.why_it_waits()
         } else {
             "it waits for an earlier run to be gone".to_owned()
         }
@@ -58,7 +70,9 @@ impl Instance {
             Current::Failed { plan, reason } => (plan, reason),
             Current::Fetching { plan, retry } if retry.lasting => (plan, &retry.reason),
             Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => return None,
-            Current::Running(_) | Current::Parked { .. } => return None,
+            // A job that failed stays so, until it is tried again.
+            Current::Running(run) if run.has_failed_job() => (&run.plan, &run.reason),
+            Current::Running(_) | Current::Parked { .. } | Current::Done { .. } => return None,
         };
         let (to, attempt, reason) = (plan.release, plan.attempt, reason.clone());
         Some(SwapObserved { to, attempt, phase: SwapPhase::Failed, reason })
@@ -89,7 +103,7 @@ impl Instance {
                     |failed| failed.reason.clone(),
                 ),
             }),
-            Why::MakingWay | Why::Removed | Why::Stranger => None,
+            Why::MakingWay | Why::Removed | Why::Stranger | Why::Finished => None,
         });
         leaving.or_else(|| {
             failed.map(|failed| SwapObserved {
@@ -109,10 +123,16 @@ fn swap_phase(swap: &Swap) -> (SwapPhase, String) {
         Phase::StoppingOld => {
             (SwapPhase::StoppingOld, "the old process must free its fixed port first".to_owned())
         }
+        Phase::Confirming { run, .. } if run.is_job() && run.pid.is_some() => {
+            (SwapPhase::Confirming, "its job has not ended yet".to_owned())
+        }
         Phase::Confirming { run, .. } if run.reason.is_empty() => {
             (SwapPhase::Confirming, "its checks have not passed yet".to_owned())
         }
         Phase::Confirming { run, .. } => (SwapPhase::Confirming, run.reason.clone()),
+        Phase::Refreshing { .. } => {
+            (SwapPhase::Refreshing, "nothing but files differs: they are being written".to_owned())
+        }
         Phase::Steering { .. } => {
             (SwapPhase::Confirming, "it is ready; new connections are being turned to it".to_owned())
         }
@@ -134,8 +154,6 @@ fn observe_run(run: &Run, now: BootMs) -> InstanceObserved {
     } else {
         InstanceState::Starting
     };
-    // A run that has held this long has left its crash loop, as the shim itself counts.
-    let held = run.ready_since.is_some_and(|since| now.since(since) >= run.plan.spec.restart.reset_after);
     InstanceObserved {
         release: run.plan.release,
         state,
@@ -144,10 +162,12 @@ fn observe_run(run: &Run, now: BootMs) -> InstanceObserved {
         pid: run.pid,
         ports: run.ports.clone(),
         restarts: run.restarts,
-        crash_loop: run.crash_loop && !held,
+        crash_loop: run.is_in_crash_loop(now),
         last_exit: run.last_exit,
         reason: if run.ready_since.is_some() { String::new() } else { run.reason.clone() },
         swap: None,
+        status: String::new(),
+        reload: run.reload.clone(),
     }
 }
 
@@ -172,5 +192,7 @@ fn blank(release: ReleaseNumber, state: InstanceState, reason: String) -> Instan
         last_exit: None,
         reason,
         swap: None,
+        status: String::new(),
+        reload: None,
     }
 }

@@ -28,8 +28,13 @@ impl Instance {
         self.stop_strangers(alive, effects);
         let was_running = self.current.run().is_some_and(|run| run.started);
         self.resume_current(alive, now, effects);
-        let current_lost = was_running && self.current.run().is_none();
+        if self.current.run().is_none() {
+            self.order.begins_anew();
+        }
+        // A job that is done says nothing of why the next one is not there: it is run again.
+        let current_lost = (was_running && self.current.run().is_none()) || self.has_done_job();
         self.resume_swap(alive, current_lost, now, effects);
+        self.resume_refresh(effects);
     }
 
     fn resume_current(&mut self, alive: &Alive, now: BootMs, effects: &mut Vec<Effect>) {
@@ -37,7 +42,10 @@ impl Instance {
             Current::Running(run) => match (alive.get(&run.number), run.started) {
                 (Some(found), _) => {
                     run.adopt(found, now);
-                    effects.push(Effect::Check { run: run.number, plan: run.plan.clone() });
+                    run.resume_orders(effects);
+                    if !run.is_job() {
+                        effects.push(Effect::Check { run: run.number, plan: run.plan.clone() });
+                    }
                 }
                 (None, false) => {
                     effects.push(Effect::Start { run: run.number, plan: run.plan.clone(), beside: None });
@@ -51,12 +59,15 @@ impl Instance {
                 }
             }
             Current::Staged { retry, .. } => bound(retry, now),
+            // The clock begins anew with each boot.
+            Current::Done { since, .. } => *since = (*since).min(now),
             Current::Absent | Current::Parked { .. } | Current::Failed { .. } => {}
         }
     }
 
     fn resume_swap(&mut self, alive: &Alive, current_lost: bool, now: BootMs, effects: &mut Vec<Effect>) {
         let beside = self.current.run().map(|run| run.number);
+        let alone = self.has_done_job();
         let Some(swap) = &mut self.swap else { return };
         let longest = now.plus(swap.plan.spec.rollout.healthy_deadline);
         match &mut swap.phase {
@@ -67,12 +78,12 @@ impl Instance {
                     effects.push(Effect::Stage(swap.plan.clone()));
                 }
             }
-            Phase::StoppingOld => {}
+            Phase::StoppingOld | Phase::Refreshing { .. } => {}
             Phase::Confirming { run, deadline } => {
                 *deadline = (*deadline).min(longest);
                 match (alive.get(&run.number), run.started) {
                     (Some(found), _) => resume_candidate(run, found, now, effects),
-                    (None, false) if beside.is_some() || swap.stop_first => {
+                    (None, false) if beside.is_some() || swap.stop_first || alone => {
                         effects.push(Effect::Start { run: run.number, plan: run.plan.clone(), beside });
                     }
                     // There is nothing to start it beside any more: the release before comes up first.
@@ -139,7 +150,10 @@ impl Instance {
 
 fn resume_candidate(run: &mut Run, found: &AdoptedRun, now: BootMs, effects: &mut Vec<Effect>) {
     run.adopt(found, now);
-    effects.push(Effect::Check { run: run.number, plan: run.plan.clone() });
+    run.resume_orders(effects);
+    if !run.is_job() {
+        effects.push(Effect::Check { run: run.number, plan: run.plan.clone() });
+    }
 }
 
 fn bound(retry: &mut Retry, now: BootMs) {

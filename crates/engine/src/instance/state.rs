@@ -2,9 +2,10 @@
 
 use super::event::AdoptedRun;
 use baton_model::id::{ReleaseNumber, RunNumber};
-use baton_model::observed::Exit;
+use baton_model::lifecycle::RunKind;
+use baton_model::observed::{Exit, ReloadObserved};
 use baton_model::plan::InstancePlan;
-use baton_model::spec::{RestartMode, StopPolicy};
+use baton_model::spec::{RestartMode, StopPolicy, StopSignal};
 use baton_model::time::{BootMs, Millis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub(super) enum Current {
     Parked { plan: Box<InstancePlan> },
     /// Cannot be fetched, and trying again would not help: waits for another release or attempt.
     Failed { plan: Box<InstancePlan>, reason: String },
+    /// A job that has done its work; nothing of it runs any more.
+    Done { plan: Box<InstancePlan>, run: RunNumber, restarts: u32, since: BootMs },
 }
 
 impl Current {
@@ -39,7 +42,8 @@ impl Current {
             Self::Fetching { plan, .. }
             | Self::Staged { plan, .. }
             | Self::Parked { plan }
-            | Self::Failed { plan, .. } => Some(plan),
+            | Self::Failed { plan, .. }
+            | Self::Done { plan, .. } => Some(plan),
             Self::Running(run) => Some(&run.plan),
         }
     }
@@ -52,7 +56,8 @@ impl Current {
             | Self::Fetching { .. }
             | Self::Staged { .. }
             | Self::Parked { .. }
-            | Self::Failed { .. } => None,
+            | Self::Failed { .. }
+            | Self::Done { .. } => None,
         }
     }
 }
@@ -115,9 +120,18 @@ pub(super) struct Run {
     /// The last line it wrote to stderr before it last ended.
     #[serde(default)]
     pub(super) last_words: String,
+    /// Its files are being brought up to date with its peers; these signals tell it.
+    #[serde(default)]
+    pub(super) refresh: Option<Vec<StopSignal>>,
     /// It waits for its files to be mended.
     #[serde(default)]
     pub(super) damaged: bool,
+    /// The latest reload that it was asked for, or was started after.
+    #[serde(default)]
+    pub(super) reload: Option<ReloadObserved>,
+    /// The workload of which the shim was told that it is ready.
+    #[serde(default)]
+    pub(super) told_ready: Option<u32>,
 }
 
 /// How a workload ended, as its shim told it.
@@ -148,6 +162,9 @@ impl Run {
             failures,
             last_words: String::new(),
             damaged: false,
+            refresh: None,
+            reload: None,
+            told_ready: None,
         }
     }
 
@@ -159,6 +176,7 @@ impl Run {
         self.pid = Some(pid);
         self.ports = ports;
         self.ready_since = None;
+        self.starts_loaded();
         if !has_readiness(&self.plan) {
             self.became_ready(now);
         }
@@ -204,6 +222,9 @@ impl Run {
     /// an agent's restart is no reason to count it out.
     pub(super) fn adopt(&mut self, found: &AdoptedRun, now: BootMs) {
         let same_workload = self.pid.is_some() && self.pid == found.pid;
+        if found.pid.is_some() && !same_workload {
+            self.starts_loaded();
+        }
         self.pid = found.pid;
         self.ports = found.ports.clone();
         self.restarts = found.restarts;
@@ -219,6 +240,12 @@ impl Run {
                 self.became_ready(now);
             }
         }
+    }
+
+    /// Whether it is in a crash loop. A run that has held for long enough has left it, as the shim itself counts.
+    pub(super) fn is_in_crash_loop(&self, now: BootMs) -> bool {
+        let enough = self.plan.spec.restart.reset_after;
+        self.crash_loop && !self.ready_since.is_some_and(|since| now.since(since) >= enough)
     }
 
     /// Whether the last end was one its policy is content with.
@@ -249,6 +276,9 @@ pub(super) enum Phase {
     Confirming { run: Run, deadline: BootMs },
     /// The candidate is ready; new connections are being turned to it. From here there is no way back but another swap.
     Steering { run: Run },
+    /// Nothing differs but files: they are being written for the run that serves, which is told by these signals. From
+    /// here there is no way back either.
+    Refreshing { run: RunNumber, signals: Vec<StopSignal> },
 }
 
 /// A swap that failed: not tried again until the plan says another release or a higher attempt.
@@ -284,6 +314,8 @@ pub(super) enum Why {
     Removed,
     /// It was found alive and is not known.
     Stranger,
+    /// Its job is done.
+    Finished,
 }
 
 /// Whether a plan has any port that its workload binds itself and that cannot be bound twice.
@@ -291,6 +323,9 @@ pub(super) fn has_fixed_port(plan: &InstancePlan) -> bool {
     plan.spec.ports.values().any(|port| port.kind.is_exclusive())
 }
 
+/// Whether more than a start makes it ready.
 fn has_readiness(plan: &InstancePlan) -> bool {
-    plan.spec.checks.startup.is_some() || plan.spec.checks.readiness.is_some()
+    let job = plan.spec.lifecycle.kind == RunKind::OneShot;
+    let notifies = plan.spec.lifecycle.notify.ready_within.is_some();
+    job || notifies || plan.spec.checks.startup.is_some() || plan.spec.checks.readiness.is_some()
 }

@@ -24,21 +24,38 @@ impl Instance {
             Some(Swap { plan, stop_first, phase: Phase::Staging { retry: Retry::default(), deadline } });
     }
 
-    /// Staging → Confirming beside the old release; or → StoppingOld where both need a fixed port; or → (none) where
+    /// Staging → Refreshing where nothing but files differs; or → Confirming beside the old release; or → StoppingOld where both need a fixed port; or → (none) where
     /// the old release has lost its run meanwhile: there is nothing to start beside, so it takes the place.
     pub(super) fn candidate_fetched(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
-        let Some(swap) = &mut self.swap else { return };
+        if self.begin_refresh(now, effects) {
+            return;
+        }
+        let Some(swap) = &self.swap else { return };
+        let stop_first = swap.stop_first;
         match swap.phase {
-            Phase::Staging { .. } if swap.stop_first => {
-                swap.phase = Phase::StoppingOld;
-                self.park(effects);
-            }
-            Phase::Staging { .. } if self.current.run().is_none() => {
-                self.current = Current::Staged { plan: swap.plan.clone(), retry: Retry::default() };
-                self.swap = None;
-            }
+            Phase::Staging { .. } if self.has_done_job() => self.start_candidate(now, effects),
+            Phase::Staging { .. } if stop_first => self.make_way(effects),
+            Phase::Staging { .. } if self.current.run().is_none() => self.take_place(),
             Phase::Staging { .. } => self.start_candidate(now, effects),
-            Phase::StoppingOld | Phase::Confirming { .. } | Phase::Steering { .. } => {}
+            Phase::StoppingOld
+            | Phase::Confirming { .. }
+            | Phase::Steering { .. }
+            | Phase::Refreshing { .. } => {}
+        }
+    }
+
+    /// Staging → StoppingOld.
+    fn make_way(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(swap) = &mut self.swap {
+            swap.phase = Phase::StoppingOld;
+        }
+        self.park(effects);
+    }
+
+    /// Staging → (none): the new release is the current one, and has no run yet.
+    fn take_place(&mut self) {
+        if let Some(swap) = self.swap.take() {
+            self.current = Current::Staged { plan: swap.plan, retry: Retry::default() };
         }
     }
 
@@ -56,6 +73,7 @@ impl Instance {
     pub(super) fn judge_swap(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
         let Some(swap) = &self.swap else { return };
         match &swap.phase {
+            Phase::Confirming { run, .. } if run.is_done() => self.promote_job(now, effects),
             Phase::Confirming { run, .. } if run.ready_since.is_some() && swap.stop_first => {
                 self.promote(now, effects)
             }
@@ -70,7 +88,10 @@ impl Instance {
                 let last = if retry.reason.is_empty() { "it is still being fetched" } else { &retry.reason };
                 self.fail_swap(format!("it was not on this node within {waited}: {last}"), effects);
             }
-            Phase::Staging { .. } | Phase::StoppingOld | Phase::Steering { .. } => {}
+            Phase::Staging { .. }
+            | Phase::StoppingOld
+            | Phase::Steering { .. }
+            | Phase::Refreshing { .. } => {}
         }
     }
 
@@ -88,11 +109,32 @@ impl Instance {
     pub(super) fn steered(&mut self, number: RunNumber, now: BootMs, effects: &mut Vec<Effect>) {
         let steering = self.swap.as_ref().is_some_and(|swap| match &swap.phase {
             Phase::Steering { run } => run.number == number,
-            Phase::Staging { .. } | Phase::StoppingOld | Phase::Confirming { .. } => false,
+            Phase::Staging { .. }
+            | Phase::StoppingOld
+            | Phase::Confirming { .. }
+            | Phase::Refreshing { .. } => false,
         });
         if steering {
             self.promote(now, effects);
         }
+    }
+
+    /// Steering → (none): the candidate cannot have the connections, so the swap fails. They are turned to the old run
+    /// once more, which is also what is remembered should the agent die now.
+    pub(super) fn steer_failed(&mut self, number: RunNumber, reason: &str, effects: &mut Vec<Effect>) {
+        let steering = self.swap.as_ref().is_some_and(|swap| match &swap.phase {
+            Phase::Steering { run } => run.number == number,
+            Phase::Staging { .. } | Phase::StoppingOld | Phase::Confirming { .. } | Phase::Refreshing { .. } => {
+                false
+            }
+        });
+        if !steering {
+            return;
+        }
+        if let Some(old) = self.current.run() {
+            effects.push(Effect::Steer { run: old.number, from: Some(number) });
+        }
+        self.fail_swap(format!("new connections could not be turned to it: {reason}"), effects);
     }
 
     /// Steering (or Confirming, stop first) → (none): the candidate is the current release; the old run drains.
@@ -102,11 +144,17 @@ impl Instance {
         let message = format!("{} now runs {} (release {})", self.id, plan.version, plan.release);
         effects.push(Effect::Note { warning: false, kind: "swap-done", message });
         if let Current::Running(old) = std::mem::replace(&mut self.current, Current::Running(run)) {
-            let until = old.pid.map(|_| now.plus(old.plan.spec.stop.drain));
-            self.leave(&old, Why::Replaced { to: plan.release, attempt: plan.attempt }, until, effects);
-            if until.is_some() {
-                effects.push(Effect::Drain { run: old.number, within: old.plan.spec.stop.drain });
-            }
+            self.replace(&old, &plan, now, effects);
+        }
+    }
+
+    /// The run leaves for this plan: drained where it runs, stopped at once where it does not.
+    pub(super) fn replace(&mut self, old: &Run, plan: &InstancePlan, now: BootMs, effects: &mut Vec<Effect>) {
+        let drain = old.plan.spec.stop.drain;
+        let until = old.pid.map(|_| now.plus(drain));
+        self.leave(old, Why::Replaced { to: plan.release, attempt: plan.attempt }, until, effects);
+        if until.is_some() {
+            effects.push(Effect::Drain { run: old.number, within: drain });
         }
     }
 
@@ -128,8 +176,11 @@ impl Instance {
 
     /// Any phase before Steering → (none), not remembered: the plan wants something else now.
     pub(super) fn withdraw_swap(&mut self, effects: &mut Vec<Effect>) {
-        let steering = self.swap.as_ref().is_some_and(|swap| matches!(swap.phase, Phase::Steering { .. }));
-        if !steering {
+        let decided = self.swap.as_ref().is_some_and(|swap| match swap.phase {
+            Phase::Steering { .. } | Phase::Refreshing { .. } => true,
+            Phase::Staging { .. } | Phase::StoppingOld | Phase::Confirming { .. } => false,
+        });
+        if !decided {
             self.drop_swap(effects);
         }
     }
@@ -147,7 +198,7 @@ impl Instance {
                 effects.push(Effect::Forget(run.number));
             }
             Phase::Confirming { run, .. } => effects.push(Effect::Forget(run.number)),
-            Phase::Staging { .. } | Phase::StoppingOld => {}
+            Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => {}
         }
     }
 
@@ -159,7 +210,7 @@ impl Instance {
                 let why = Why::Reverted { to: swap.plan.release, attempt: swap.plan.attempt };
                 self.leave(&run, why, None, effects);
             }
-            Phase::Staging { .. } | Phase::StoppingOld => {}
+            Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => {}
         }
     }
 

@@ -3,8 +3,10 @@
 //! Fields are named by the path they have in a service file, which is also how an operator finds them when the
 //! spec came by wire.
 
+mod configuration;
 mod confinement;
 mod fleet;
+mod lifecycle;
 mod ports;
 mod workload;
 
@@ -27,6 +29,8 @@ pub(super) struct Finding {
 pub(super) fn findings(spec: &ServiceSpec) -> Vec<Finding> {
     let mut findings = Findings::default();
     workload::check(spec, &mut findings);
+    configuration::check(spec, &mut findings);
+    lifecycle::check(spec, &mut findings);
     confinement::check(spec, &mut findings);
     fleet::check(spec, &mut findings);
     findings.0

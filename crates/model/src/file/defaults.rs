@@ -1,5 +1,6 @@
 //! What a field is when a person leaves it out. `docs/service-file.md` lists the same values, held by a test.
 
+use crate::configuration::OnChange;
 use crate::rollout::{OnFailure, Strategy};
 use crate::spec::{Amount, Count, RestartMode, StopSignal};
 use crate::time::Millis;
@@ -17,10 +18,17 @@ pub(super) const STOP_TIMEOUT: Millis = Millis::secs(30);
 pub(super) const STOP_DRAIN: Millis = Millis::secs(5);
 
 pub(super) const RESTART_MODE: RestartMode = RestartMode::Always;
+/// A job that failed is not repeated unasked: it may have done half of its work.
+pub(super) const ONE_SHOT_RESTART_MODE: RestartMode = RestartMode::Never;
 pub(super) const RESTART_BASE: Millis = Millis(100);
 pub(super) const RESTART_MAX: Millis = Millis::secs(30);
 pub(super) const RESTART_RESET_AFTER: Millis = Millis::secs(60);
 pub(super) const CRASH_LOOP_AFTER: u32 = 5;
+
+/// As systemd's `DefaultTimeoutStartSec`.
+pub(super) const NOTIFY_TIMEOUT: Millis = Millis::secs(90);
+pub(super) const RELOAD_TIMEOUT: Millis = Millis::secs(30);
+pub(super) const HOOK_TIMEOUT: Millis = Millis::secs(30);
 
 pub(super) const COUNT: Count = Count::Replicas(1);
 pub(super) const LOST_AFTER: Millis = Millis::secs(30);
@@ -36,6 +44,9 @@ pub(super) const ON_FAILURE: OnFailure = OnFailure::RollBack;
 
 pub(super) const LOG_MAX_BYTES: u64 = 10 * 1024 * 1024;
 pub(super) const LOG_KEEP: u32 = 10;
+
+/// Every program understands a restart.
+pub(super) const ON_CHANGE: OnChange = OnChange::Restart;
 
 /// As many as are swapped at a time; a share of a known number becomes that number, at least one, so that a
 /// small service is not stuck at a share rounded down to none.

@@ -36,9 +36,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ports.NAME", super::ports::PORT),
     ("stop", super::workload::STOP),
     ("restart", super::workload::RESTART),
+    // Not `ready`, which people also write for a readiness check.
+    ("notify", &["watchdog"]),
+    ("reload", super::lifecycle::RELOAD),
+    ("hooks", super::lifecycle::HOOKS),
     ("placement", super::fleet::PLACEMENT),
     ("rollout", super::fleet::ROLLOUT),
     ("logs", super::workload::LOGS),
+    ("files.NAME", super::configuration::FILE),
+    ("secrets.NAME", super::configuration::SECRET),
     ("limits", super::confinement::LIMITS),
     ("sandbox", super::confinement::SANDBOX),
     ("checks", super::workload::CHECKS),
@@ -258,7 +264,8 @@ impl Reader {
         }
     }
 
-    fn is_broken(&self, path: &str) -> bool {
+    /// Whether a problem of the field at `path`, or of what it is in, was told already.
+    pub(super) fn is_broken(&self, path: &str) -> bool {
         self.broken.contains(path)
             || path.match_indices(['.', '[', '#']).any(|(dot, _)| self.broken.contains(&path[..dot]))
     }

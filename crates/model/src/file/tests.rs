@@ -2,7 +2,9 @@
 //! what is always true of a service file.
 
 use super::*;
-use crate::spec::{Amount, Count, PortKind, StopSignal};
+use crate::configuration::{OnChange, SecretKey};
+use crate::lifecycle::{Near, Reload, RunKind};
+use crate::spec::{Amount, Count, PortKind, RestartMode, StopSignal};
 use crate::time::Millis;
 use proptest::prelude::*;
 
@@ -199,6 +201,38 @@ const MISTAKES: &[(&str, &str)] = &[
         "fixed port and all needed",
         web!("[ports.db]\nkind = \"fixed\"\nport = 5432\n[placement]\nreplicas = 3\nmin_available = 3\n"),
     ),
+    // How processes live.
+    (
+        "type of another system",
+        "name = \"web\"\ntype = \"oneshot\"\nartifact = \"./web\"\nexec = [\"web\"]\n",
+    ),
+    ("after itself", web!("[after]\nweb = \"anywhere\"\n")),
+    ("after somewhere", web!("[after]\ndb = \"local\"\nCache = \"anywhere\"\n")),
+    ("after as a list", web!("after = [\"db\"]\n")),
+    ("notify timeout without ready", web!("[notify]\ntimeout = \"30s\"\n")),
+    ("notify ready as a word", web!("[notify]\nready = \"yes\"\n")),
+    ("notify later than healthy", web!("[notify]\nready = true\ntimeout = \"10m\"\n")),
+    ("watchdog without a unit", web!("[notify]\nwatchdog = 10\n")),
+    ("watchdog too fast", web!("[notify]\nwatchdog = \"1ms\"\n")),
+    ("watchdog without restarts", web!("[notify]\nwatchdog = \"10s\"\n[restart]\nmode = \"never\"\n")),
+    ("reload in two ways", web!("[reload]\nsignal = \"SIGHUP\"\ncommand = [\"bin/reload\"]\n")),
+    ("reload in no way", web!("[reload]\ntimeout = \"5s\"\n")),
+    ("reload that stops", web!("[reload]\nsignal = \"SIGTERM\"\n")),
+    ("reload that kills", web!("[reload]\nsignal = \"SIGKILL\"\n")),
+    ("reload command is a line", web!("[reload]\ncommand = \"bin/reload --now\"\n")),
+    ("hook without a command", web!("[hooks.before_start]\ntimeout = \"5s\"\n")),
+    ("hook of another name", web!("[hooks.pre_start]\ncommand = [\"bin/migrate\"]\n")),
+    ("hook is a command", web!("[hooks]\nbefore_start = [\"bin/migrate\"]\n")),
+    ("hook without an end", web!("[hooks.after_stop]\ncommand = [\"bin/tidy\"]\ntimeout = \"2h\"\n")),
+    ("env of the supervisor", web!("[env]\nNOTIFY_SOCKET = \"/run/x\"\n")),
+    (
+        "one-shot that serves",
+        "name = \"job\"\ntype = \"one-shot\"\nartifact = \"./job\"\nexec = [\"job\"]\n[ports.http]\nkind = \"socket\"\nport = 8080\n[checks.readiness]\nkind = \"tcp\"\nport = \"http\"\n[notify]\nready = true\n[reload]\nsignal = \"SIGHUP\"\n[hooks.after_ready]\ncommand = [\"bin/hello\"]\n",
+    ),
+    (
+        "one-shot for ever",
+        "name = \"job\"\ntype = \"one-shot\"\nartifact = \"./job\"\nexec = [\"job\"]\n[restart]\nmode = \"always\"\n",
+    ),
     // Limits and sandbox.
     ("memory above its own maximum", web!("[limits]\nmemory_high = \"2GiB\"\nmemory_max = \"1GiB\"\n")),
     ("memory for no program", web!("[limits]\nmemory_max = \"4KiB\"\n")),
@@ -278,6 +312,22 @@ const MISTAKES: &[(&str, &str)] = &[
         ),
     ),
     ("a line with wide letters", "name = \"wéb\"\nartifact = \"./web\"\nexec = [\"web\"]\n"),
+    // Files and secrets.
+    ("file without a text", web!("[files.\"app.conf\"]\non_change = \"SIGHUP\"\n")),
+    ("file with two texts", web!("[files.\"app.conf\"]\ncontent = \"a\"\ntemplate = \"./a\"\n")),
+    ("file that leaves its folder", web!("[files.\"../app.conf\"]\ncontent = \"a\"\n")),
+    ("file told by SIGKILL", web!("[files.\"app.conf\"]\ncontent = \"a\"\non_change = \"SIGKILL\"\n")),
+    (
+        "template with an unknown name",
+        web!("[files.\"app.conf\"]\ncontent = \"\"\"\na\n{{ node.adress }}\n\"\"\"\n"),
+    ),
+    ("template that does not end", web!("[files.\"app.conf\"]\ncontent = \"{% for peer in peers %}\"\n")),
+    (
+        "folder of files without files",
+        "name = \"web\"\nartifact = \"./web\"\nexec = [\"web\", \"${CONFIG_DIR}/a\"]\n",
+    ),
+    ("secret with a value", web!("[secrets]\ndb-password = \"hunter2\"\n")),
+    ("secret with a bad name", web!("[secrets.db]\nsecret = \"db password\"\n")),
 ];
 
 /// The problem as the test shows it: where, what, the line with a caret under it, and the help.
@@ -343,7 +393,8 @@ fn a_whole_file_is_read() {
         approve_before = [2, 1]
         "#
     );
-    let ServiceFile { spec, artifact } = parse(source).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let ServiceFile { spec, artifact, templates: _ } =
+        parse(source).unwrap_or_else(|problems| panic!("{problems:#?}"));
     assert_eq!(&source[artifact.span.clone()], "\"./web\"");
     assert_eq!(spec.ports[&"http".parse().unwrap()].kind, PortKind::Socket { port: 8080 });
     assert_eq!(spec.stop.signal, StopSignal::Sigint);
@@ -353,6 +404,72 @@ fn a_whole_file_is_read() {
     assert_eq!(spec.rollout.approve_before, [1, 2]);
     assert_eq!(spec.checks.readiness.as_ref().unwrap().timeout, Millis(250));
     assert_eq!(check_spec(&spec), Vec::<String>::new());
+}
+
+#[test]
+fn lifecycles_are_read() {
+    let source = web!(
+        r#"
+        [after]
+        db = "anywhere"
+        proxy = "same-node"
+        [notify]
+        ready = true
+        watchdog = "10s"
+        [reload]
+        command = ["bin/reload", "${VERSION}"]
+        [hooks]
+        before_start = { command = ["bin/migrate"], timeout = "5m" }
+        after_stop = { command = ["/bin/rm", "-f", "x"] }
+        "#
+    );
+    let lifecycle = parse(source).unwrap_or_else(|problems| panic!("{problems:#?}")).spec.lifecycle;
+    assert_eq!(lifecycle.kind, RunKind::Service);
+    let after: Vec<_> = lifecycle.after.iter().map(|(name, near)| (name.as_str(), *near)).collect();
+    assert_eq!(after, [("db", Near::Anywhere), ("proxy", Near::SameNode)]);
+    assert_eq!(lifecycle.notify.ready_within, Some(Millis::secs(90)));
+    assert_eq!(lifecycle.notify.watchdog, Some(Millis::secs(10)));
+    let command = vec!["bin/reload".to_owned(), "${VERSION}".to_owned()];
+    assert_eq!(lifecycle.reload, Some(Reload::Command { command, timeout: Millis::secs(30) }));
+    let timeouts = lifecycle.hooks.named().map(|(_, hook)| hook.map(|hook| hook.timeout.0));
+    assert_eq!(timeouts, [Some(300_000), None, None, Some(30_000)]);
+
+    let job = "name = \"job\"\ntype = \"one-shot\"\nartifact = \"./job\"\nexec = [\"job\"]\n";
+    let spec = parse(job).unwrap_or_else(|problems| panic!("{problems:#?}")).spec;
+    assert_eq!((spec.lifecycle.kind, spec.restart.mode), (RunKind::OneShot, RestartMode::Never));
+}
+
+#[test]
+fn files_and_secrets_are_read() {
+    let source = "name = \"web\"\nartifact = \"./web\"\nexec = [\"web\", \"${CONFIG_DIR}/app.conf\", \"${SECRETS_DIR}\"]\n".to_owned()
+        + r#"
+        [files."app.conf"]
+        template = "./app.conf.tmpl"
+        on_change = "SIGHUP"
+        [files."boot.conf"]
+        content = "{{ node.labels.zone }} {% for peer in peers %}{{ peer.address }}{% endfor %}"
+        [secrets.db-password]
+        on_change = "nothing"
+        [secrets.key]
+        secret = "tls.key"
+        "#;
+    let mut file = parse(&source).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let [template] = &file.templates.clone()[..] else { panic!("{:?}", file.templates) };
+    assert_eq!((template.file.as_str(), &source[template.span.clone()]), ("app.conf", "\"./app.conf.tmpl\""));
+    let wrong = file.fill(template, "a\n{{ oops }}\n".to_owned()).unwrap_err();
+    assert_eq!((wrong.span, wrong.message.contains("oops")), (5..9, true));
+    file.fill(template, "{{ version }}".to_owned()).unwrap();
+    let configuration = &file.spec.configuration;
+    assert_eq!(configuration.files["app.conf"].template, "{{ version }}");
+    assert_eq!(configuration.files["app.conf"].on_change, OnChange::Signal(StopSignal::Sighup));
+    assert_eq!(configuration.files["boot.conf"].on_change, OnChange::Restart);
+    assert_eq!(configuration.secrets["db-password"].secret.as_str(), "db-password");
+    assert_eq!(configuration.secrets["db-password"].on_change, OnChange::Nothing);
+    assert_eq!(
+        configuration.secrets["key"].key(),
+        SecretKey { name: "tls.key".parse().unwrap(), revision: 0 }
+    );
+    assert_eq!(check_spec(&file.spec), Vec::<String>::new());
 }
 
 #[test]
@@ -542,12 +659,19 @@ fn every_field_is_documented() {
         ("checks.readiness.", workload::CHECK),
         ("stop.", workload::STOP),
         ("restart.", workload::RESTART),
+        ("after.", &["NAME"]),
+        ("notify.", lifecycle::NOTIFY),
+        ("reload.", lifecycle::RELOAD),
+        ("hooks.", lifecycle::HOOKS),
+        ("hooks.before_start.", lifecycle::HOOK),
         ("placement.", fleet::PLACEMENT),
         ("rollout.", fleet::ROLLOUT),
         ("logs.", workload::LOGS),
+        ("files.NAME.", configuration::FILE),
+        ("secrets.NAME.", configuration::SECRET),
         ("limits.", confinement::LIMITS),
         ("sandbox.", confinement::SANDBOX),
-        ("", &["name", "artifact", "exec"]),
+        ("", &["name", "type", "artifact", "exec"]),
     ];
     for (section, fields) in sections {
         for field in fields {
@@ -573,5 +697,19 @@ fn documented_examples_are_right() {
         if let Err(problems) = parse(&source) {
             panic!("{block}\n{problems:#?}");
         }
+    }
+}
+
+#[test]
+fn a_program_may_have_spaces_in_its_path_but_is_no_command_line() {
+    for (program, is_taken) in [
+        ("./my prog", true),
+        ("/opt/my tools/web server", true),
+        ("my prog", false),
+        ("./web --port 80", false),
+        ("/usr/bin/web serve -v", false),
+    ] {
+        let source = format!("name = \"web\"\nartifact = \"./web\"\nexec = [\"{program}\"]\n");
+        assert_eq!(parse(&source).is_ok(), is_taken, "{program}");
     }
 }

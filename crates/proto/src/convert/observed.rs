@@ -3,7 +3,7 @@
 use super::field::{WireError, choice, each, optional, port, text};
 use crate::v1;
 use baton_model::id::{InstanceId, ReleaseNumber, RunNumber};
-use baton_model::observed::{Exit, InstanceObserved, InstanceState, SwapObserved, SwapPhase};
+use baton_model::observed::{InstanceObserved, InstanceState, SwapObserved, SwapPhase};
 use baton_model::time::UnixMs;
 use std::collections::BTreeMap;
 
@@ -23,6 +23,8 @@ pub fn instance_to_wire(id: &InstanceId, instance: InstanceObserved, now: UnixMs
         last_exit: instance.last_exit.map(Into::into),
         reason: instance.reason,
         swap: instance.swap.map(Into::into),
+        status: instance.status,
+        reload: instance.reload.map(Into::into),
     }
 }
 
@@ -55,6 +57,8 @@ pub fn instance_observed(
         last_exit: optional("last_exit", wire.last_exit)?,
         reason: wire.reason,
         swap: optional("swap", wire.swap)?,
+        status: wire.status,
+        reload: optional("reload", wire.reload)?,
     };
     Ok((id, instance))
 }
@@ -125,6 +129,7 @@ impl From<SwapObserved> for v1::Swap {
             SwapPhase::Confirming => v1::SwapPhase::Confirming,
             SwapPhase::DrainingOld => v1::SwapPhase::DrainingOld,
             SwapPhase::Reverting => v1::SwapPhase::Reverting,
+            SwapPhase::Refreshing => v1::SwapPhase::Refreshing,
             SwapPhase::Failed => v1::SwapPhase::Failed,
         };
         Self { to: swap.to.0, attempt: swap.attempt, phase: phase.into(), reason: swap.reason }
@@ -141,32 +146,9 @@ impl TryFrom<v1::Swap> for SwapObserved {
             v1::SwapPhase::Confirming => SwapPhase::Confirming,
             v1::SwapPhase::DrainingOld => SwapPhase::DrainingOld,
             v1::SwapPhase::Reverting => SwapPhase::Reverting,
+            v1::SwapPhase::Refreshing => SwapPhase::Refreshing,
             v1::SwapPhase::Failed => SwapPhase::Failed,
         };
         Ok(Self { to: ReleaseNumber(wire.to), attempt: wire.attempt, phase, reason: wire.reason })
-    }
-}
-
-impl From<Exit> for v1::Exit {
-    fn from(exit: Exit) -> Self {
-        use v1::exit::Kind;
-        let kind = match exit {
-            Exit::Code(code) => Kind::Code(code),
-            Exit::Signal(signal) => Kind::Signal(signal),
-            Exit::Exec(errno) => Kind::ExecErrno(errno),
-        };
-        Self { kind: Some(kind) }
-    }
-}
-
-impl TryFrom<v1::Exit> for Exit {
-    type Error = WireError;
-    fn try_from(wire: v1::Exit) -> Result<Self, WireError> {
-        use v1::exit::Kind;
-        match wire.kind.ok_or_else(|| WireError::unset("kind"))? {
-            Kind::Code(code) => Ok(Self::Code(code)),
-            Kind::Signal(signal) => Ok(Self::Signal(signal)),
-            Kind::ExecErrno(errno) => Ok(Self::Exec(errno)),
-        }
     }
 }

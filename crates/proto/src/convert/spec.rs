@@ -23,6 +23,10 @@ impl From<ServiceSpec> for v1::ServiceSpec {
             min_available: Some(spec.min_available.into()),
             rollout: Some(spec.rollout.into()),
             logs: Some(spec.logs.into()),
+            lifecycle: Some(spec.lifecycle.into()),
+            limits: Some(spec.limits.into()),
+            sandbox: Some(spec.sandbox.into()),
+            configuration: Some(spec.configuration.into()),
         }
     }
 }
@@ -42,10 +46,11 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             min_available: required("min_available", wire.min_available)?,
             rollout: required("rollout", wire.rollout)?,
             logs: required("logs", wire.logs)?,
-            lifecycle: Default::default(),
-            limits: Default::default(),
-            sandbox: Default::default(),
-            configuration: Default::default(),
+            // Absent in what an older side sends.
+            lifecycle: optional("lifecycle", wire.lifecycle)?.unwrap_or_default(),
+            limits: wire.limits.map(Into::into).unwrap_or_default(),
+            sandbox: optional("sandbox", wire.sandbox)?.unwrap_or_default(),
+            configuration: optional("configuration", wire.configuration)?.unwrap_or_default(),
         })
     }
 }
@@ -176,13 +181,21 @@ impl From<StopPolicy> for v1::StopPolicy {
 impl TryFrom<v1::StopPolicy> for StopPolicy {
     type Error = WireError;
     fn try_from(wire: v1::StopPolicy) -> Result<Self, WireError> {
-        let signal = StopSignal::ALL.into_iter().find(|signal| signal.name() == wire.signal);
-        let signal = signal.ok_or_else(|| {
-            let names = StopSignal::ALL.map(StopSignal::name).join(", ");
-            WireError::new("signal", format!("`{}` is not one of {names}", wire.signal))
-        })?;
-        Ok(Self { signal, timeout: Millis(wire.timeout_ms), drain: Millis(wire.drain_ms) })
+        Ok(Self {
+            signal: stop_signal(&wire.signal)?,
+            timeout: Millis(wire.timeout_ms),
+            drain: Millis(wire.drain_ms),
+        })
     }
+}
+
+/// A signal by its name.
+pub(super) fn stop_signal(name: &str) -> Result<StopSignal, WireError> {
+    let signal = StopSignal::ALL.into_iter().find(|signal| signal.name() == name);
+    signal.ok_or_else(|| {
+        let names = StopSignal::ALL.map(StopSignal::name).join(", ");
+        WireError::new("signal", format!("`{name}` is not one of {names}"))
+    })
 }
 
 impl From<RestartPolicy> for v1::RestartPolicy {

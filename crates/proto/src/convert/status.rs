@@ -1,11 +1,13 @@
 //! The coordinator's answers.
 
-use super::field::{WireError, Within, each, optional, required, text};
+use super::field::{WireError, Within, choice, each, optional, required, text};
 use super::observed::{instance_observed, instance_to_wire};
 use crate::v1;
 use baton_model::id::{Generation, InstanceId, ReleaseNumber};
 use baton_model::observed::NodeFacts;
-use baton_model::status::{DeployPlan, NodeStatus, PlacedInstance, PlannedInstance, ServiceStatus};
+use baton_model::status::{
+    DeployPlan, NodeStatus, PlacedInstance, PlannedChange, PlannedInstance, ServiceStatus,
+};
 use baton_model::time::{Millis, UnixMs};
 
 impl From<ServiceStatus> for v1::ServiceStatus {
@@ -120,6 +122,13 @@ impl From<DeployPlan> for v1::DeployPlan {
                 .map(|new| v1::PlannedInstance { instance: new.instance.into(), node: new.node.into() })
                 .collect(),
             waiting: plan.waiting.into_iter().map(Into::into).collect(),
+            configuration: plan.configuration.into_iter().map(Into::into).collect(),
+            change: match plan.change {
+                None => v1::PlannedChange::Unspecified,
+                Some(PlannedChange::Swap) => v1::PlannedChange::Swap,
+                Some(PlannedChange::Refresh) => v1::PlannedChange::Refresh,
+            }
+            .into(),
         }
     }
 }
@@ -134,6 +143,12 @@ impl TryFrom<v1::DeployPlan> for DeployPlan {
             stages: each("stages", wire.stages)?,
             new_instances: each("new_instances", wire.new_instances)?,
             waiting: each("waiting", wire.waiting)?,
+            configuration: each("configuration", wire.configuration)?,
+            change: match choice("change", wire.change)? {
+                v1::PlannedChange::Unspecified => None,
+                v1::PlannedChange::Swap => Some(PlannedChange::Swap),
+                v1::PlannedChange::Refresh => Some(PlannedChange::Refresh),
+            },
         })
     }
 }

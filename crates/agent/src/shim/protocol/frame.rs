@@ -1,11 +1,14 @@
 //! One message as bytes: its header, and the values in its body.
 
+use super::life;
 use super::state::{Ended, Identity, NOTE_BYTES, Note, Phase, State};
 use super::{FRAME_BYTES, PROTOCOL_VERSION, Refusal, SetupStep};
 use baton_model::observed::Exit;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"BTNs");
 const HEADER_BYTES: usize = 12;
+/// Kinds of ends from here on are those of a hook.
+const BEFORE_START: u8 = 100;
 
 /// One message as it travels.
 pub(crate) type Frame = [u8; FRAME_BYTES];
@@ -63,6 +66,16 @@ impl Writer {
             Some(Exit::Code(code)) => (1, code),
             Some(Exit::Signal(signal)) => (2, signal),
             Some(Exit::Exec(errno)) => (3, errno),
+            Some(Exit::CoreDump(signal)) => (4, signal),
+            Some(Exit::OutOfMemory) => (5, 0),
+            Some(Exit::Watchdog) => (6, 0),
+            Some(Exit::NotLive) => (7, 0),
+            Some(Exit::StartDeadline) => (8, 0),
+            Some(Exit::StopDeadline) => (9, 0),
+            Some(Exit::BeforeStart(end)) => {
+                let (kind, value) = life::hook_end(end);
+                (BEFORE_START + kind, value)
+            }
         };
         self.u8(kind);
         self.i32(value);
@@ -86,6 +99,7 @@ impl Writer {
         self.u64(state.last_seq);
         self.u64(state.acknowledged_seq);
         self.u64(state.log_bytes_dropped);
+        self.notified(&state.notified);
     }
     pub(super) fn ended(&mut self, ended: &Ended) {
         self.u64(ended.seq);
@@ -181,7 +195,16 @@ impl<'a> Reader<'a> {
             1 => Ok(Some(Exit::Code(value))),
             2 => Ok(Some(Exit::Signal(value))),
             3 => Ok(Some(Exit::Exec(value))),
-            _ => Err(FrameError::Malformed),
+            4 => Ok(Some(Exit::CoreDump(value))),
+            5 => Ok(Some(Exit::OutOfMemory)),
+            6 => Ok(Some(Exit::Watchdog)),
+            7 => Ok(Some(Exit::NotLive)),
+            8 => Ok(Some(Exit::StartDeadline)),
+            9 => Ok(Some(Exit::StopDeadline)),
+            kind => {
+                let kind = kind.checked_sub(BEFORE_START).ok_or(FrameError::Malformed)?;
+                Ok(Some(Exit::BeforeStart(life::hook_end_of(kind, value)?)))
+            }
         }
     }
     pub(super) fn state(&mut self) -> Result<State, FrameError> {
@@ -206,6 +229,7 @@ impl<'a> Reader<'a> {
             last_seq: self.u64(),
             acknowledged_seq: self.u64(),
             log_bytes_dropped: self.u64(),
+            notified: self.notified()?,
         })
     }
     pub(super) fn ended(&mut self) -> Result<Ended, FrameError> {

@@ -9,11 +9,13 @@
 //! ```
 
 mod frame;
+mod life;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use frame::{Frame, FrameError};
+pub(crate) use life::{HookFailed, Notified, ReloadEnd};
 pub(crate) use state::{Ended, Identity, NOTE_BYTES, Note, Phase, State};
 
 use frame::{Reader, Writer};
@@ -51,6 +53,12 @@ pub(crate) enum Request {
     Listeners,
     /// End; refused unless stopped.
     Quit,
+    /// Send this signal to the workload's main process, where it runs.
+    Signal { signal: i32 },
+    /// The workload with this process id is ready: its `after_ready` hook is due, once.
+    Ready { pid: u32 },
+    /// Make the workload reload; answered by [`Message::Reloaded`]. One that was carried out is only answered again.
+    Reload { number: u64 },
 }
 
 /// What a shim says.
@@ -72,6 +80,12 @@ pub(crate) enum Message {
     Refused(Refusal),
     /// Another agent has connected; this connection ends now.
     Replaced,
+    /// Event: what the workload says of itself has changed.
+    Notified(Notified),
+    /// Event: a hook that does not keep the workload from running has failed.
+    HookFailed(HookFailed),
+    /// Event: a reload has ended.
+    Reloaded { number: u64, end: ReloadEnd },
 }
 
 /// Why a request was refused.
@@ -136,6 +150,18 @@ impl Request {
             }
             Self::Listeners => 7,
             Self::Quit => 8,
+            Self::Signal { signal } => {
+                out.i32(signal);
+                11
+            }
+            Self::Ready { pid } => {
+                out.u32(pid);
+                9
+            }
+            Self::Reload { number } => {
+                out.u64(number);
+                10
+            }
         };
         out.finish(kind, id)
     }
@@ -155,6 +181,9 @@ impl Request {
             6 => Self::Restart { signal: body.i32(), timeout_ms: body.u64() },
             7 => Self::Listeners,
             8 => Self::Quit,
+            11 => Self::Signal { signal: body.i32() },
+            9 => Self::Ready { pid: body.u32() },
+            10 => Self::Reload { number: body.u64() },
             _ => return Err(FrameError::Malformed),
         };
         Ok((request, id))
@@ -194,6 +223,19 @@ impl Message {
                 107
             }
             Self::Replaced => 108,
+            Self::Notified(notified) => {
+                out.notified(notified);
+                109
+            }
+            Self::HookFailed(failed) => {
+                out.hook_failed(failed);
+                110
+            }
+            Self::Reloaded { number, end } => {
+                out.u64(*number);
+                out.reload_end(*end);
+                111
+            }
         };
         out.finish(kind, id)
     }
@@ -213,6 +255,9 @@ impl Message {
             106 => Self::Listeners { count: body.u8() },
             107 => Self::Refused(body.refusal()?),
             108 => Self::Replaced,
+            109 => Self::Notified(body.notified()?),
+            110 => Self::HookFailed(body.hook_failed()?),
+            111 => Self::Reloaded { number: body.u64(), end: body.reload_end()? },
             _ => return Err(FrameError::Malformed),
         };
         Ok((message, id))

@@ -1,5 +1,6 @@
 //! What is told of a run: how its shim stands, how its workload ended.
 
+use super::life::Notified;
 use baton_model::observed::Exit;
 
 /// Bytes kept of the workload's last line on stderr.
@@ -48,6 +49,8 @@ pub(crate) struct State {
     pub(crate) acknowledged_seq: u64,
     /// Bytes of log that could not be written.
     pub(crate) log_bytes_dropped: u64,
+    /// What the workload says of itself.
+    pub(crate) notified: Notified,
 }
 
 /// A process and when it started: together they name it for as long as this boot lasts.

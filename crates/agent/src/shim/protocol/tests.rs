@@ -1,7 +1,8 @@
 //! Every message survives its way, and nothing else is taken for one.
 
 use super::*;
-use baton_model::observed::Exit;
+use baton_model::lifecycle::HookPoint;
+use baton_model::observed::{Exit, HookEnd};
 
 fn identity(pid: u32) -> Identity {
     Identity { pid, start: u64::MAX }
@@ -18,6 +19,9 @@ fn requests_round_trip() {
         Request::Restart { signal: -1, timeout_ms: u64::MAX },
         Request::Listeners,
         Request::Quit,
+        Request::Ready { pid: u32::MAX },
+        Request::Reload { number: u64::MAX },
+        Request::Signal { signal: 1 },
     ];
     for request in requests {
         assert_eq!(Request::decode(&request.encode(9)), Ok((request, 9)));
@@ -26,6 +30,7 @@ fn requests_round_trip() {
 
 #[test]
 fn messages_round_trip() {
+    let notified = Notified { ready: true, reloading: false, stopping: true, status: Note::new(b"serving") };
     let state = State {
         phase: Phase::Stopping,
         boot: [1; 16],
@@ -39,6 +44,7 @@ fn messages_round_trip() {
         last_seq: 6,
         acknowledged_seq: 7,
         log_bytes_dropped: 8,
+        notified,
     };
     let ended = Ended {
         seq: 1,
@@ -61,8 +67,29 @@ fn messages_round_trip() {
         Message::Refused(Refusal::Busy),
         Message::Refused(Refusal::Setup { step: SetupStep::Control, errno: 98 }),
         Message::Replaced,
+        Message::Notified(notified),
+        Message::HookFailed(HookFailed {
+            point: HookPoint::AfterStop,
+            end: HookEnd::Timeout,
+            note: Note::new(b"no disk"),
+        }),
+        Message::Reloaded { number: 7, end: ReloadEnd::Done },
+        Message::Reloaded { number: 7, end: ReloadEnd::Deaf },
+        Message::Reloaded { number: 7, end: ReloadEnd::Ended },
+        Message::Reloaded { number: 7, end: ReloadEnd::Failed(HookEnd::Signal(9)) },
     ];
-    for message in messages {
+    let exits = [
+        Exit::CoreDump(11),
+        Exit::OutOfMemory,
+        Exit::Watchdog,
+        Exit::NotLive,
+        Exit::StartDeadline,
+        Exit::StopDeadline,
+        Exit::BeforeStart(HookEnd::Code(3)),
+        Exit::BeforeStart(HookEnd::Timeout),
+    ];
+    let ends = exits.map(|exit| Message::Exited(Ended { exit, ..ended }));
+    for message in messages.into_iter().chain(ends) {
         assert_eq!(Message::decode(&message.encode(3)), Ok((message, 3)));
     }
 }
@@ -90,7 +117,7 @@ fn every_message_survives_random_bytes() {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             *byte = (seed >> 56) as u8;
         }
-        frame[6] = 100 + frame[6] % 10;
+        frame[6] = 100 + frame[6] % 13;
         frame[7] = 0;
         let _ = Message::decode(&frame);
     }

@@ -1,7 +1,10 @@
 //! The shim's loop: wait (`wait`), take in what happened, answer what is asked (`orders`), do what is due, tell the agent.
 
+mod errand;
 mod orders;
+mod reload;
 mod wait;
+mod watch;
 
 use super::clock::boot_ms;
 use super::ending;
@@ -9,12 +12,16 @@ use super::group::Group;
 use super::history::History;
 use super::kernel;
 use super::process::{self, Executed, Launch};
-use super::protocol::{Ended, Identity, Message, Note};
+use super::protocol::{Ended, HookFailed, Identity, Message, Note, ReloadEnd};
 use super::restart::Crashes;
 use super::seal::Broken;
 use super::setup::Parts;
+use baton_model::lifecycle::HookPoint;
 use baton_model::observed::Exit;
+use errand::{Errand, StopRequest, Task};
+use reload::Reload;
 use std::os::fd::{AsFd, OwnedFd};
+use watch::Watch;
 
 /// Between two rounds of killing what is left: a process that has just been inherited, or is slow to die.
 const KILL_AGAIN_MS: u64 = 20;
@@ -53,6 +60,7 @@ pub(super) struct Shim {
     /// Some descendant of a workload that ended is left.
     children_left: bool,
     stop_signal: i32,
+    stop_began_ms: u64,
     kill_at_ms: u64,
     kill_again_ms: u64,
     killed: bool,
@@ -61,6 +69,23 @@ pub(super) struct Shim {
     /// An end that has not been told yet: first the restart, then the telling.
     untold: Option<Ended>,
     armed_ms: Option<u64>,
+    watch: Watch,
+    reload: Reload,
+    /// The command that runs beside the workload, or in its place.
+    errand: Option<Errand>,
+    /// The `before_start` hook has done its work.
+    prepared: bool,
+    after_ready_due: bool,
+    /// The workload of which `after_ready` was told.
+    ready_pid: u32,
+    after_stop_due: bool,
+    stop_request: Option<StopRequest>,
+    /// The last line of a `before_start` hook that failed: the last words of an end without a workload.
+    hook_words: Note,
+    /// A hook that failed while no agent was there.
+    failure_untold: Option<HookFailed>,
+    /// Kills for memory in its group before it was started.
+    memory_kills: u64,
 }
 
 impl Shim {
@@ -79,6 +104,7 @@ impl Shim {
             crash_loop: false,
             children_left: false,
             stop_signal: 0,
+            stop_began_ms: 0,
             kill_at_ms: u64::MAX,
             kill_again_ms: 0,
             killed: false,
@@ -86,6 +112,17 @@ impl Shim {
             history: History::new(),
             untold: None,
             armed_ms: None,
+            watch: Watch::new(),
+            reload: Reload::default(),
+            errand: None,
+            prepared: false,
+            after_ready_due: false,
+            ready_pid: 0,
+            after_stop_due: false,
+            stop_request: None,
+            hook_words: Note::EMPTY,
+            failure_untold: None,
+            memory_kills: 0,
         }
     }
 
@@ -110,23 +147,35 @@ impl Shim {
 
     fn do_what_is_due(&mut self) {
         let now = boot_ms();
+        self.mind_errand(now);
         if self.runs() {
+            self.mind_watch(now);
+            self.mind_reload();
+            self.begin_due_errands(now);
             if self.goal != Goal::Run && self.kill_at_ms <= now {
                 self.kill_all(now);
+            }
+        } else if let Some(point) = self.errand_alone() {
+            if point == HookPoint::BeforeStart && self.goal == Goal::Stop {
+                self.kill_errand_at_once(now);
             }
         } else if self.children_left {
             if self.goal == Goal::Run || self.kill_at_ms <= now {
                 self.kill_all(now);
             }
+        } else if std::mem::take(&mut self.after_stop_due) {
+            self.begin_errand(Task::Hook(HookPoint::AfterStop), now);
         } else {
             match (self.goal, self.next) {
                 (Goal::Stop, _) => self.finish_stop(),
+                (Goal::Run | Goal::Restart, Next::StartAt(_)) if self.prepared => self.launch(now),
                 (Goal::Run | Goal::Restart, Next::StartAt(at_ms)) if at_ms <= now => self.start(now),
                 (Goal::Run | Goal::Restart, Next::StartAt(_) | Next::StayDown) => {}
             }
         }
     }
 
+    /// Starts the workload, or the hook before it.
     fn start(&mut self, now: u64) {
         // The first restart is at once, the next ones wait anyway.
         let thorough = self.crashes.in_a_row() > 1;
@@ -142,7 +191,19 @@ impl Shim {
         self.ever_started = true;
         self.goal = Goal::Run;
         self.kill_at_ms = u64::MAX;
+        if self.parts.config.life.has_hook(HookPoint::BeforeStart) {
+            self.begin_errand(Task::Hook(HookPoint::BeforeStart), now);
+        } else {
+            self.launch(now);
+        }
+    }
+
+    fn launch(&mut self, now: u64) {
+        self.prepared = false;
+        self.started_ms = now;
+        self.watch_anew(now);
         let parts = &mut self.parts;
+        self.memory_kills = parts.group.as_ref().map_or(0, Group::memory_kills);
         let mut launch = Launch {
             command: &mut parts.config.command,
             stdout: parts.stdout.write_end(),
@@ -150,9 +211,11 @@ impl Shim {
             null: parts.null.as_fd(),
             listeners: &parts.listeners[..parts.listeners_len],
             group: parts.group.as_mut().and_then(Group::for_start),
-            state_file: &parts.state_file,
+            state_file: Some(&parts.state_file),
             shim: parts.shim,
             inherited: &parts.inherited,
+            confinement: parts.config.confinement,
+            limited: parts.config.limited,
         };
         match process::launch(&mut launch) {
             Ok((pid, result)) => {
@@ -196,15 +259,38 @@ impl Shim {
         let workload = self.workload.pid;
         // A crash leaves nothing behind; a workload told to stop gives what it leaves the same signal and its time.
         let group_signal = if self.goal == Goal::Run { libc::SIGKILL } else { self.stop_signal };
-        let reaped = ending::reap(workload, || ending::signal_group(workload, group_signal));
+        let reaped =
+            ending::reap(workload, self.errand_pid(), || ending::signal_group(workload, group_signal));
         self.children_left = reaped.left;
+        if let Some(end) = reaped.errand
+            && reaped.workload.is_none()
+        {
+            self.errand_ended(end, boot_ms());
+        }
         if let Some(exit) = reaped.workload {
             if reaped.left && self.goal != Goal::Run {
                 ending::signal_children(workload, self.stop_signal);
             }
             self.take_executed();
-            let exit = self.exec_errno.take().map_or(exit, Exit::Exec);
+            let exit = self.exec_errno.take().map_or_else(|| self.cause_of(exit), Exit::Exec);
             self.ended(exit);
+            if let Some(end) = reaped.errand {
+                self.errand_ended(end, boot_ms());
+            }
+        }
+    }
+
+    /// Why the workload ended so, where that is known.
+    fn cause_of(&self, exit: Exit) -> Exit {
+        let killed = exit == Exit::Signal(libc::SIGKILL);
+        let kills = || self.parts.group.as_ref().map_or(0, Group::memory_kills);
+        match (self.watch.cause, self.goal) {
+            (Some(cause), _) => cause,
+            (None, Goal::Stop) if killed && self.killed && self.stop_signal != libc::SIGKILL => {
+                Exit::StopDeadline
+            }
+            (None, Goal::Run) if killed && kills() > self.memory_kills => Exit::OutOfMemory,
+            (None, Goal::Run | Goal::Restart | Goal::Stop) => exit,
         }
     }
 
@@ -214,7 +300,9 @@ impl Shim {
         let stopping = self.goal == Goal::Stop;
         let mut restart_in_ms = None;
         if !stopping {
-            let ordered = self.goal == Goal::Restart;
+            // What was ended since it was not well follows its policy.
+            let unwell = matches!(exit, Exit::Watchdog | Exit::StartDeadline);
+            let ordered = self.goal == Goal::Restart && !unwell;
             let verdict =
                 self.crashes.ended(&self.parts.config.policy, exit, ran_ms, ordered, kernel::random());
             self.crash_loop = verdict.crash_loop;
@@ -223,6 +311,15 @@ impl Shim {
         self.next =
             restart_in_ms.map_or(Next::StayDown, |delay_ms| Next::StartAt(now.saturating_add(delay_ms)));
         self.workload = Identity::default();
+        self.watch_nothing();
+        self.finish_reload(ReloadEnd::Ended);
+        self.after_ready_due = false;
+        self.ready_pid = 0;
+        self.prepared = false;
+        let ran = !matches!(exit, Exit::Exec(_) | Exit::BeforeStart(_));
+        self.after_stop_due = ran && self.parts.config.life.has_hook(HookPoint::AfterStop);
+        // A stop whose signal was not sent yet: what is left has the same time.
+        self.signal_stop(now);
         self.kill_again_ms = 0;
         self.parts.stdout.mark_boundary();
         self.parts.stderr.mark_boundary();
@@ -256,8 +353,9 @@ impl Shim {
         }
         let _ = self.parts.stdout.drain_to_boundary(&mut self.parts.logs);
         let last_line = self.parts.stderr.drain_to_boundary(&mut self.parts.logs);
+        let hook_words = std::mem::replace(&mut self.hook_words, Note::EMPTY);
         if !ended.damaged {
-            ended.note = last_line;
+            ended.note = if hook_words == Note::EMPTY { last_line } else { hook_words };
         }
         let ended = self.history.push(ended);
         self.parts.control.send(&Message::Exited(ended), 0);

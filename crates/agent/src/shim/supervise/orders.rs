@@ -1,10 +1,13 @@
 //! What the agent asks, and what it is answered.
 
+use super::errand::StopRequest;
 use super::{Goal, Next, Shim};
 use crate::shim::clock::boot_ms;
 use crate::shim::control::SOCKET_FILE;
 use crate::shim::ending;
 use crate::shim::protocol::{Message, Phase, Refusal, Request, State};
+use baton_model::lifecycle::HookPoint;
+use baton_model::observed::Exit;
 use rustix::fs::AtFlags;
 use std::os::fd::BorrowedFd;
 
@@ -24,9 +27,28 @@ impl Shim {
                 self.order(Goal::Restart, signal, timeout_ms);
                 Message::Done
             }
+            Request::Signal { signal } => {
+                // One that is starting or stopping reads its files anew, or never again.
+                if self.runs() {
+                    ending::signal(self.workload.pid, signal);
+                }
+                Message::Done
+            }
             Request::Listeners => return self.hand_over_listeners(id),
             Request::Quit if self.stopped && !self.children_left => self.quit(id),
             Request::Quit => Message::Refused(Refusal::Busy),
+            Request::Ready { pid } => {
+                let first = self.runs() && pid == self.workload.pid && pid != self.ready_pid;
+                if first && self.parts.config.life.has_hook(HookPoint::AfterReady) {
+                    self.ready_pid = pid;
+                    self.after_ready_due = true;
+                }
+                Message::Done
+            }
+            Request::Reload { number } => {
+                self.parts.control.send(&Message::Done, id);
+                return self.order_reload(number);
+            }
             Request::Begin { .. } | Request::Hello { .. } => Message::Refused(Refusal::Malformed),
         };
         self.parts.control.send(&reply, id);
@@ -41,7 +63,6 @@ impl Shim {
             return;
         }
         let now = boot_ms();
-        let kill_at_ms = if signal == libc::SIGKILL { now } else { now.saturating_add(timeout_ms) };
         match goal {
             Goal::Run => return,
             // As soon as nothing is left of it, however long it was to wait.
@@ -49,15 +70,35 @@ impl Shim {
                 self.next = Next::StartAt(now);
                 return;
             }
-            Goal::Restart | Goal::Stop => {
-                self.kill_at_ms = self.kill_at_ms.min(kill_at_ms);
-                self.stop_signal = signal;
-                if self.runs() {
-                    ending::signal(self.workload.pid, signal);
-                }
-            }
+            Goal::Restart if self.goal == Goal::Run => self.watch.cause = Some(Exit::NotLive),
+            Goal::Restart | Goal::Stop => {}
         }
+        self.stop_began_ms = now;
+        self.watch_no_more();
+        self.ask_to_end(signal, timeout_ms, now);
         self.goal = goal;
+    }
+
+    /// Signals the workload, or begins with the hook before that; a second order only shortens what the first gave.
+    fn ask_to_end(&mut self, signal: i32, timeout_ms: u64, now: u64) {
+        let warned = signal != libc::SIGKILL;
+        if let Some(request) = self.stop_request.as_mut().filter(|_| warned) {
+            request.signal = signal;
+            request.timeout_ms = request.timeout_ms.min(timeout_ms);
+            return;
+        }
+        self.stop_request = None;
+        let hook = self.parts.config.life.has_hook(HookPoint::BeforeStop);
+        if warned && hook && self.runs() && self.goal == Goal::Run {
+            self.stop_request = Some(StopRequest { signal, timeout_ms, begun: false });
+            return;
+        }
+        let kill_at_ms = if warned { now.saturating_add(timeout_ms) } else { now };
+        self.kill_at_ms = self.kill_at_ms.min(kill_at_ms);
+        self.stop_signal = signal;
+        if self.runs() {
+            ending::signal(self.workload.pid, signal);
+        }
     }
 
     fn hand_over_listeners(&mut self, id: u32) {
@@ -83,6 +124,10 @@ impl Shim {
                 let message = Message::Exited(*ended);
                 self.parts.control.send(&message, 0);
             }
+        }
+        self.tell_last_reload();
+        if let Some(failed) = self.failure_untold.take() {
+            self.parts.control.send(&Message::HookFailed(failed), 0);
         }
         if self.stopped {
             self.parts.control.send(&Message::Stopped { killed: self.killed }, 0);
@@ -114,6 +159,7 @@ impl Shim {
             last_seq: self.history.last_seq(),
             acknowledged_seq: self.history.acknowledged_seq(),
             log_bytes_dropped: self.parts.logs.dropped(),
+            notified: self.watch.said(),
         }
     }
 }

@@ -12,13 +12,29 @@ const REQUESTS_PER_ROUND: usize = 8;
 impl Shim {
     /// When [`Self::do_what_is_due`] has something to do, at the latest.
     fn due_ms(&self) -> Option<u64> {
-        if self.runs() || self.children_left {
-            let kill_ms =
-                if self.goal == Goal::Run { if self.runs() { u64::MAX } else { 0 } } else { self.kill_at_ms };
-            return Some(kill_ms.max(self.kill_again_ms)).filter(|at| *at < u64::MAX);
+        let (watch, reload) =
+            if self.runs() { (self.watch.due_ms(), self.reload.due_ms()) } else { (None, None) };
+        [self.workload_due_ms(), self.errand_due_ms(), watch, reload].into_iter().flatten().min()
+    }
+
+    /// The same for the workload itself: its start, its end, and what it leaves behind.
+    fn workload_due_ms(&self) -> Option<u64> {
+        let kill_ms = |kill_ms: u64| Some(kill_ms.max(self.kill_again_ms)).filter(|at| *at < u64::MAX);
+        if self.runs() {
+            return if self.goal == Goal::Run { None } else { kill_ms(self.kill_at_ms) };
+        }
+        if self.errand_alone().is_some() {
+            return None;
+        }
+        if self.children_left {
+            return kill_ms(if self.goal == Goal::Run { 0 } else { self.kill_at_ms });
+        }
+        if self.after_stop_due {
+            return Some(0);
         }
         match (self.goal, self.next) {
             (Goal::Run | Goal::Restart, Next::StartAt(at_ms)) => Some(at_ms),
+            (Goal::Stop, _) if !self.stopped => Some(0),
             (Goal::Run | Goal::Restart, Next::StayDown) | (Goal::Stop, _) => None,
         }
     }
@@ -39,6 +55,7 @@ impl Shim {
     /// Waits for something to happen and takes it in: ended children first, output last, one batch of each stream.
     pub(super) fn wait(&mut self) {
         const CONTROL_FDS: usize = 2 + PENDING_MAX;
+        const OWN_FDS: usize = 7;
         self.arm_timer();
         let control = self.parts.control.poll_fds();
         let executing = self.executing.as_ref().map_or(-1, AsRawFd::as_raw_fd);
@@ -48,8 +65,10 @@ impl Shim {
             executing,
             self.parts.stdout.read_end().as_raw_fd(),
             self.parts.stderr.read_end().as_raw_fd(),
+            self.parts.notify.as_fd().as_raw_fd(),
+            self.parts.beside.as_ref().map_or(-1, |beside| beside.read_end().as_raw_fd()),
         ];
-        let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 5 + CONTROL_FDS];
+        let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; OWN_FDS + CONTROL_FDS];
         for (slot, fd) in polled.iter_mut().zip(own.into_iter().chain(control)) {
             slot.fd = fd;
         }
@@ -58,6 +77,11 @@ impl Shim {
             return;
         }
         let ready = polled.map(|p| p.revents != 0);
+        if ready[5] {
+            // What it said before it ended is told by a process that is still known.
+            self.take_executed();
+            self.take_notifications();
+        }
         if ready[0] {
             // The restart comes before everything else that may have happened.
             self.reap();
@@ -72,13 +96,16 @@ impl Shim {
         if ready[2] {
             self.take_executed();
         }
-        self.take_messages(&ready[5..]);
-        let Parts { stdout, stderr, logs, .. } = &mut self.parts;
+        self.take_messages(&ready[OWN_FDS..]);
+        let Parts { stdout, stderr, beside, logs, .. } = &mut self.parts;
         if ready[3] {
             stdout.pump(logs);
         }
         if ready[4] {
             stderr.pump(logs);
+        }
+        if let Some(beside) = beside.as_mut().filter(|_| ready[6]) {
+            beside.pump(logs);
         }
     }
 

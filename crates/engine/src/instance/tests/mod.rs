@@ -1,10 +1,12 @@
 //! Stories of one instance as scripts: each line is what happens, then what must be done and what is reported.
 
 mod properties;
+mod refresh;
 mod stories;
 
 use super::{AdoptedRun, Effect, Event, Instance, Trouble};
 use baton_model::artifact::{Artifact, ArtifactFormat};
+use baton_model::configuration::{ConfigFile, Configuration, OnChange};
 use baton_model::id::{Digest, PortName, ReleaseNumber, RunNumber, ServiceName, Version};
 use baton_model::observed::Exit;
 use baton_model::plan::InstancePlan;
@@ -22,10 +24,13 @@ struct Kind {
     fixed: bool,
     checks: bool,
     restart: RestartMode,
+    configured: bool,
 }
 
-const SOCKET: Kind = Kind { fixed: false, checks: true, restart: RestartMode::Always };
+const SOCKET: Kind = Kind { fixed: false, checks: true, restart: RestartMode::Always, configured: false };
 const FIXED: Kind = Kind { fixed: true, ..SOCKET };
+/// Its releases differ in nothing but files, told of by SIGHUP; each fifth in one that asks for a restart.
+const CONFIGURED: Kind = Kind { configured: true, ..SOCKET };
 const UNCHECKED: Kind = Kind { checks: false, ..SOCKET };
 const NEVER: Kind = Kind { restart: RestartMode::Never, ..SOCKET };
 const ON_FAILURE: Kind = Kind { restart: RestartMode::OnFailure, ..SOCKET };
@@ -78,15 +83,27 @@ fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
         lifecycle: Default::default(),
         limits: Default::default(),
         sandbox: Default::default(),
-        configuration: Default::default(),
+        configuration: if kind.configured { configuration(release) } else { Default::default() },
     };
-    let digest = Digest([u8::try_from(release % 256).expect("below 256"); 32]);
+    let bytes = if kind.configured { 0 } else { release };
+    let digest = Digest([u8::try_from(bytes % 256).expect("below 256"); 32]);
     InstancePlan {
         release: ReleaseNumber(release),
         version: Version::new(format!("{release}.0")).expect("a valid version"),
         attempt,
+        reload: 0,
         artifact: Artifact { digest, size_bytes: 1, format: ArtifactFormat::Tar, unpacked_bytes: 1 },
         spec,
+    }
+}
+
+fn configuration(release: u64) -> Configuration {
+    let file = |template: u64, on_change| ConfigFile { template: template.to_string(), on_change };
+    let told = file(release, OnChange::Signal(StopSignal::Sighup));
+    let boot = file(release / 5, OnChange::Restart);
+    Configuration {
+        files: BTreeMap::from([("app.conf".to_owned(), told), ("boot.conf".to_owned(), boot)]),
+        secrets: BTreeMap::new(),
     }
 }
 
@@ -174,9 +191,20 @@ fn event(kind: Kind, line: &str) -> Event {
         "mend-failed" => Event::MendFailed { run: run(), reason: "no coordinator".to_owned() },
         "not-live" => Event::NotLive { run: run(), detail: "hangs".to_owned() },
         "steered" => Event::Steered(run()),
+        "steer-failed" => Event::SteerFailed { run: run(), reason: "no memory".to_owned() },
         "drained" => Event::Drained { run: run(), cut: 0 },
         "stopped" => Event::Stopped { run: run(), killed: false },
         "lost" => Event::ShimLost(run()),
+        "unready-deps" => Event::Dependencies { unready: Some("`db` is not ready on this node".to_owned()) },
+        "ready-deps" => Event::Dependencies { unready: None },
+        "reloaded" => Event::Reloaded { run: run(), reload: number(1), failure: None },
+        "reload-failed" => {
+            Event::Reloaded { run: run(), reload: number(1), failure: Some("deaf".to_owned()) }
+        }
+        "refreshed" => Event::Refreshed(run()),
+        "refresh-failed" => Event::RefreshFailed { run: run(), reason: "no space".to_owned() },
+        "rerendered" => Event::Rerendered { run: run(), signals: vec![StopSignal::Sigusr1] },
+        "provisioned" => Event::Provisioned,
         "timer" => Event::Timer,
         other => panic!("no such line: {other}"),
     }
@@ -197,6 +225,12 @@ fn effects_line(effects: &[Effect]) -> String {
         Effect::Stop { run, .. } => Some(format!("stop {run}")),
         Effect::Restart { run, .. } => Some(format!("restart {run}")),
         Effect::Mend { run, .. } => Some(format!("mend {run}")),
+        Effect::Reload { run, number } => Some(format!("reload {run} #{number}")),
+        Effect::TellReady { run } => Some(format!("tell-ready {run}")),
+        Effect::Refresh { run, plan, signals } => {
+            let signals: Vec<&str> = signals.iter().map(|signal| signal.name()).collect();
+            Some(format!("refresh {run}={} {}", plan.release, signals.join(" ")).trim_end().to_owned())
+        }
         Effect::Forget(run) => Some(format!("forget {run}")),
         Effect::Note { .. } => None,
     });

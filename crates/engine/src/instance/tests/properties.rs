@@ -1,6 +1,6 @@
 //! Whatever happens and in whatever order: no panic, never two that serve, and rest once all is answered.
 
-use super::{FIXED, Kind, SOCKET, UNCHECKED, event, found, instance};
+use super::{CONFIGURED, FIXED, Kind, SOCKET, UNCHECKED, event, found, instance};
 use crate::instance::{AdoptedRun, Effect, Event, Instance, Trouble};
 use baton_model::id::RunNumber;
 use baton_model::observed::{Exit, InstanceState};
@@ -187,6 +187,23 @@ impl Node {
                 };
                 self.step(event);
             }
+            Effect::Reload { run, number } => {
+                let failure = (fault > 0).then(|| "deaf".to_owned());
+                self.step(Event::Reloaded { run, reload: number, failure });
+            }
+            Effect::Refresh { run, .. } if fault == 1 => {
+                self.step(Event::RefreshFailed { run, reason: "no space".to_owned() });
+            }
+            Effect::Refresh { run, plan, .. } => {
+                if let Some(alive) = self.alive.get_mut(&run) {
+                    alive.release = plan.release.0;
+                }
+                // The other way to fail: they are written, and the agent dies before it says so.
+                if fault == 0 {
+                    self.step(Event::Refreshed(run));
+                }
+            }
+            Effect::TellReady { .. } => {}
             Effect::Check { .. } | Effect::Restart { .. } | Effect::Forget(_) | Effect::Note { .. } => {}
         }
     }
@@ -235,7 +252,7 @@ proptest! {
 
     #[test]
     fn it_never_serves_twice_and_comes_to_rest(
-        kind in prop_oneof![Just(SOCKET), Just(FIXED), Just(UNCHECKED)],
+        kind in prop_oneof![Just(SOCKET), Just(FIXED), Just(UNCHECKED), Just(CONFIGURED)],
         bad in proptest::option::of(2..4_u64),
         acts in proptest::collection::vec(act(), 0..60),
         last in proptest::option::weighted(0.9, 1..4_u64),
@@ -255,6 +272,7 @@ proptest! {
         };
         prop_assert_eq!(node.alive.len(), 1, "exactly one run is left: {:?}", node.alive);
         let (seen, _) = node.instance.observe(node.now).expect("something is there");
+        prop_assert_eq!(node.alive.values().next().map(|run| run.release), Some(seen.release.0), "it has its release's files");
         if bad != Some(release) {
             prop_assert_eq!((seen.release.0, seen.state, seen.swap), (release, InstanceState::Ready, None));
         } else if seen.release.0 != release {

@@ -108,6 +108,24 @@ const UP: &str = "plan 1    -> stage 1 | fetching 1
                   ready 1   -> | ready 1";
 
 #[test]
+fn a_candidate_that_cannot_get_the_connections_is_given_up() {
+    check(
+        SOCKET,
+        &format!(
+            "{UP}
+             plan 2         -> stage 2 | ready 1, staging 2
+             staged 2       -> start 2=2 beside 1 | ready 1, confirming 2
+             started 2      -> check 2 | ready 1, confirming 2
+             ready 2        -> steer 2 from 1 | ready 1, confirming 2
+             steer-failed 1 -> | ready 1, confirming 2
+             steer-failed 2 -> steer 1 from 2, stop 2 | ready 1, reverting 2
+             steered 1      -> | ready 1, reverting 2
+             stopped 2      -> forget 2 | ready 1, failed 2"
+        ),
+    );
+}
+
+#[test]
 fn damaged_files_are_mended_as_often_as_they_are_found() {
     check(
         SOCKET,

@@ -50,7 +50,7 @@ pub(super) fn check(spec: &ServiceSpec, findings: &mut Findings) {
 }
 
 /// A program and its arguments, in `exec` or in a check.
-fn command(field: &str, words: &[String], spec: &ServiceSpec, findings: &mut Findings) {
+pub(super) fn command(field: &str, words: &[String], spec: &ServiceSpec, findings: &mut Findings) {
     if words.is_empty() {
         findings.add(
             &[field],
@@ -78,15 +78,23 @@ fn command(field: &str, words: &[String], spec: &ServiceSpec, findings: &mut Fin
         word_of(&field, word, spec, findings);
     }
     if let [line] = words
-        && line.contains(char::is_whitespace)
+        && is_command_line(line)
     {
         let split = line.split_whitespace().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
         findings.add(
             &[&format!("{field}[0]"), field],
             format!("`{field}` is one word with spaces in it, and no shell splits it"),
-            format!("write `{field} = [{split}]`"),
+            format!("write `{field} = [{split}]`; a path with spaces in its names begins with `./` or `/`"),
         );
     }
+}
+
+/// Whether a program's only word is a command line that was left whole. A path may have spaces in its names, but a
+/// part of it that looks like an option is none.
+fn is_command_line(word: &str) -> bool {
+    let is_path = word.starts_with('/') || word.starts_with("./");
+    let mut parts = word.split_whitespace().skip(1).peekable();
+    parts.peek().is_some() && (!is_path || parts.any(|part| part.starts_with('-')))
 }
 
 /// One argument or value: what the kernel takes, and only names that are known.
@@ -106,7 +114,8 @@ fn word_of(field: &str, word: &str, spec: &ServiceSpec, findings: &mut Findings)
         );
     }
     let variables: Vec<String> = spec.ports.iter().map(|(name, port)| port.variable(name)).collect();
-    let known = || variables.iter().map(String::as_str).chain(NAMES);
+    let folders = super::configuration::folders(&spec.configuration);
+    let known = || variables.iter().map(String::as_str).chain(NAMES).chain(folders.iter().copied());
     match expand(word, |name| known().any(|k| k == name).then(String::new)) {
         Ok(_) => {}
         Err(TemplateError::Unclosed) => {
@@ -121,6 +130,12 @@ fn word_of(field: &str, word: &str, spec: &ServiceSpec, findings: &mut Findings)
                 Some(meant) => format!("did you mean `${{{meant}}}`?"),
                 None if name.starts_with("PORT_") && variables.is_empty() => {
                     "declare the port, as in `[ports.http]` with `kind = \"dynamic\"`".to_owned()
+                }
+                None if name == "CONFIG_DIR" => {
+                    "give the service a file, as in `[files.\"app.conf\"]`".to_owned()
+                }
+                None if name == "SECRETS_DIR" => {
+                    "give the service a secret, as in `[secrets.db-password]`".to_owned()
                 }
                 None => format!("use {}; write `$${{` for a literal `${{`", one_of(known())),
             };
@@ -174,12 +189,15 @@ fn env(spec: &ServiceSpec, findings: &mut Findings) {
             );
         }
         let listens = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"].contains(&name.as_str());
-        if listens || name.starts_with("BATON_") || port_variables.contains(name) {
+        let notifies = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "MAINPID"].contains(&name.as_str());
+        if listens || notifies || name.starts_with("BATON_") || port_variables.contains(name) {
             findings.add(
                 &[&name_field],
                 format!("`{name}` is set by Baton itself"),
                 if listens || port_variables.contains(name) {
                     "leave it out, and declare the port in `[ports.NAME]`"
+                } else if notifies {
+                    "leave it out; see `[notify]` and `[hooks]`"
                 } else {
                     "choose a name that does not start with `BATON_`"
                 },

@@ -2,14 +2,20 @@
 
 use crate::v1;
 use baton_model::artifact::{Artifact, ArtifactFormat};
+use baton_model::configuration::{ConfigFile, Configuration, OnChange, SecretUse};
+use baton_model::confinement::{Ability, Controller, Limits, Sandbox};
 use baton_model::desired::{Node, Release};
 use baton_model::event::{Event, Severity};
 use baton_model::id::{
     Digest, EventSeq, Generation, InstanceId, NodeName, ReleaseNumber, RolloutId, RunNumber, ServiceName,
     Version,
 };
+use baton_model::lifecycle::{Hook, Hooks, Lifecycle, Near, Notify, Reload, RunKind};
 use baton_model::metrics::{InstanceMetrics, NodeMetrics};
-use baton_model::observed::{Exit, InstanceObserved, InstanceState, NodeFacts, SwapObserved, SwapPhase};
+use baton_model::observed::{
+    Exit, HookEnd, InstanceObserved, InstanceState, NodeFacts, ReloadObserved, ReloadPhase, SwapObserved,
+    SwapPhase,
+};
 use baton_model::plan::{InstancePlan, NodePlan};
 use baton_model::report::{
     Health, RolloutReport, ServiceReport, StageReport, StageState, Step, Subject, Waiting,
@@ -19,7 +25,10 @@ use baton_model::spec::{
     Amount, Check, Checks, Count, LogPolicy, Placement, Port, PortKind, Probe, RestartMode, RestartPolicy,
     ServiceSpec, StopPolicy, StopSignal,
 };
-use baton_model::status::{DeployPlan, NodeStatus, PlacedInstance, PlannedInstance, ServiceStatus};
+use baton_model::status::{
+    ConfigurationChange, DeployPlan, NodeStatus, PlacedInstance, PlannedChange, PlannedInstance,
+    ServiceStatus,
+};
 use baton_model::time::{Millis, UnixMs};
 use prost::Message;
 use std::collections::BTreeMap;
@@ -105,10 +114,91 @@ fn spec(name: &str, n: usize, signal: StopSignal) -> ServiceSpec {
             approve_before: (0..n as u32).collect(),
         },
         logs: LogPolicy { max_bytes: u64::MAX, keep: 1 },
-        lifecycle: Default::default(),
-        limits: Default::default(),
-        sandbox: Default::default(),
-        configuration: Default::default(),
+        lifecycle: lifecycle(n),
+        limits: limits(n),
+        sandbox: sandbox(n),
+        configuration: if n.is_multiple_of(2) { configuration(signal) } else { Default::default() },
+    }
+}
+
+fn lifecycle(n: usize) -> Lifecycle {
+    let hook =
+        |name: &str| Some(Hook { command: vec![name.to_owned(), "-x".to_owned()], timeout: Millis(1) });
+    match n % 3 {
+        0 => Lifecycle::default(),
+        1 => Lifecycle {
+            kind: RunKind::OneShot,
+            after: BTreeMap::from([("db".parse().unwrap(), Near::SameNode)]),
+            hooks: Hooks { after_stop: hook("bin/tidy"), ..Hooks::default() },
+            reload: Some(Reload::Signal { signal: StopSignal::Sighup, timeout: Millis(u64::MAX) }),
+            notify: Notify { ready_within: None, watchdog: Some(Millis(1)) },
+        },
+        _ => Lifecycle {
+            kind: RunKind::Service,
+            after: BTreeMap::from([
+                ("db".parse().unwrap(), Near::Anywhere),
+                ("proxy".parse().unwrap(), Near::SameNode),
+            ]),
+            notify: Notify { ready_within: Some(Millis(90_000)), watchdog: Some(Millis(10_000)) },
+            reload: Some(Reload::Command { command: vec!["bin/reload".to_owned()], timeout: Millis(5) }),
+            hooks: Hooks {
+                before_start: hook("a"),
+                after_ready: hook("b"),
+                before_stop: hook("c"),
+                after_stop: hook("d"),
+            },
+        },
+    }
+}
+
+fn limits(n: usize) -> Limits {
+    match n % 3 {
+        0 => Limits::default(),
+        1 => Limits { core_bytes: Some(0), ..Limits::default() },
+        _ => Limits {
+            memory_high: Some(1 << 40),
+            memory_max: Some(u64::MAX),
+            cpu_percent: Some(150),
+            cpu_weight: Some(1),
+            pids_max: Some(256),
+            io_weight: Some(10_000),
+            open_files: Some(65_536),
+            core_bytes: Some(1 << 30),
+        },
+    }
+}
+
+fn sandbox(n: usize) -> Sandbox {
+    let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+    match n % 3 {
+        0 => Sandbox::default(),
+        // None kept is not the same as nothing said.
+        1 => Sandbox { capabilities: Some(Default::default()), nice: Some(-20), ..Sandbox::default() },
+        _ => Sandbox {
+            user: Some("www-data".to_owned()),
+            group: Some("33".to_owned()),
+            capabilities: Some(["CAP_CHOWN", "CAP_BPF"].map(|name| name.parse().unwrap()).into()),
+            no_new_privileges: true,
+            private_tmp: true,
+            read_only: paths(&["/", "/etc"]),
+            hidden: paths(&["/root"]),
+            umask: Some(0o027),
+            working_directory: Some("data".to_owned()),
+            nice: Some(19),
+        },
+    }
+}
+
+fn configuration(signal: StopSignal) -> Configuration {
+    let file = |on_change| ConfigFile { template: "{{ version }}\n".to_owned(), on_change };
+    let key = SecretUse { secret: "db-key".parse().unwrap(), revision: 3, on_change: OnChange::Restart };
+    Configuration {
+        files: BTreeMap::from([
+            ("a.conf".to_owned(), file(OnChange::Restart)),
+            ("b.conf".to_owned(), file(OnChange::Signal(signal))),
+            ("c.conf".to_owned(), file(OnChange::Nothing)),
+        ]),
+        secrets: BTreeMap::from([("key".to_owned(), key)]),
     }
 }
 
@@ -145,6 +235,7 @@ pub(super) fn plans() -> Vec<NodePlan> {
             release: release.number,
             version: release.version.clone(),
             attempt,
+            reload: u64::from(attempt) * 7,
             artifact: release.artifact.clone(),
             spec: spec(name, number, StopSignal::Sigint),
         }
@@ -296,6 +387,24 @@ pub(super) fn reports() -> Vec<ServiceReport> {
     reports
 }
 
+/// Every way in which a workload ends.
+pub(super) fn exits() -> Vec<Exit> {
+    let hooks = [HookEnd::Code(3), HookEnd::Signal(9), HookEnd::Exec(2), HookEnd::Timeout];
+    let mut exits = vec![
+        Exit::Code(-1),
+        Exit::Signal(9),
+        Exit::Exec(2),
+        Exit::CoreDump(11),
+        Exit::OutOfMemory,
+        Exit::Watchdog,
+        Exit::NotLive,
+        Exit::StartDeadline,
+        Exit::StopDeadline,
+    ];
+    exits.extend(hooks.map(Exit::BeforeStart));
+    exits
+}
+
 /// One instance for each state; between them every phase of a swap and every kind of exit.
 pub(super) fn instances() -> Vec<(InstanceId, InstanceObserved)> {
     let states = [
@@ -308,15 +417,17 @@ pub(super) fn instances() -> Vec<(InstanceId, InstanceObserved)> {
         InstanceState::Stopped,
         InstanceState::Failed,
     ];
+    let reloads = [ReloadPhase::Running, ReloadPhase::Done, ReloadPhase::Failed];
     let phases = [
         SwapPhase::Staging,
         SwapPhase::StoppingOld,
         SwapPhase::Confirming,
         SwapPhase::DrainingOld,
         SwapPhase::Reverting,
+        SwapPhase::Refreshing,
         SwapPhase::Failed,
     ];
-    let exits = [Exit::Code(-1), Exit::Signal(9), Exit::Exec(2)];
+    let exits = exits();
     let numbered = states.into_iter().enumerate();
     numbered
         .map(|(n, state)| {
@@ -338,6 +449,12 @@ pub(super) fn instances() -> Vec<(InstanceId, InstanceObserved)> {
                 last_exit: exits.get(n).copied(),
                 reason: String::new(),
                 swap,
+                status: format!("serves {n}"),
+                reload: reloads.get(n).map(|phase| ReloadObserved {
+                    number: u64::MAX,
+                    phase: *phase,
+                    reason: "its command failed".to_owned(),
+                }),
             };
             (id(&format!("web.{}", n + 1)), instance)
         })
@@ -389,6 +506,14 @@ pub(super) fn node_statuses() -> Vec<NodeStatus> {
         containment: "cgroup2".to_owned(),
         cpus: 2,
         memory_bytes: 1,
+        ability: Some(Ability {
+            controllers: Controller::ALL.into(),
+            users: true,
+            capabilities: true,
+            mounts: true,
+            open_files_max: 1 << 20,
+            nice_min: -20,
+        }),
     };
     let one = NodeStatus {
         node: nodes().pop().unwrap(),
@@ -405,6 +530,7 @@ pub(super) fn node_statuses() -> Vec<NodeStatus> {
         NodeStatus {
             connected: false,
             silent_for: Some(Millis(0)),
+            facts: NodeFacts::default(),
             metrics: None,
             instances: vec![],
             ..one.clone()
@@ -421,8 +547,28 @@ pub(super) fn deploy_plans() -> Vec<DeployPlan> {
         stages: stages(),
         new_instances: vec![PlannedInstance { instance: id("web.1"), node: node("n1") }],
         waiting: waitings(),
+        configuration: vec![
+            ConfigurationChange {
+                name: "app.conf".to_owned(),
+                secret: false,
+                from_revision: None,
+                to_revision: None,
+                diff: "-a\n+b\n".to_owned(),
+                on_change: OnChange::Nothing,
+            },
+            ConfigurationChange {
+                name: "key".to_owned(),
+                secret: true,
+                from_revision: Some(1),
+                to_revision: Some(2),
+                diff: String::new(),
+                on_change: OnChange::Restart,
+            },
+        ],
+        change: Some(PlannedChange::Refresh),
     };
-    vec![DeployPlan::default(), one]
+    let swap = DeployPlan { change: Some(PlannedChange::Swap), ..DeployPlan::default() };
+    vec![DeployPlan::default(), swap, one]
 }
 
 /// Good messages of every kind, as bytes.

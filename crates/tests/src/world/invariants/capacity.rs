@@ -26,7 +26,7 @@ pub(crate) fn capacity_floor(
     let (Some(old), Some(new)) = (old, new) else { return Ok(()) };
     let given = |progress: &ServiceProgress, slot: &u64| {
         let slot = progress.slots.get(slot).filter(|slot| !slot.retiring)?;
-        Some((slot.node.clone(), Assignment { release: slot.release, attempt: slot.attempt }))
+        Some((slot.node.clone(), Assignment { release: slot.release, attempt: slot.attempt, reload: 0 }))
     };
     let in_service = |progress: &ServiceProgress, slot: &u64| {
         let id = InstanceId { service: name.clone(), slot: *slot };
@@ -68,9 +68,11 @@ fn stays_in_service(
                 swap.to == given.release && swap.attempt == given.attempt || seen.release == given.release
             }
             SwapPhase::DrainingOld => seen.release == given.release,
-            SwapPhase::Staging | SwapPhase::StoppingOld | SwapPhase::Confirming | SwapPhase::Reverting => {
-                false
-            }
+            SwapPhase::Staging
+            | SwapPhase::StoppingOld
+            | SwapPhase::Confirming
+            | SwapPhase::Refreshing
+            | SwapPhase::Reverting => false,
         },
     };
     seen.state == InstanceState::Ready && (quiet || overlaps)
@@ -100,7 +102,7 @@ pub(crate) fn capacity_in_truth(
     store: &Store,
     nodes: &BTreeMap<NodeName, Node>,
 ) -> Holds {
-    for (name, record) in &store.progress {
+    for (name, record) in store.progress.iter().filter(|(name, _)| !ledger.removed.contains(*name)) {
         let spec = record
             .value
             .stable

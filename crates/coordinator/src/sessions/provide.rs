@@ -1,0 +1,40 @@
+//! What each session was given beside its plan, so that only what differs is sent.
+
+use super::Sessions;
+use crate::provisions::Outline;
+use baton_model::id::{NodeName, ServiceName};
+use baton_proto::v1;
+
+impl Sessions {
+    /// Whether the node's session was given something else for this service, or nothing yet.
+    pub(crate) fn wants(&self, node: &NodeName, service: &ServiceName, outline: &Outline) -> bool {
+        let state = self.lock();
+        let link = state.nodes.get(node).and_then(|entry| entry.link.as_ref());
+        link.is_some_and(|link| link.provided.get(service) != Some(outline))
+    }
+
+    /// Queues what the node is given for a service, and notes it for its session.
+    pub(crate) fn provide(
+        &self,
+        node: &NodeName,
+        service: ServiceName,
+        outline: Outline,
+        provision: v1::Provision,
+    ) {
+        let mut state = self.lock();
+        let Some(entry) = state.nodes.get_mut(node) else { return };
+        let Some(link) = entry.link.as_mut() else { return };
+        link.provided.insert(service, outline);
+        if entry.send(node, v1::coordinator_message::Message::Provision(provision)).is_err() {
+            tracing::warn!(%node, "the node was dropped before what its services need could be queued");
+        }
+    }
+
+    /// Forgets what the node's session was given for services that are not placed there any more.
+    pub(crate) fn provide_only(&self, node: &NodeName, services: impl Fn(&ServiceName) -> bool) {
+        let mut state = self.lock();
+        if let Some(link) = state.nodes.get_mut(node).and_then(|entry| entry.link.as_mut()) {
+            link.provided.retain(|service, _| services(service));
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A change of release without a change of process: where nothing differs but files whose change asks for no restart,
+//! they are written beside the running workload, and its process is told.
+//!
+//! It is a swap with another middle: staged and judged as any other, and the run that was there goes on as the new
+//! release. From [`Phase::Refreshing`] on there is no way back but another change, since files may be written already.
+
+use super::event::Effect;
+use super::state::{Current, Phase, Retry, Run, Swap};
+use super::{BootMs, Instance};
+use baton_model::configuration::Change;
+use baton_model::id::RunNumber;
+use baton_model::lifecycle::RunKind;
+use baton_model::plan::InstancePlan;
+use baton_model::spec::{ServiceSpec, StopSignal};
+
+impl Instance {
+    /// Staging → Refreshing, where that is enough; whether it is.
+    pub(super) fn begin_refresh(&mut self, now: BootMs, effects: &mut Vec<Effect>) -> bool {
+        let (Some(swap), Current::Running(run)) = (&mut self.swap, &self.current) else { return false };
+        match swap.phase {
+            Phase::Staging { .. } => {}
+            Phase::StoppingOld
+            | Phase::Confirming { .. }
+            | Phase::Steering { .. }
+            | Phase::Refreshing { .. } => return false,
+        }
+        // What is not well gets a new process: it may be deaf to any signal, and is to be well again soon.
+        let is_well = run.ready_since.is_some() && !run.is_in_crash_loop(now);
+        let Some(signals) = refresh_signals(&run.plan, &swap.plan).filter(|_| is_well) else { return false };
+        // One at a time: what is being written for its peers is waited for.
+        if run.refresh.is_none() {
+            let plan = swap.plan.clone();
+            effects.push(Effect::Refresh { run: run.number, plan, signals: signals.clone() });
+        }
+        swap.phase = Phase::Refreshing { run: run.number, signals };
+        true
+    }
+
+    /// Refreshing → (none): the run goes on as the new release. Its readiness begins anew, so that no gate takes the
+    /// patience of the release before for its own. Outside of a swap: the run has its peers' new places.
+    pub(super) fn refreshed(&mut self, number: RunNumber, now: BootMs, effects: &mut Vec<Effect>) {
+        if self.run_mut(number).is_some_and(|run| run.refresh.take().is_some()) {
+            return self.refresh_next(number, effects);
+        }
+        if !self.is_refreshing(number) {
+            return;
+        }
+        let Some(Swap { plan, .. }) = self.swap.take() else { return };
+        let message = format!("{} now runs {} (release {})", self.id, plan.version, plan.release);
+        effects.push(Effect::Note { warning: false, kind: "swap-done", message });
+        if let Current::Running(run) = &mut self.current {
+            run.plan = plan;
+            run.ready_since = run.ready_since.map(|_| now);
+            effects.push(Effect::Check { run: number, plan: run.plan.clone() });
+        }
+    }
+
+    /// Refreshing → (none), remembered as failed: no file was changed.
+    pub(super) fn refresh_failed(&mut self, number: RunNumber, reason: &str, effects: &mut Vec<Effect>) {
+        let id = self.id.clone();
+        if self.run_mut(number).is_some_and(|run| run.refresh.take().is_some()) {
+            let message =
+                format!("the files of {id} could not be brought up to date with its peers: {reason}");
+            effects.push(Effect::Note { warning: true, kind: "files-not-written", message });
+            return self.refresh_next(number, effects);
+        }
+        if self.is_refreshing(number) {
+            self.fail_swap(format!("its files could not be written: {reason}"), effects);
+        }
+    }
+
+    /// Says what waited for the files of the peers to be written.
+    fn refresh_next(&self, number: RunNumber, effects: &mut Vec<Effect>) {
+        if let Some(Swap { plan, phase: Phase::Refreshing { run, signals }, .. }) = &self.swap
+            && *run == number
+        {
+            effects.push(Effect::Refresh { run: *run, plan: plan.clone(), signals: signals.clone() });
+        }
+    }
+
+    /// The peers of a run are elsewhere now, so that its files have another text. One that asks for a restart is
+    /// written too, and is read at the next start: peers come and go, and must not restart each other in turn.
+    pub(super) fn rerendered(
+        &mut self,
+        number: RunNumber,
+        signals: Vec<StopSignal>,
+        effects: &mut Vec<Effect>,
+    ) {
+        // It is asked again once the files that are being written are there.
+        if self.is_refreshing(number) {
+            return;
+        }
+        if let Some(run) = self.run_mut(number).filter(|run| run.refresh.is_none()) {
+            effects.push(Effect::Refresh { run: number, plan: run.plan.clone(), signals: signals.clone() });
+            run.refresh = Some(signals);
+        }
+    }
+
+    /// What this instance is given beside its plan has come: whatever waits to be tried again is tried now.
+    pub(super) fn provisioned(&mut self, now: BootMs) {
+        let hurry = |retry: &mut Retry| retry.at = retry.at.map(|at| at.min(now));
+        match &mut self.current {
+            Current::Fetching { retry, .. } | Current::Staged { retry, .. } => hurry(retry),
+            Current::Absent | Current::Running(_) | Current::Done { .. } => {}
+            Current::Parked { .. } | Current::Failed { .. } => {}
+        }
+        match self.swap.as_mut().map(|swap| &mut swap.phase) {
+            Some(Phase::Staging { retry, .. }) => hurry(retry),
+            Some(
+                Phase::StoppingOld
+                | Phase::Confirming { .. }
+                | Phase::Steering { .. }
+                | Phase::Refreshing { .. },
+            )
+            | None => {}
+        }
+    }
+
+    /// Refreshing → (none), where the run it is about has gone: the swap begins again with whatever serves then.
+    pub(super) fn drop_stale_refresh(&mut self) {
+        let present = self.current.run().map(|run| run.number);
+        let stale = self.swap.as_ref().is_some_and(|swap| match swap.phase {
+            Phase::Refreshing { run, .. } => present != Some(run),
+            Phase::Staging { .. }
+            | Phase::StoppingOld
+            | Phase::Confirming { .. }
+            | Phase::Steering { .. } => false,
+        });
+        if stale {
+            self.swap = None;
+        }
+    }
+
+    /// Says again what an agent that was away may not have done.
+    pub(super) fn resume_refresh(&mut self, effects: &mut Vec<Effect>) {
+        self.drop_stale_refresh();
+        if let Some(Swap { phase: Phase::Refreshing { run, .. }, .. }) = &self.swap {
+            let number = *run;
+            // Nothing of the agent before is under way, and these files are made with the peers of now.
+            if let Some(run) = self.run_mut(number) {
+                run.refresh = None;
+            }
+            return self.refresh_next(number, effects);
+        }
+        let current = self.current.run().into_iter().chain(self.candidate());
+        effects.extend(current.filter_map(refresh_due));
+    }
+
+    fn is_refreshing(&self, number: RunNumber) -> bool {
+        self.swap.as_ref().is_some_and(|swap| match swap.phase {
+            Phase::Refreshing { run, .. } => run == number,
+            Phase::Staging { .. }
+            | Phase::StoppingOld
+            | Phase::Confirming { .. }
+            | Phase::Steering { .. } => false,
+        })
+    }
+}
+
+fn refresh_due(run: &Run) -> Option<Effect> {
+    let signals = run.refresh.clone()?;
+    Some(Effect::Refresh { run: run.number, plan: run.plan.clone(), signals })
+}
+
+/// The signals that take a workload from one release to another, where that needs no new process.
+fn refresh_signals(old: &InstancePlan, new: &InstancePlan) -> Option<Vec<StopSignal>> {
+    if old.artifact != new.artifact || !needs_no_process(&old.spec, &new.spec) {
+        return None;
+    }
+    match new.spec.configuration.change_from(&old.spec.configuration) {
+        Change::Refresh(signals) => Some(signals),
+        Change::None | Change::Swap => None,
+    }
+}
+
+/// Whether a workload goes from one spec to the other, with the same artifact, without a new process: where nothing but
+/// files differs and none of them asks for a restart. Where nothing at all differs it does not: whoever deploys that
+/// wants a fresh process.
+#[must_use]
+pub fn needs_no_process(old: &ServiceSpec, new: &ServiceSpec) -> bool {
+    match new.lifecycle.kind {
+        RunKind::Service => {}
+        // It has to do its work with the new files.
+        RunKind::OneShot => return false,
+    }
+    // `${VERSION}` in a command or a variable is of the process: only a new one has the new text.
+    let uses_version = new.exec.iter().chain(new.env.values()).any(|word| word.contains("${VERSION}"));
+    let change = new.configuration.change_from(&old.configuration);
+    let same = ServiceSpec { configuration: new.configuration.clone(), ..old.clone() } == *new;
+    same && !uses_version && matches!(change, Change::Refresh(_))
+}
