@@ -12,6 +12,11 @@ use std::collections::BTreeSet;
 /// A node that was not heard for this long is silent: three of its heartbeats are missing.
 pub const SILENT_AFTER: Millis = Millis::secs(3);
 
+/// The label whose values are zones: the one that the placement spreads over, or `zone`.
+pub(crate) fn zone_label(placement: &Placement) -> &str {
+    placement.spread.as_deref().unwrap_or("zone")
+}
+
 /// One node as a decision sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NodeView<'a> {
@@ -28,7 +33,7 @@ pub(crate) struct NodeView<'a> {
     pub(crate) silent: bool,
 }
 
-impl NodeView<'_> {
+impl<'a> NodeView<'a> {
     /// It speaks to us now.
     pub(crate) fn heard(&self) -> bool {
         self.observed.is_some() && !self.silent
@@ -38,6 +43,12 @@ impl NodeView<'_> {
     pub(crate) fn fits(&self, placement: &Placement) -> bool {
         let Some(node) = self.node else { return false };
         placement.require.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+    }
+
+    /// Its zone where `label` tells zones apart: the label's value, or its own name where each node is one.
+    pub(crate) fn zone(&self, label: &str) -> Option<&'a str> {
+        let node = self.node?;
+        if label == "node" { Some(node.name.as_str()) } else { node.labels.get(label).map(String::as_str) }
     }
 
     /// An operator wants it empty.
@@ -59,6 +70,8 @@ pub(crate) struct Nodes<'a> {
     /// Silent nodes whose instances stay where they are; see `heal::brake`.
     pub(crate) held: BTreeSet<&'a NodeName>,
     silent: usize,
+    /// An operator wants one empty.
+    pub(crate) draining: bool,
     now: UnixMs,
 }
 
@@ -81,7 +94,8 @@ impl<'a> Nodes<'a> {
         let names: BTreeSet<&'a NodeName> = input.desired.nodes.keys().chain(observed.nodes.keys()).collect();
         let views: Vec<NodeView<'a>> = names.into_iter().enumerate().map(view).collect();
         let silent = views.iter().filter(|view| view.silent || view.node.is_none()).count();
-        Self { views, held: BTreeSet::new(), silent, now: input.now }
+        let draining = views.iter().any(NodeView::draining);
+        Self { views, held: BTreeSet::new(), silent, draining, now: input.now }
     }
 
     /// The node of this name; `None` when it is neither wanted nor heard.

@@ -8,7 +8,7 @@ const SEEDS_MAX: u64 = 2000;
 
 /// The first seed that finds each, and the invariant that breaks. When a change of the code moves one, the test
 /// searches for it anew and prints where it went.
-const FOUND_BY: [(Mutation, u64, &str); 13] = [
+const FOUND_BY: [(Mutation, u64, &str); 14] = [
     (Mutation::CompareAndSetSkipped, 397, "generation-grows"),
     (Mutation::SentBeforeCommit, 0, "acked-is-durable"),
     (Mutation::GenerationIgnored, 26, "generation-grows"),
@@ -19,6 +19,7 @@ const FOUND_BY: [(Mutation, u64, &str); 13] = [
     (Mutation::RollbackStopsEarly, 14, "acked-is-durable"),
     (Mutation::SlotReused, 35, "generation-grows"),
     (Mutation::BatchIgnored, 4, "blast-radius"),
+    (Mutation::ZonesIgnored, 15, "blast-radius"),
     (Mutation::VerifySkipped, 1, "verified-bytes"),
     (Mutation::IdentityUnproven, 326, "no-foreign-kill"),
     (Mutation::ToldBeforeDurable, 4, "acked-is-durable"),
@@ -59,9 +60,10 @@ found! {
     a_rollback_that_stops_early_is_found: 7,
     a_reused_slot_is_found: 8,
     an_ignored_batch_is_found: 9,
-    a_skipped_verification_is_found: 10,
-    an_unproven_identity_is_found: 11,
-    telling_before_it_is_durable_is_found: 12,
+    ignored_zones_are_found: 10,
+    a_skipped_verification_is_found: 11,
+    an_unproven_identity_is_found: 12,
+    telling_before_it_is_durable_is_found: 13,
 }
 
 #[test]

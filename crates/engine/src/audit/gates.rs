@@ -4,8 +4,10 @@ use super::{Change, Violation, reassigned, violation};
 use crate::gate::bake;
 use crate::gate::health::{self, Health};
 use crate::gate::hold;
-use crate::progress::{RolloutProgress, Slot, StageProgress};
+use crate::nodes::zone_label;
+use crate::progress::{RolloutProgress, ServiceProgress, Slot, StageProgress};
 use baton_model::time::Millis;
+use std::collections::BTreeSet;
 
 /// Invariant 4: no stage begins or ends past a gate that did not pass.
 pub(super) fn gate_holds(change: &Change<'_>, violations: &mut Vec<Violation>) {
@@ -96,7 +98,11 @@ pub(super) fn blast_radius(change: &Change<'_>, violations: &mut Vec<Violation>)
         violations.push(violation("blast-radius", detail));
     }
     let goal = rollout.goal().and_then(|goal| after.release(goal));
-    let Some(policy) = goal.map(|release| &release.spec.rollout) else { return };
+    let Some(spec) = goal.map(|release| &release.spec) else { return };
+    if spec.rollout.zone_at_a_time && !rollout.back() && !reachable.is_empty() {
+        one_zone(change, &reachable, zone_label(&spec.placement), violations);
+    }
+    let policy = &spec.rollout;
     let whole = u32::try_from(rollout.stages.iter().map(|stage| stage.cohort.len()).sum::<usize>())
         .unwrap_or(u32::MAX);
     let batch = policy.batch.floor_of(whole).max(1);
@@ -108,6 +114,34 @@ pub(super) fn blast_radius(change: &Change<'_>, violations: &mut Vec<Violation>)
             after.name,
             stage.title,
             stage.cohort.len()
+        );
+        violations.push(violation("blast-radius", detail));
+    }
+}
+
+/// Invariant 6, one zone at a time where asked: what begins to change is in the zone of what was changing before.
+fn one_zone(change: &Change<'_>, begins: &[u64], label: &str, violations: &mut Vec<Violation>) {
+    let zone = |number: &u64| change.after.node(*number).and_then(|view| view.zone(label));
+    let (before, after) = (&change.before, &change.after.memory);
+    let rollout = |memory: &ServiceProgress| memory.rollout.as_ref().map(|rollout| rollout.id);
+    let same = rollout(&before.memory) == rollout(after);
+    let stages = || after.rollout.iter().flat_map(|rollout| &rollout.stages);
+    // What this decision takes for healthy or failed, or lets go, was changing until now; and a newer rollout waits only
+    // for what is under way of the one before it.
+    let done = |number: &u64| {
+        let slot = after.slots.get(number).filter(|slot| !slot.retiring);
+        let counted =
+            |stage: &StageProgress| stage.healthy.contains(number) || stage.failed.contains_key(number);
+        slot.is_none_or(|slot| {
+            (!same || stages().any(counted)) && before.sight(*number).is_some_and(|sight| sight.settled(slot))
+        })
+    };
+    let changing: Vec<u64> = before.changing().into_iter().filter(|number| !done(number)).collect();
+    let zones: BTreeSet<Option<&str>> = begins.iter().chain(&changing).map(zone).collect();
+    if zones.len() > 1 {
+        let detail = format!(
+            "{}: slots {begins:?} begin to change while {changing:?} do, in zones {zones:?}",
+            change.after.name
         );
         violations.push(violation("blast-radius", detail));
     }

@@ -67,6 +67,9 @@ pub(super) fn leave_lost_nodes(turn: &mut Turn<'_>) {
 /// ready.
 pub(super) fn leave_unfit_nodes(turn: &mut Turn<'_>) {
     let Some(spec) = turn.spec() else { return };
+    if !turn.nodes.draining && spec.placement.require.is_empty() {
+        return;
+    }
     let bound = bound(turn);
     let replaced = turn.replaced();
     let unfit = |sight: &Sight<'_>| {

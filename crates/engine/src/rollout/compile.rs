@@ -2,15 +2,13 @@
 //! asked, a longer bake after the first zone (or the first batch, without zones), approvals where asked, and at the
 //! end the instances that are still missing. A rollback: batches only, since it must not wait for anybody.
 
+use crate::nodes::zone_label;
 use crate::progress::StageProgress;
 use crate::turn::Turn;
 use baton_model::id::ReleaseNumber;
 use baton_model::rollout::{RolloutPolicy, Strategy};
 use baton_model::spec::{Amount, ServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The label whose values are zones, where the placement spreads over no other.
-const ZONE_LABEL: &str = "zone";
 
 /// The stages that bring the service to a release.
 pub(crate) fn forward(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageProgress> {
@@ -102,15 +100,10 @@ fn runs(turn: &Turn<'_>, number: u64, release: ReleaseNumber) -> bool {
 
 /// Groups slots by the zone of their node, in the order of the zones' names; nodes without the label come last.
 fn by_zone(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<(String, Vec<u64>)> {
-    let label = spec.placement.spread.as_deref().unwrap_or(ZONE_LABEL);
+    let label = zone_label(&spec.placement);
     let mut zones: BTreeMap<(bool, String), Vec<u64>> = BTreeMap::new();
     for number in slots {
-        let node = turn.node(*number).and_then(|view| view.node);
-        let zone = match (label, node) {
-            ("node", Some(node)) => Some(node.name.to_string()),
-            (label, Some(node)) => node.labels.get(label).cloned(),
-            (_, None) => None,
-        };
+        let zone = turn.node(*number).and_then(|view| view.zone(label)).map(str::to_owned);
         let key = zone.map_or_else(|| (true, "unknown".to_owned()), |zone| (false, zone));
         zones.entry(key).or_default().push(*number);
     }

@@ -8,6 +8,7 @@
 //! ```
 //! Going back, nothing is waited for but health, and an instance that fails does not stop the others.
 
+use super::zone::OneZone;
 use super::{begin, finish, stop};
 use crate::gate::health::{self, Health};
 use crate::gate::{bake, hold};
@@ -119,9 +120,13 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
     let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[index]) else { return };
     let (places, again) = (stage.places, stage.again.clone());
     let cohort: Vec<u64> = stage.cohort.iter().copied().collect();
+    let mut zones = OneZone::of(turn);
     for number in cohort {
         let Some(slot) = turn.memory.slots.get(&number) else { continue };
         if slot.retiring || (slot.release == goal && !again.contains(&number)) {
+            continue;
+        }
+        if !zones.allow(turn, number) {
             continue;
         }
         let serving = turn.seen(number).map_or(slot.release, |seen| seen.release);
@@ -129,7 +134,8 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
         let free = serving == goal || turn.overlaps(serving, goal) || !turn.secure(number, slot);
         if free || turn.budget.take() {
             turn.assign(number, goal);
-            if let Some(stage) = turn.stage_mut(index) {
+            zones.enter(turn, number);
+            if let Some(stage) = turn.stage_mut(index).filter(|_| again.contains(&number)) {
                 stage.again.remove(&number);
             }
         }
@@ -209,8 +215,12 @@ fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Tally {
         }
     }
     if tally.unassigned > 0 {
-        let reason = turn.budget.refusal();
-        turn.wait(Subject::Stage(stage_number), "budget", reason, None);
+        let busy = OneZone::of(turn).busy();
+        let (gate, reason) = match busy {
+            Some(zones) => ("zone", format!("one zone at a time: instances in {zones} are still changing")),
+            None => ("budget", turn.budget.refusal()),
+        };
+        turn.wait(Subject::Stage(stage_number), gate, reason, None);
     }
     tally
 }

@@ -33,7 +33,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) ended: Vec<RolloutReport>,
     /// What is seen of each slot, in the order of the slots, looked up once: neither a slot's node nor what that reports changes in a decision.
     sights: Vec<(u64, Sight<'a>)>,
-    sightings: &'a Sightings<'a>,
+    pub(crate) sightings: &'a Sightings<'a>,
     pub(crate) budget: Budget,
     pub(crate) wishes: Vec<Wish>,
     pub(crate) waiting: Vec<Waiting>,
@@ -225,6 +225,25 @@ impl<'a> Turn<'a> {
     pub(crate) fn secures(&self, sight: &Sight<'_>, slot: &Slot) -> bool {
         let overlap = || sight.seen.is_some_and(|seen| self.overlaps(seen.release, slot.release));
         sight.ready && (sight.settled(slot) || overlap())
+    }
+
+    /// The slots that are out of their rest because of us, as far as their nodes are heard: a change of release is under
+    /// way there, or done and not yet healthy for the first time.
+    pub(crate) fn changing(&self) -> Vec<u64> {
+        let stage = self.rollout().and_then(|rollout| Some((rollout.goal()?, rollout)));
+        let stage = stage.and_then(|(goal, rollout)| Some((goal, &rollout.stages[rollout.current()?])));
+        let unproven = |number: u64, slot: &Slot| {
+            stage.is_some_and(|(goal, stage)| {
+                let counted = stage.healthy.contains(&number) || stage.failed.contains_key(&number);
+                slot.release == goal
+                    && stage.started_at.is_some()
+                    && stage.cohort.contains(&number)
+                    && !counted
+            })
+        };
+        let there = self.live_seen().filter(|(_, _, sight)| sight.heard && sight.seen.is_some());
+        let changing = there.filter(|(number, slot, sight)| !sight.settled(slot) || unproven(*number, slot));
+        changing.map(|(number, _, _)| number).collect()
     }
 
     /// A change between these releases keeps the old process serving until the new one is ready. A fixed port makes

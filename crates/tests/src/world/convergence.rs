@@ -57,6 +57,10 @@ impl World {
     fn unended(&self, name: &ServiceName) -> Option<Unrest> {
         let service = self.store.desired.services.get(name)?;
         let rollout = self.store.progress.get(name).and_then(|record| record.value.rollout.as_ref());
+        if service.removed {
+            let left = rollout.is_some() || self.store.progress.contains_key(name);
+            return left.then(|| ("ends", format!("{name}: it was removed and is not forgotten")));
+        }
         let asked = service.request.as_ref()?.id;
         match rollout {
             Some(rollout) if rollout.id == asked && rollout.outcome.is_final() => None,

@@ -31,6 +31,8 @@ pub(crate) struct Ledger {
     pub(crate) changing: BTreeMap<ServiceName, (RolloutId, bool, BTreeSet<u64>)>,
     /// Services that have once been as ready as they must stay.
     pub(crate) armed: BTreeSet<ServiceName>,
+    /// Services that were once removed: what is taken from them then was asked for.
+    pub(crate) removed: BTreeSet<ServiceName>,
 }
 
 /// The record before a write.

@@ -125,6 +125,8 @@ struct World {
     decisions: u64,
     links: BTreeMap<NodeName, Link>,
     nodes: BTreeMap<NodeName, Node>,
+    /// What operators removed, to join anew.
+    removed_nodes: BTreeMap<NodeName, baton_model::desired::Node>,
     specs: BTreeMap<ServiceName, ServiceSpec>,
     behaviours: BTreeMap<(ServiceName, ReleaseNumber), Behaviour>,
     faults_on: bool,
@@ -193,6 +195,7 @@ impl World {
             decisions: 0,
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            removed_nodes: BTreeMap::new(),
             specs: BTreeMap::new(),
             behaviours: BTreeMap::new(),
             faults_on: !options.calm(),

@@ -35,6 +35,8 @@ pub enum Mutation {
     SlotReused,
     /// All instances change at once.
     BatchIgnored,
+    /// Zones change together though they should one after the other.
+    ZonesIgnored,
     /// Bytes are executed without a look at their digest.
     VerifySkipped,
     /// Signals go to whatever has the process id now.
@@ -45,7 +47,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::CompareAndSetSkipped,
         Self::SentBeforeCommit,
         Self::GenerationIgnored,
@@ -56,6 +58,7 @@ impl Mutation {
         Self::RollbackStopsEarly,
         Self::SlotReused,
         Self::BatchIgnored,
+        Self::ZonesIgnored,
         Self::VerifySkipped,
         Self::IdentityUnproven,
         Self::ToldBeforeDurable,
@@ -75,6 +78,7 @@ impl Mutation {
             Self::RollbackStopsEarly => "rollback-stops-early",
             Self::SlotReused => "slot-reused",
             Self::BatchIgnored => "batch-ignored",
+            Self::ZonesIgnored => "zones-ignored",
             Self::VerifySkipped => "verify-skipped",
             Self::IdentityUnproven => "identity-unproven",
             Self::ToldBeforeDurable => "told-before-durable",
@@ -91,6 +95,9 @@ impl Mutation {
             }),
             Self::BatchIgnored => {
                 for_each_spec(&mut snapshot.desired, |spec| spec.rollout.batch = Amount::Percent(100))
+            }
+            Self::ZonesIgnored => {
+                for_each_spec(&mut snapshot.desired, |spec| spec.rollout.zone_at_a_time = false)
             }
             Self::SlotReused => {
                 for record in snapshot.progress.values_mut() {

@@ -1,5 +1,5 @@
-//! Operators: they deploy, pause, resume, promote, abort, undo, retry, cordon and drain, at random, and remember what
-//! they were told is done.
+//! Operators: they deploy, pause, resume, promote, abort, undo, retry, remove services, cordon, drain and remove nodes,
+//! at random, and remember what they were told is done.
 
 use super::World;
 use super::invariants;
@@ -22,10 +22,12 @@ enum Deed {
     Cordon,
     Drain,
     Restore,
+    RemoveService,
+    RemoveNode,
 }
 
 /// Deploys are the most frequent; what undoes a hold is at least as frequent as what makes one.
-const DEEDS: [Deed; 22] = [
+const DEEDS: [Deed; 24] = [
     Deed::Deploy,
     Deed::Deploy,
     Deed::Deploy,
@@ -48,6 +50,8 @@ const DEEDS: [Deed; 22] = [
     Deed::Restore,
     Deed::Restore,
     Deed::Restore,
+    Deed::RemoveService,
+    Deed::RemoveNode,
 ];
 
 impl World {
@@ -84,15 +88,37 @@ impl World {
             Deed::Cordon => self.change_node(&node, |node| node.cordoned = true),
             Deed::Drain => self.change_node(&node, |node| node.draining = true),
             Deed::Restore => self.restore_nodes(),
+            Deed::RemoveService => self.remove_service(&name),
+            Deed::RemoveNode => self.remove_node(&node),
         }
         self.wake_coordinator();
     }
 
-    /// Every node may be used again.
+    /// Every node may be used again; those that were removed join anew.
     pub(crate) fn restore_nodes(&mut self) {
+        self.store.desired.nodes.append(&mut self.removed_nodes);
         for node in self.store.desired.nodes.values_mut() {
             node.cordoned = false;
             node.draining = false;
+        }
+    }
+
+    /// A service is to stop everywhere and be forgotten; a later deploy makes it anew.
+    fn remove_service(&mut self, name: &ServiceName) {
+        self.ledger.removed.insert(name.clone());
+        self.change_service(name, |service| service.removed = true);
+    }
+
+    /// A node that is drained and empty is removed, as the API allows it. Its agent does not know.
+    fn remove_node(&mut self, name: &NodeName) {
+        let empty = |name: &NodeName| {
+            let mut slots = self.store.progress.values().flat_map(|record| record.value.slots.values());
+            slots.all(|slot| slot.node != *name)
+        };
+        let node = self.store.desired.nodes.get(name).filter(|node| node.draining && empty(name)).cloned();
+        if let Some(node) = node {
+            self.removed_nodes.insert(name.clone(), node);
+            self.write_desired(|desired| drop(desired.nodes.remove(name)));
         }
     }
 
@@ -104,7 +130,9 @@ impl World {
 
     fn undo(&mut self, name: &ServiceName) {
         let stable = self.store.progress.get(name).and_then(|record| record.value.stable);
-        let Some(service) = self.store.desired.services.get(name) else { return };
+        let Some(service) = self.store.desired.services.get(name).filter(|service| !service.removed) else {
+            return;
+        };
         let asked = service.request.as_ref().map(|request| request.to);
         let before = service.releases.keys().copied().rfind(|number| Some(*number) != asked);
         if let Some(to) = stable.filter(|stable| Some(*stable) != asked).or(before) {
@@ -126,12 +154,13 @@ impl World {
             service.request =
                 Some(RolloutRequest { id, to, kind, requested_at, requested_by: "sim".to_owned() });
             service.control = RolloutControl { rollout: id, ..RolloutControl::default() };
+            service.removed = false;
         });
     }
 
     fn control(&mut self, name: &ServiceName, change: impl FnOnce(&mut RolloutControl)) {
         self.change_service(name, |service| {
-            if let Some(request) = &service.request {
+            if let Some(request) = service.request.as_ref().filter(|_| !service.removed) {
                 if service.control.rollout != request.id {
                     service.control = RolloutControl { rollout: request.id, ..RolloutControl::default() };
                 }

@@ -57,9 +57,15 @@ pub(crate) fn memory_grows(
     old: Option<&ServiceProgress>,
     new: Option<&ServiceProgress>,
 ) -> Holds {
+    if new.is_none() {
+        // It was removed and is forgotten; a later deploy makes another service of the same name.
+        ledger.slots.retain(|id, _| id.service != *name);
+        ledger.dropped.retain(|id| id.service != *name);
+        ledger.ended.remove(name);
+    }
     let (Some(old), Some(new)) = (old, new) else { return Ok(()) };
     let id = |progress: &ServiceProgress| progress.rollout.as_ref().map(|rollout| rollout.id);
-    if id(new) < id(old) {
+    if id(new) < id(old) && !ledger.removed.contains(name) {
         return broken(
             "acked-is-durable",
             format!("{name}: rollout {:?} is followed by rollout {:?}", id(old), id(new)),

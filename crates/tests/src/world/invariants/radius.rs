@@ -5,8 +5,10 @@ use crate::world::coordinator::Coordinator;
 use crate::world::ledger::Ledger;
 use crate::world::store::Store;
 use baton_engine::cycle::PlanRecord;
+use baton_engine::progress::RolloutProgress;
 use baton_model::id::{NodeName, ReleaseNumber, ServiceName};
 use baton_model::observed::{InstanceState, SwapPhase};
+use baton_model::spec::ServiceSpec;
 use std::collections::BTreeSet;
 
 /// What was healthy since it was changed no longer counts as being changed, whatever becomes of it later.
@@ -64,6 +66,9 @@ pub(crate) fn blast_radius(
         else {
             continue;
         };
+        if spec.rollout.zone_at_a_time && !back {
+            one_zone(store, name, rollout, slots, spec)?;
+        }
         let whole = u32::try_from(assigned(store, name).count()).unwrap_or(u32::MAX);
         let most = usize::try_from(spec.rollout.batch.floor_of(whole).max(1)).unwrap_or(usize::MAX);
         let tolerated = usize::try_from(spec.rollout.failure_tolerance.floor_of(whole)).unwrap_or(0);
@@ -72,6 +77,29 @@ pub(crate) fn blast_radius(
                 format!("{name}: with the plan of {node}, slots {slots:?} change at once, {most} may");
             return broken("blast-radius", detail);
         }
+    }
+    Ok(())
+}
+
+/// `blast-radius`, one zone at a time: what a rollout changes and has not given up is in one zone.
+fn one_zone(
+    store: &Store,
+    name: &ServiceName,
+    rollout: &RolloutProgress,
+    slots: &BTreeSet<u64>,
+    spec: &ServiceSpec,
+) -> Holds {
+    let label = spec.placement.spread.as_deref().unwrap_or("zone");
+    let memory = store.progress.get(name).map(|record| &record.value);
+    let zone = |slot: &u64| {
+        let node = &memory?.slots.get(slot)?.node;
+        Some(store.desired.nodes.get(node)?.labels.get(label).cloned())
+    };
+    let given_up = |slot: &&u64| rollout.stages.iter().any(|stage| stage.failed.contains_key(slot));
+    let zones: BTreeSet<Option<String>> =
+        slots.iter().filter(|slot| !given_up(slot)).filter_map(zone).collect();
+    if zones.len() > 1 {
+        return broken("blast-radius", format!("{name}: slots {slots:?} change at once, in zones {zones:?}"));
     }
     Ok(())
 }
