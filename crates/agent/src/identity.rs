@@ -5,7 +5,7 @@ use baton_model::id::NodeName;
 use baton_proto::identity::{self, Identity, IdentityError, JoinAs, Role, Token};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tonic::transport::Channel;
 
@@ -57,8 +57,40 @@ pub enum JoinError {
 /// Trades a one-time token for an identity and writes the state directory.
 ///
 /// # Errors
-/// [`JoinError`]; the directory then holds no identity that it did not hold before.
+/// [`JoinError`]; nothing is there then that was not there before.
 pub async fn join(options: JoinOptions) -> Result<AgentFile, JoinError> {
+    let missing = Missing::below(&options.dir);
+    let joined = join_here(options).await;
+    if joined.is_err() {
+        missing.remove();
+    }
+    joined
+}
+
+/// What was not there before a join, innermost first.
+struct Missing(Vec<PathBuf>);
+
+impl Missing {
+    fn below(dir: &Path) -> Self {
+        let inside = StateDir::LAID_OUT.iter().map(|name| dir.join(name));
+        let outside = dir.ancestors().map(Path::to_owned).filter(|path| path != Path::new(""));
+        Self(inside.chain(outside).filter(|path| !path.exists()).collect())
+    }
+
+    /// Removes what is empty; whatever somebody has put there meanwhile stays.
+    fn remove(self) {
+        for path in self.0 {
+            // One that was never made, or is in use by now, is no matter.
+            let _ = match std::fs::symlink_metadata(&path) {
+                Ok(found) if found.is_dir() => std::fs::remove_dir(&path),
+                Ok(_) => std::fs::remove_file(&path),
+                Err(_) => Ok(()),
+            };
+        }
+    }
+}
+
+async fn join_here(options: JoinOptions) -> Result<AgentFile, JoinError> {
     let token: Token = options.token.trim().parse()?;
     if token.role != Role::Node {
         return Err(JoinError::NotForNodes);

@@ -20,9 +20,11 @@ use tonic::{Code, Status};
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Messages read ahead of the network.
 const CHUNKS_AHEAD: usize = 4;
-/// Attempts without any progress before the upload is given up; each one that moves forward starts the count anew.
-const ATTEMPTS_MAX: u32 = 5;
-/// Pause after the first failed attempt; it doubles with each further one.
+/// The upload is given up when the coordinator has taken nothing for this long, over however many attempts.
+const STALLED_MAX: Duration = Duration::from_secs(15);
+/// Once it has all, it may take this long to make it durable: a slow disk has 2 GiB to sync.
+const FINISH_MAX: Duration = Duration::from_secs(120);
+/// Pause before a further attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often the progress line is drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
@@ -39,8 +41,7 @@ pub(crate) enum ProgressLine {
 /// Makes sure that the coordinator has every byte of the artifact. Gives the number of bytes that were sent.
 ///
 /// # Errors
-/// When the coordinator refuses, or cannot be reached for [`ATTEMPTS_MAX`] attempts in a row; the error says how
-/// to go on.
+/// When the coordinator refuses, or takes nothing for [`STALLED_MAX`]; the error says how to go on.
 pub(crate) async fn upload(
     client: &mut OperatorServiceClient<Channel>,
     packed: &Packed,
@@ -48,25 +49,62 @@ pub(crate) async fn upload(
 ) -> Result<u64> {
     let mut began = None;
     let mut held = None;
-    let mut attempt = 0;
+    let watch = Watch::begin();
+    let mut last: Option<Status> = None;
     loop {
-        let before = held;
-        let stopped = match send_rest(client, packed, progress, &mut held).await {
-            Ok(()) => return Ok(packed.artifact.size_bytes - began.or(held).unwrap_or(0)),
-            Err(stopped) => stopped,
+        let attempt = async {
+            if last.is_some() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            send_rest(client, packed, progress, &mut held, &watch).await
+        };
+        let stopped = tokio::select! {
+            ended = attempt => match ended {
+                Ok(()) => return Ok(packed.artifact.size_bytes - began.or(held).unwrap_or(0)),
+                Err(stopped) => stopped,
+            },
+            () = watch.stalled() => return Err(given_up(last.as_ref())),
         };
         began = began.or(held);
-        let status = match stopped {
+        match stopped {
             Stopped::Local(error) => return Err(error),
             Stopped::Refused(status) if !may_pass(&status) => return Err(Fault::refused(&status).into()),
-            Stopped::Refused(status) => status,
-        };
-        attempt = if held > before { 1 } else { attempt + 1 };
-        if attempt >= ATTEMPTS_MAX {
-            return Err(given_up(&status));
+            Stopped::Refused(status) => {
+                eprintln!("the upload was interrupted ({}); trying again", Fault::refused(&status));
+                last = Some(status);
+            }
         }
-        eprintln!("the upload was interrupted ({}); trying again", Fault::refused(&status));
-        tokio::time::sleep(PAUSE * 2_u32.pow(attempt - 1)).await;
+    }
+}
+
+/// Notices that an upload stands still.
+#[derive(Clone)]
+struct Watch {
+    /// Until when something must have moved.
+    deadline: tokio::sync::watch::Sender<tokio::time::Instant>,
+}
+
+impl Watch {
+    fn begin() -> Self {
+        Self { deadline: tokio::sync::watch::Sender::new(tokio::time::Instant::now() + STALLED_MAX) }
+    }
+
+    /// Something moved; the next thing is expected within `limit`.
+    fn moved(&self, limit: Duration) {
+        self.deadline.send_replace(tokio::time::Instant::now() + limit);
+    }
+
+    /// Ends when nothing moved in time.
+    async fn stalled(&self) {
+        let mut deadline = self.deadline.subscribe();
+        loop {
+            let until = *deadline.borrow_and_update();
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                // The sender is ours: it is not dropped meanwhile.
+                _ = deadline.changed() => {}
+            }
+        }
     }
 }
 
@@ -86,10 +124,14 @@ fn may_pass(status: &Status) -> bool {
     )
 }
 
-fn given_up(status: &Status) -> anyhow::Error {
+fn given_up(last: Option<&Status>) -> anyhow::Error {
+    let why = last.map_or_else(
+        || "it hangs, or the way to it is cut".to_owned(),
+        |status| Fault::refused(status).to_string(),
+    );
     Fault::new(
-        format!("the upload stopped: {}", Fault::refused(status)),
-        "run the same command again: it goes on where it stopped; nothing was deployed",
+        format!("the upload stopped: the coordinator took nothing for {} s ({why})", STALLED_MAX.as_secs()),
+        "look whether the coordinator runs; then run the same command again: it goes on where it stopped, and nothing was deployed",
     )
     .into()
 }
@@ -107,6 +149,7 @@ async fn send_rest(
     packed: &Packed,
     progress: ProgressLine,
     held: &mut Option<u64>,
+    watch: &Watch,
 ) -> Result<(), Stopped> {
     let size = packed.artifact.size_bytes;
     let start = offset(client, packed).await.map_err(Stopped::Refused)?;
@@ -124,7 +167,8 @@ async fn send_rest(
     let file = open_at(packed.path(), start).map_err(Stopped::Local)?;
     let first = UploadStart { digest: packed.artifact.digest.to_string(), size_bytes: size, offset: start };
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-    let reader = tokio::task::spawn_blocking(move || feed(file, first, &sender, progress));
+    let line = Line { progress, started: Instant::now(), began_at: start, drawn: None, watch: watch.clone() };
+    let reader = tokio::task::spawn_blocking(move || feed(file, first, &sender, line));
     let answer = client.upload_artifact(ReceiverStream::new(receiver)).await;
     // The stream is gone by now, so the reader ends by itself.
     let fed = reader.await.context("reading the artifact stopped").map_err(Stopped::Local)?;
@@ -144,10 +188,9 @@ fn feed(
     mut file: std::fs::File,
     first: UploadStart,
     sender: &mpsc::Sender<UploadArtifactRequest>,
-    progress: ProgressLine,
+    mut line: Line,
 ) -> Result<()> {
     let (mut at, size) = (first.offset, first.size_bytes);
-    let mut line = Line { progress, started: Instant::now(), began_at: at, drawn: None };
     if sender.blocking_send(UploadArtifactRequest { part: Some(Part::Start(first)) }).is_err() {
         return Ok(());
     }
@@ -164,17 +207,19 @@ fn feed(
         if sender.blocking_send(UploadArtifactRequest { part: Some(Part::Data(data)) }).is_err() {
             return Ok(());
         }
+        line.watch.moved(if at < size { STALLED_MAX } else { FINISH_MAX });
         line.draw(at, size);
     }
     Ok(())
 }
 
-/// The line that shows how far the upload is.
+/// Tells how far the upload is: to whoever watches that it moves, and in a line.
 struct Line {
     progress: ProgressLine,
     started: Instant,
     began_at: u64,
     drawn: Option<Instant>,
+    watch: Watch,
 }
 
 impl Line {
