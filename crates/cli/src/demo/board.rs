@@ -143,7 +143,7 @@ fn phase_line(phase: &ShownPhase) -> Line {
         Some((took, false)) => (Style::Bad, '✗', took),
     };
     Line::of(style, format!("  {mark} {}", phase.title))
-        .pad_to(52)
+        .pad_to(38)
         .then(Style::Dim, format!(" {:>6}", show::length(took)))
         .then(Style::Plain, format!("  {}", phase.note))
 }

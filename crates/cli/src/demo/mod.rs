@@ -85,5 +85,5 @@ fn print(receipt: &Receipt, global: &Global) -> Result<()> {
     if global.json {
         return global.print_json(receipt);
     }
-    table::print(&receipt::table(receipt), global)
+    table::print(&receipt::table(receipt, usize::from(global.size().0)), global)
 }

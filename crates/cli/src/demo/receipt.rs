@@ -8,8 +8,10 @@ use baton_model::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Columns of the table.
-const WIDTH: usize = 96;
+/// Columns of the table at most: wider, the eye loses the row.
+const WIDTH_MAX: usize = 96;
+/// Columns of a phase's title, which the other columns make room for.
+const TITLE: usize = 33;
 
 /// What a phase did and found, before its requests are counted in.
 #[derive(Clone, Debug)]
@@ -94,73 +96,152 @@ fn millis(length: Duration) -> Millis {
     Millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The receipt as a table of [`WIDTH`] columns.
-pub(super) fn table(receipt: &Receipt) -> Vec<Line> {
-    let rule = || Line::of(Style::Dim, "─".repeat(WIDTH));
-    let titles =
-        row(["PHASE", "TIME", "REQUESTS", "FAILED", "ALLOWED", "P50", "P99", "MAX"].map(ToOwned::to_owned));
-    let mut lines = vec![
-        Line::new(),
-        Line::of(Style::Bold, receipt.title.clone()),
-        rule(),
-        Line::of(Style::Dim, titles),
-        rule(),
-    ];
+/// A column of figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    Time,
+    Requests,
+    Failed,
+    Allowed,
+    P50,
+    P99,
+    Max,
+}
+
+impl Column {
+    const ALL: [Self; 7] =
+        [Self::Time, Self::Requests, Self::Failed, Self::Allowed, Self::P50, Self::P99, Self::Max];
+    /// What is given up first where the terminal is narrow; what was sent and failed always stays.
+    const GIVEN_UP: [Self; 5] = [Self::P50, Self::Time, Self::Max, Self::Allowed, Self::P99];
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Time => "TIME",
+            Self::Requests => "REQUESTS",
+            Self::Failed => "FAILED",
+            Self::Allowed => "ALLOWED",
+            Self::P50 => "P50",
+            Self::P99 => "P99",
+            Self::Max => "MAX",
+        }
+    }
+
+    /// Its width with the gap before it.
+    const fn width(self) -> usize {
+        match self {
+            Self::Requests => 9,
+            Self::Time | Self::Allowed | Self::Max => 8,
+            Self::Failed | Self::P50 | Self::P99 => 7,
+        }
+    }
+
+    /// Those that fit beside the title into `width` columns.
+    fn fitting(width: usize) -> Vec<Self> {
+        let mut all = Self::ALL.to_vec();
+        for given_up in Self::GIVEN_UP {
+            if TITLE + all.iter().map(|column| column.width()).sum::<usize>() <= width {
+                break;
+            }
+            all.retain(|column| *column != given_up);
+        }
+        all
+    }
+}
+
+/// The receipt as a table of `width` columns at most.
+pub(super) fn table(receipt: &Receipt, width: usize) -> Vec<Line> {
+    let table = Table::new(width);
+    let rule = || Line::of(Style::Dim, "─".repeat(table.width));
+    let mut lines = vec![Line::new()];
+    lines.extend(wrapped(&receipt.title, table.width).map(|text| Line::of(Style::Bold, text)));
+    lines.push(rule());
+    lines.push(Line::of(Style::Dim, table.row("PHASE", |column| column.title().to_owned())));
+    lines.push(rule());
     for phase in &receipt.phases {
-        lines.extend(phase_lines(phase));
+        lines.extend(table.phase(phase));
     }
     lines.push(rule());
-    let total = [
-        "all phases".to_owned(),
-        show::length(receipt.duration.duration()),
-        show::thousands(receipt.requests),
-        receipt.failed.to_string(),
-        String::new(),
-        String::new(),
-        String::new(),
-        String::new(),
-    ];
-    lines.push(Line::of(Style::Bold, row(total)));
-    lines.push(rule());
-    lines.push(if receipt.ok {
-        Line::of(Style::Good, "every phase ended as it must, and no request failed that had to be answered")
-    } else {
-        Line::of(Style::Bad, "a promise was broken: see the phases marked ✗")
+    let total = table.row("all phases", |column| match column {
+        Column::Time => show::length(receipt.duration.duration()),
+        Column::Requests => show::thousands(receipt.requests),
+        Column::Failed => receipt.failed.to_string(),
+        Column::Allowed | Column::P50 | Column::P99 | Column::Max => String::new(),
     });
+    lines.push(Line::of(Style::Bold, total));
+    lines.push(rule());
+    let (style, verdict) = if receipt.ok {
+        (Style::Good, "every phase ended as it must, and no request failed that had to be answered")
+    } else {
+        (Style::Bad, "a promise was broken: see the phases marked ✗")
+    };
+    lines.extend(wrapped(verdict, table.width).map(|text| Line::of(style, text)));
     lines
 }
 
-fn phase_lines(phase: &PhaseReceipt) -> Vec<Line> {
-    let (style, mark) = if phase.ok { (Style::Good, '✓') } else { (Style::Bad, '✗') };
-    let loaded = phase.requests > 0;
-    let figure = |text: String| if loaded { text } else { "-".to_owned() };
-    let Latency { p50, p99, max } = phase.latency_ms;
-    let cells = [
-        format!("  {}", phase.title),
-        show::length(phase.duration.duration()),
-        figure(show::thousands(phase.requests)),
-        figure(phase.failed.to_string()),
-        figure(phase.failed_allowed.to_string()),
-        figure(ms(p50)),
-        figure(ms(p99)),
-        figure(ms(max)),
-    ];
-    let text = row(cells);
-    let text: String = text.chars().skip(1).collect();
-    let mut lines = vec![Line::of(style, mark.to_string()).then(Style::Plain, text)];
-    for (name, value) in &phase.measured {
-        lines.push(Line::of(Style::Dim, format!("      {}", measured(name, *value))));
-    }
-    if !phase.note.is_empty() {
-        lines.push(Line::of(if phase.ok { Style::Dim } else { Style::Bad }, format!("      {}", phase.note)));
-    }
-    lines
+/// How the rows are laid out.
+struct Table {
+    columns: Vec<Column>,
+    title: usize,
+    width: usize,
 }
 
-/// One row: the first column to the left, the rest to the right.
-fn row(cells: [String; 8]) -> String {
-    let [title, time, requests, failed, allowed, p50, p99, max] = cells;
-    format!("{title:<35} {time:>8} {requests:>9} {failed:>7} {allowed:>8} {p50:>7} {p99:>7} {max:>8}")
+impl Table {
+    fn new(width: usize) -> Self {
+        let width = width.min(WIDTH_MAX);
+        let columns = Column::fitting(width);
+        let figures: usize = columns.iter().map(|column| column.width()).sum();
+        Self { columns, title: width.saturating_sub(figures), width }
+    }
+
+    /// One row: the title to the left, the figures to the right.
+    fn row(&self, title: &str, figure: impl Fn(Column) -> String) -> String {
+        let mut row = Line::of(Style::Plain, title).pad_to(self.title).render(self.title, true);
+        for column in &self.columns {
+            row.push_str(&format!("{:>width$}", figure(*column), width = column.width()));
+        }
+        row
+    }
+
+    fn phase(&self, phase: &PhaseReceipt) -> Vec<Line> {
+        const INDENT: &str = "      ";
+        let (style, mark) = if phase.ok { (Style::Good, '✓') } else { (Style::Bad, '✗') };
+        let loaded = phase.requests > 0;
+        let figure = |text: String| if loaded { text } else { "-".to_owned() };
+        let Latency { p50, p99, max } = phase.latency_ms;
+        let text = self.row(&format!("  {}", phase.title), |column| match column {
+            Column::Time => show::length(phase.duration.duration()),
+            Column::Requests => figure(show::thousands(phase.requests)),
+            Column::Failed => figure(phase.failed.to_string()),
+            Column::Allowed => figure(phase.failed_allowed.to_string()),
+            Column::P50 => figure(ms(p50)),
+            Column::P99 => figure(ms(p99)),
+            Column::Max => figure(ms(max)),
+        });
+        let text: String = text.chars().skip(1).collect();
+        let mut lines = vec![Line::of(style, mark.to_string()).then(Style::Plain, text)];
+        for (name, value) in &phase.measured {
+            lines.push(Line::of(Style::Dim, format!("{INDENT}{}", measured(name, *value))));
+        }
+        let note = wrapped(&phase.note, self.width.saturating_sub(INDENT.len()));
+        let style = if phase.ok { Style::Dim } else { Style::Bad };
+        lines.extend(note.map(|text| Line::of(style, format!("{INDENT}{text}"))));
+        lines
+    }
+}
+
+/// The words of a text in lines of `width` columns; a longer word stays whole.
+fn wrapped(text: &str, width: usize) -> impl Iterator<Item = String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines.into_iter()
 }
 
 fn ms(value: f64) -> String {
@@ -263,8 +344,18 @@ mod tests {
             &[tally(&[], 12_345), tally(&[4], 2_000), tally(&[], 100)],
             Duration::from_millis(31_234),
         );
-        let text: Vec<String> = table(&receipt).iter().map(|line| line.render(200, false)).collect();
-        assert!(text.iter().all(|line| line.chars().count() <= WIDTH), "{text:#?}");
-        insta::assert_snapshot!(text.join("\n"));
+        for width in [40, 60, 80, 90, 200] {
+            let lines: Vec<String> =
+                table(&receipt, width).iter().map(|line| line.render(200, false)).collect();
+            assert!(lines.iter().all(|line| line.chars().count() <= width), "{width}: {lines:#?}");
+            assert!(lines.iter().any(|line| line.contains("FAILED")), "{width}: {lines:#?}");
+        }
+        let text = |width| {
+            let lines = table(&receipt, width);
+            lines.iter().map(|line| line.render(200, false)).collect::<Vec<_>>().join("\n")
+        };
+        insta::assert_snapshot!("wide", text(120));
+        insta::assert_snapshot!("eighty", text(80));
+        insta::assert_snapshot!("sixty", text(60));
     }
 }

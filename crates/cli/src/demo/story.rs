@@ -228,7 +228,7 @@ impl<'a> Story<'a> {
 
     /// A release that fails its check never answers anybody, and the rollout goes back by itself.
     async fn bad_release(&mut self, client: &mut OperatorServiceClient<Channel>) -> Result<()> {
-        let title = format!("{} fails its check; rolled back", BAD.name);
+        let title = format!("{} fails its check; goes back", BAD.name);
         self.board.begin(&title);
         let began = Instant::now();
         let mut found = Found::default();

@@ -231,7 +231,7 @@ pub(crate) fn waiting_line(waiting: &Waiting, now: UnixMs) -> Line {
     let line = Line::of(Style::Warn, format!("  ⧗ {}: ", subject(&waiting.subject)))
         .then(Style::Plain, format!("{}: {}", waiting.gate, waiting.reason));
     match waiting.until {
-        Some(until) => line.then(Style::Dim, format!(" ({})", left(until, now))),
+        Some(until) => line.ending(Style::Dim, format!(" ({})", left(until, now))),
         None => line,
     }
 }
