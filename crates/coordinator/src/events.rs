@@ -2,6 +2,15 @@
 //!
 //! Whoever has something to say queues it; one writer gives it its number, writes everything that waits as one
 //! record, and only then shows it to readers. So an event that was seen is never lost, and its number never changes.
+//!
+//! What a decision says happened is committed together with what it changed, as a record of the outbox. The writer
+//! puts it into the journal and removes that record in one commit, after a restart too: a kill at any moment neither
+//! loses nor doubles it.
+//!
+//! ```text
+//! decision ── commit {progress, outbox/n} ──► writer ── commit {event/first, no outbox/n} ──► readers
+//! sessions, API ── queue ───────────────────────┘
+//! ```
 
 mod writer;
 
@@ -39,6 +48,8 @@ struct Kept {
 enum Entry {
     /// Something the coordinator saw or did.
     Own(Vec<Event>),
+    /// What a decision said happened: it is in this record of the outbox.
+    Stored { key: String, events: Vec<Event> },
     /// Something an agent told, with its number on that node; answered when it is durable.
     Agent { node: NodeName, sequence: u64, event: Event, durable: oneshot::Sender<()> },
     /// A node was removed: its numbers start anew if it joins again.
@@ -78,11 +89,18 @@ impl Journal {
         if events.is_empty() {
             return;
         }
-        for event in &events {
-            tracing::info!(kind = event.kind, service = ?event.service, node = ?event.node, message = event.message, "event");
-        }
+        log(&events);
         if self.queue.try_send(Entry::Own(events)).is_err() {
             tracing::error!(queue = QUEUE_MAX, "the journal is full or closed; events go to this log only");
+        }
+    }
+
+    /// Records what is in the record `key` of the outbox, and removes that record. Does not wait; what the journal
+    /// cannot take stays in the outbox, and goes into the journal at the next start.
+    pub(crate) fn record_stored(&self, key: String, events: Vec<Event>) {
+        log(&events);
+        if self.queue.try_send(Entry::Stored { key, events }).is_err() {
+            tracing::error!(queue = QUEUE_MAX, "the journal is full or closed; events wait in the outbox");
         }
     }
 
@@ -137,6 +155,12 @@ impl Journal {
             None if count == 0 => events.back().map_or(EventSeq(0), |event| event.seq),
             None => EventSeq(0),
         }
+    }
+}
+
+fn log(events: &[Event]) {
+    for event in events {
+        tracing::info!(kind = event.kind, service = ?event.service, node = ?event.node, message = event.message, "event");
     }
 }
 

@@ -1,12 +1,13 @@
-//! The store: what must survive. Five verbs over keys and bytes, so that one engine can take another's place.
+//! The store: what must survive. Four verbs over keys and bytes, so that one engine can take another's place.
 //!
 //! ```text
-//! get ─ list ─ put(precondition) ─ delete(precondition) ─ watch (wake-ups only)
+//! get ─ list ─ commit(changes, each with its precondition: all or none) ─ watch (wake-ups only)
+//!              put, delete: a commit of one change
 //! ```
 //!
 //! Every change takes the next number of one counter that only grows; a record's [`Revision`] is the number of its
 //! last change, and `Revision(0)` means that there is none. A key that was deleted and made again therefore never
-//! shows an old revision, and compare-and-set cannot be fooled. What `put` or `delete` has answered is durable.
+//! shows an old revision, and compare-and-set cannot be fooled. What `commit` has answered is durable.
 //!
 //! A watch carries no data: who is woken reads again. Wake-ups that were not yet taken fold into one.
 //!
@@ -30,6 +31,7 @@ pub use watch::Watch;
 use async_trait::async_trait;
 use baton_model::id::Revision;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -45,18 +47,29 @@ pub trait Store: Send + Sync + 'static {
     /// Every record whose key begins with `prefix`, in the order of the keys' bytes.
     async fn list(&self, prefix: &str) -> Result<Vec<Record>, StoreError>;
 
-    /// Writes `value` at `key` and answers its new revision, durably. A caller that stops waiting does not know
-    /// whether it was written.
+    /// Makes all of these changes, durably, or none of them; answers the revision of each, `Revision(0)` where there
+    /// was nothing to remove. The keys differ. A caller that stops waiting does not know whether it was done.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the precondition does not hold; nothing is changed then.
-    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError>;
+    /// [`StoreError::Conflict`] when a precondition does not hold; nothing is changed then.
+    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revision>, StoreError>;
 
-    /// Removes `key`, durably. Without a precondition, removing what is not there succeeds.
+    /// Writes `value` at `key` and answers its new revision.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the precondition does not hold; nothing is changed then.
-    async fn delete(&self, key: &str, precondition: Precondition) -> Result<(), StoreError>;
+    /// As [`Self::commit`].
+    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
+        let change = Change { key: key.to_owned(), value: Some(value), precondition };
+        Ok(self.commit(vec![change]).await?.first().copied().unwrap_or_default())
+    }
+
+    /// Removes `key`. Without a precondition, removing what is not there succeeds.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    async fn delete(&self, key: &str, precondition: Precondition) -> Result<(), StoreError> {
+        self.commit(vec![Change { key: key.to_owned(), value: None, precondition }]).await.map(|_| ())
+    }
 
     /// Wakes after every change to a key that begins with `prefix`, from now on.
     fn watch(&self, prefix: &str) -> Watch;
@@ -71,6 +84,17 @@ pub struct Record {
     pub value: Bytes,
     /// The number of its last change.
     pub revision: Revision,
+}
+
+/// One change of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Of which record.
+    pub key: String,
+    /// Its new value; `None` removes it.
+    pub value: Option<Bytes>,
+    /// What must be so.
+    pub precondition: Precondition,
 }
 
 /// What must be so for a change to be made.
@@ -204,13 +228,19 @@ fn check_key(key: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn check_record(key: &str, value: &[u8]) -> Result<(), StoreError> {
-    check_key(key)?;
-    if value.len() > VALUE_BYTES_MAX {
-        return Err(StoreError::Refused(format!(
-            "`{key}` would have {} bytes, at most {VALUE_BYTES_MAX} are kept",
-            value.len()
-        )));
+fn check_changes(changes: &[Change]) -> Result<(), StoreError> {
+    let mut keys = BTreeSet::new();
+    for Change { key, value, .. } in changes {
+        check_key(key)?;
+        let bytes = value.as_ref().map_or(0, Bytes::len);
+        if bytes > VALUE_BYTES_MAX {
+            return Err(StoreError::Refused(format!(
+                "`{key}` would have {bytes} bytes, at most {VALUE_BYTES_MAX} are kept"
+            )));
+        }
+        if !keys.insert(key) {
+            return Err(StoreError::Refused(format!("`{key}` is changed twice in one commit")));
+        }
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
+use super::writer::Opened;
 use super::*;
-use crate::records::Records;
+use crate::records::{self, Records};
 use crate::store::MemoryStore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ struct Desk {
 
 impl Desk {
     async fn open(records: Records, kept_max: usize) -> Self {
-        let (journal, writer, _) = open(records.clone(), kept_max).await.unwrap();
+        let Opened { journal, writer, .. } = open(records.clone(), kept_max).await.unwrap();
         let stop = CancellationToken::new();
         let writing = tokio::spawn(writer.run(stop.clone()));
         Self { records, kept_max, journal, stop, writing }
@@ -126,4 +127,21 @@ async fn readers_see_what_they_asked_for() {
     assert_eq!(after(EventSeq(99), &Filter::default()), Vec::<String>::new());
     let latest = desk.journal.latest();
     assert_eq!(*latest.borrow(), EventSeq(10));
+}
+
+#[tokio::test]
+async fn what_a_killed_coordinator_left_in_the_outbox_is_journaled_once() {
+    let desk = Desk::new(100).await;
+    desk.tell("n1", 1).await;
+    // Killed after the decision's commit, before its events were queued.
+    let key = records::outbox(7);
+    let left = vec![about("web", 1), about("web", 2)];
+    let record = records::putting(key.clone(), baton_model::id::Revision(0), &left).unwrap();
+    desk.records.commit(vec![record]).await.unwrap();
+    let desk = desk.reopen().await;
+    desk.tell("n1", 2).await;
+    assert_eq!(desk.all(), ["n1 1", "web 1", "web 2", "n1 2"]);
+    assert!(desk.records.get::<Vec<Event>>(&key).await.unwrap().is_none(), "it left the outbox");
+    let desk = desk.reopen().await;
+    assert_eq!(desk.all(), ["n1 1", "web 1", "web 2", "n1 2"], "and is not told again");
 }

@@ -2,6 +2,7 @@
 
 use super::{Batch, Entry, Journal, Kept, QUEUE_MAX};
 use crate::records::{self, Records, RecordsError};
+use crate::store::{Change, Precondition};
 use baton_engine::cycle::Versioned;
 use baton_model::event::Event;
 use baton_model::id::{EventSeq, NodeName, Revision};
@@ -24,6 +25,8 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Writer {
     records: Records,
     queue: mpsc::Receiver<Entry>,
+    /// What was in the outbox at the start; it comes before anything that is queued.
+    left: VecDeque<Entry>,
     kept: Arc<Kept>,
     kept_max: usize,
     next: EventSeq,
@@ -44,13 +47,22 @@ struct Stored {
 struct Gathered {
     batch: Batch,
     durable: Vec<oneshot::Sender<()>>,
+    /// Records of the outbox whose events are in the batch.
+    outboxed: Vec<String>,
 }
 
-/// Reads the journal from the store. Also returns the latest time in it.
-pub(crate) async fn open(
-    records: Records,
-    kept_max: usize,
-) -> Result<(Arc<Journal>, Writer, UnixMs), RecordsError> {
+/// A journal that was read from the store.
+pub(crate) struct Opened {
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) writer: Writer,
+    /// The latest time in it.
+    pub(crate) latest_time: UnixMs,
+    /// The first number that no record of the outbox has.
+    pub(crate) next_outbox: u64,
+}
+
+/// Reads the journal from the store.
+pub(crate) async fn open(records: Records, kept_max: usize) -> Result<Opened, RecordsError> {
     let mut through: BTreeMap<NodeName, u64> =
         records.get(records::JOURNAL_FLOOR).await?.map(|floor: Versioned<_>| floor.value).unwrap_or_default();
     let mut events = VecDeque::new();
@@ -74,11 +86,19 @@ pub(crate) async fn open(
             events.push_back(Arc::new(event));
         }
     }
+    let mut left = VecDeque::new();
+    let mut next_outbox = 0;
+    for (key, stored) in records.list::<Vec<Event>>(records::OUTBOX).await? {
+        let events = stored.value;
+        next_outbox = records::name_in::<u64>(&key, records::OUTBOX)? + 1;
+        latest_time = events.iter().map(|event| event.at).fold(latest_time, UnixMs::max);
+        left.push_back(Entry::Stored { key, events });
+    }
     let kept = Arc::new(Kept { events: RwLock::new(events), latest: watch::Sender::new(latest) });
     let (sender, queue) = mpsc::channel(QUEUE_MAX);
     let journal = Arc::new(Journal { queue: sender, kept: Arc::clone(&kept) });
-    let writer = Writer { records, queue, kept, kept_max, next: latest.next(), through, batches };
-    Ok((journal, writer, latest_time))
+    let writer = Writer { records, queue, left, kept, kept_max, next: latest.next(), through, batches };
+    Ok(Opened { journal, writer, latest_time, next_outbox })
 }
 
 /// Zero forgets a node; anything else only grows.
@@ -95,16 +115,20 @@ impl Writer {
     /// Writes until `stop`; then what still waits is written, and it ends.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            let first = tokio::select! {
-                biased;
-                entry = self.queue.recv() => entry,
-                () = stop.cancelled() => None,
+            let first = match self.left.pop_front() {
+                Some(entry) => Some(entry),
+                None => tokio::select! {
+                    biased;
+                    entry = self.queue.recv() => entry,
+                    () = stop.cancelled() => None,
+                },
             };
             let Some(first) = first else { return };
             let mut gathered = Gathered::default();
             self.gather(&mut gathered, first);
             while gathered.batch.events.len() < BATCH_MAX {
-                let Ok(entry) = self.queue.try_recv() else { break };
+                let next = self.left.pop_front().or_else(|| self.queue.try_recv().ok());
+                let Some(entry) = next else { break };
                 self.gather(&mut gathered, entry);
             }
             if !self.write(gathered, &stop).await {
@@ -117,6 +141,10 @@ impl Writer {
     fn gather(&mut self, gathered: &mut Gathered, entry: Entry) {
         match entry {
             Entry::Own(events) => events.into_iter().for_each(|event| self.number(gathered, event)),
+            Entry::Stored { key, events } => {
+                events.into_iter().for_each(|event| self.number(gathered, event));
+                gathered.outboxed.push(key);
+            }
             Entry::Agent { node, sequence, event, durable } => {
                 // One that is here already is durable with this batch at the latest.
                 gathered.durable.push(durable);
@@ -141,13 +169,13 @@ impl Writer {
 
     /// Writes a batch, as often as it takes. `false` when told to stop before the store took it.
     async fn write(&mut self, gathered: Gathered, stop: &CancellationToken) -> bool {
-        let Gathered { batch, durable } = gathered;
+        let Gathered { batch, durable, outboxed } = gathered;
         if !batch.events.is_empty() || !batch.through.is_empty() {
             // A batch that only forgets a node has no event to be named after; it takes a number without one.
             let first = batch.events.first().map_or(self.next, |event| event.seq);
             self.next = self.next.max(first.next());
             let key = records::events(first);
-            let Some(revision) = self.store(&key, &batch, stop).await else { return false };
+            let Some(revision) = self.store(&key, &batch, &outboxed, stop).await else { return false };
             self.batches.push_back(Stored {
                 key,
                 revision,
@@ -171,11 +199,18 @@ impl Writer {
         true
     }
 
-    async fn store(&self, key: &str, batch: &Batch, stop: &CancellationToken) -> Option<Revision> {
+    /// Writes the batch and takes its events out of the outbox, both or neither.
+    async fn store(
+        &self,
+        key: &str,
+        batch: &Batch,
+        outboxed: &[String],
+        stop: &CancellationToken,
+    ) -> Option<Revision> {
         let mut expected = Revision(0);
         let mut wait = RETRY_FIRST;
         loop {
-            match self.records.put(key, expected, batch).await {
+            match self.commit(key, expected, batch, outboxed).await {
                 Ok(revision) => return Some(revision),
                 // Only this writer writes here: it is our own earlier attempt, whose answer was lost.
                 Err(error) if error.is_conflict() => match self.records.get::<Batch>(key).await {
@@ -196,6 +231,21 @@ impl Writer {
                 () = stop.cancelled() => return None,
             }
         }
+    }
+
+    async fn commit(
+        &self,
+        key: &str,
+        expected: Revision,
+        batch: &Batch,
+        outboxed: &[String],
+    ) -> Result<Revision, RecordsError> {
+        let mut changes = vec![records::putting(key.to_owned(), expected, batch)?];
+        // Removed already where this is a second attempt after an answer that was lost.
+        let removed =
+            |key: &String| Change { key: key.clone(), value: None, precondition: Precondition::Any };
+        changes.extend(outboxed.iter().map(removed));
+        Ok(self.records.commit(changes).await?.first().copied().unwrap_or_default())
     }
 
     /// Removes the oldest batches when too much is kept. What they say of agents' numbers is stored first.

@@ -1,6 +1,7 @@
 //! What the store holds that decisions need, kept in memory: only what may have changed is read again.
 
 use crate::records::{self, NODES, PLANS, PROGRESS, Records, RecordsError, SERVICES};
+use crate::store::{Change, Precondition};
 use baton_engine::cycle::{PlanRecord, Snapshot, Versioned, Write};
 use baton_engine::progress::ServiceProgress;
 use baton_model::desired::{Desired, Node, Service};
@@ -97,25 +98,40 @@ impl Cache {
         Ok(())
     }
 
-    /// Makes one write of a decision durable, and keeps what was written.
-    pub(crate) async fn write(&mut self, records: &Records, write: Write) -> Result<Revision, RecordsError> {
-        match write {
+    /// Makes one write of a decision durable, with the events that tell of it as the record `outbox`; keeps what was
+    /// written.
+    pub(crate) async fn write(
+        &mut self,
+        records: &Records,
+        write: Write,
+        outbox: Option<Change>,
+    ) -> Result<Revision, RecordsError> {
+        let change = match &write {
             Write::Progress(service, expected, Some(value)) => {
-                let revision = records.put(&records::progress(&service), expected, &value).await?;
-                Arc::make_mut(&mut self.snapshot).progress.insert(service, Versioned { revision, value });
-                Ok(revision)
+                records::putting(records::progress(service), *expected, value)?
             }
-            Write::Progress(service, expected, None) => {
-                records.delete(&records::progress(&service), expected).await?;
-                Arc::make_mut(&mut self.snapshot).progress.remove(&service);
-                Ok(Revision(0))
+            Write::Progress(service, expected, None) => Change {
+                key: records::progress(service),
+                value: None,
+                precondition: Precondition::Is(*expected),
+            },
+            Write::Plan(node, expected, value) => records::putting(records::plan(node), *expected, value)?,
+        };
+        let revisions = records.commit(std::iter::once(change).chain(outbox).collect()).await?;
+        let revision = revisions.first().copied().unwrap_or_default();
+        let snapshot = Arc::make_mut(&mut self.snapshot);
+        match write {
+            Write::Progress(service, _, Some(value)) => {
+                snapshot.progress.insert(service, Versioned { revision, value });
             }
-            Write::Plan(node, expected, value) => {
-                let revision = records.put(&records::plan(&node), expected, &value).await?;
-                Arc::make_mut(&mut self.snapshot).plans.insert(node, Versioned { revision, value });
-                Ok(revision)
+            Write::Progress(service, _, None) => {
+                snapshot.progress.remove(&service);
+            }
+            Write::Plan(node, _, value) => {
+                snapshot.plans.insert(node, Versioned { revision, value });
             }
         }
+        Ok(revision)
     }
 
     /// Forgets the services that were to be removed and of which nothing runs or is remembered any more.

@@ -1,7 +1,7 @@
 //! The store in terms of values instead of bytes.
 
 use super::{RecordError, decode, encode};
-use crate::store::{Precondition, Store, StoreError};
+use crate::store::{Change, Precondition, Store, StoreError};
 use baton_engine::cycle::Versioned;
 use baton_model::id::Revision;
 use serde::Serialize;
@@ -25,6 +25,16 @@ impl RecordsError {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Store(StoreError::Conflict { .. }))
     }
+}
+
+/// A change of a commit that writes a record which is at `expected` (0: that does not exist).
+pub(crate) fn putting<T: Serialize>(
+    key: String,
+    expected: Revision,
+    value: &T,
+) -> Result<Change, RecordError> {
+    let value = Some(encode(&key, value)?.into());
+    Ok(Change { key, value, precondition: Precondition::Is(expected) })
 }
 
 /// Reads and writes records of the store. Copies are of the same store.
@@ -80,6 +90,11 @@ impl Records {
     /// Removes a record that is at `expected`.
     pub(crate) async fn delete(&self, key: &str, expected: Revision) -> Result<(), RecordsError> {
         Ok(self.store.delete(key, Precondition::Is(expected)).await?)
+    }
+
+    /// Makes all of these changes, or none of them; durable when it returns.
+    pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revision>, RecordsError> {
+        Ok(self.store.commit(changes).await?)
     }
 
     /// The store itself: for watches, and for the authority.

@@ -1,7 +1,7 @@
 //! What holds for every store. One suite; each store below runs all of it.
 
 use super::{
-    KEY_BYTES_MAX, MemoryStore, Precondition, SqliteStore, Store, StoreError, VALUE_BYTES_MAX, Watch,
+    Change, KEY_BYTES_MAX, MemoryStore, Precondition, SqliteStore, Store, StoreError, VALUE_BYTES_MAX, Watch,
 };
 use baton_model::id::Revision;
 use bytes::Bytes;
@@ -74,6 +74,38 @@ async fn preconditions_hold_or_nothing_changes(store: Arc<dyn Store>) {
     assert_eq!((value(&*store, "a").await.as_deref(), revision(&*store, "a").await), (Some("2"), second));
     store.delete("a", is(second)).await.unwrap();
     assert_eq!(value(&*store, "a").await, None);
+}
+
+async fn a_commit_is_made_whole_or_not_at_all(store: Arc<dyn Store>) {
+    let change = |key: &str, value: Option<&'static str>, precondition| Change {
+        key: key.to_owned(),
+        value: value.map(|value| Bytes::from_static(value.as_bytes())),
+        precondition,
+    };
+    let old = put(&*store, "old", "1").await;
+    let mut watch = store.watch("");
+    let changes = vec![
+        change("new", Some("1"), Precondition::ABSENT),
+        change("old", None, Precondition::Is(old)),
+        change("none", None, Precondition::Any),
+    ];
+    let revisions = store.commit(changes).await.unwrap();
+    assert!(revisions[0] > old && revisions[1] > revisions[0]);
+    assert_eq!(revisions[2], Revision(0), "nothing was there to be removed");
+    assert!(woken(&mut watch).await);
+    assert_eq!((value(&*store, "new").await.as_deref(), value(&*store, "old").await), (Some("1"), None));
+    // One lost precondition, wherever it stands, leaves all as it was.
+    for lost in 0..2 {
+        let mut changes =
+            vec![change("new", Some("2"), Precondition::Any), change("more", Some("2"), Precondition::Any)];
+        changes[lost].precondition = Precondition::Is(Revision(u64::MAX));
+        assert!(store.commit(changes).await.unwrap_err().is_conflict());
+    }
+    assert!(!woken(&mut watch).await, "nothing changed");
+    assert_eq!((value(&*store, "new").await.as_deref(), value(&*store, "more").await), (Some("1"), None));
+    let twice = vec![change("a", Some("1"), Precondition::Any), change("a", None, Precondition::Any)];
+    assert!(matches!(store.commit(twice).await, Err(StoreError::Refused(_))));
+    assert_eq!(store.commit(Vec::new()).await.unwrap(), []);
 }
 
 async fn lists_are_in_the_order_of_bytes_and_only_of_the_prefix(store: Arc<dyn Store>) {
@@ -198,6 +230,7 @@ conforms! {
     what_is_put_is_got_until_it_is_deleted,
     one_counter_numbers_all_changes,
     preconditions_hold_or_nothing_changes,
+    a_commit_is_made_whole_or_not_at_all,
     lists_are_in_the_order_of_bytes_and_only_of_the_prefix,
     races_have_one_winner,
     watches_wake_for_their_prefix_and_fold,

@@ -1,7 +1,7 @@
 //! The store in memory: for tests. Nothing survives the process.
 
 use super::watch::Watchers;
-use super::{Precondition, Record, Store, StoreError, Watch, check_key, check_record};
+use super::{Change, Record, Store, StoreError, Watch, check_changes, check_key};
 use async_trait::async_trait;
 use baton_model::id::Revision;
 use bytes::Bytes;
@@ -38,6 +38,22 @@ impl State {
     fn revision(&self, key: &str) -> Revision {
         self.records.get(key).map_or(Revision(0), |(_, revision)| *revision)
     }
+
+    fn apply(&mut self, change: &Change) -> Revision {
+        let next = self.last.next();
+        let changed = match &change.value {
+            Some(value) => {
+                self.records.insert(change.key.clone(), (value.clone(), next));
+                true
+            }
+            None => self.records.remove(&change.key).is_some(),
+        };
+        if !changed {
+            return Revision(0);
+        }
+        self.last = next;
+        next
+    }
 }
 
 #[async_trait]
@@ -66,29 +82,20 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
-        check_record(key, &value)?;
+    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Revision>, StoreError> {
+        check_changes(&changes)?;
         let mut state = self.state();
-        precondition.check(key, state.revision(key))?;
-        let revision = state.last.next();
-        state.last = revision;
-        state.records.insert(key.to_owned(), (value, revision));
-        drop(state);
-        self.watchers.wake(key);
-        Ok(revision)
-    }
-
-    async fn delete(&self, key: &str, precondition: Precondition) -> Result<(), StoreError> {
-        check_key(key)?;
-        let mut state = self.state();
-        precondition.check(key, state.revision(key))?;
-        if state.records.remove(key).is_none() {
-            return Ok(());
+        for change in &changes {
+            change.precondition.check(&change.key, state.revision(&change.key))?;
         }
-        state.last = state.last.next();
+        let revisions = changes.iter().map(|change| state.apply(change)).collect::<Vec<_>>();
         drop(state);
-        self.watchers.wake(key);
-        Ok(())
+        for (change, revision) in changes.iter().zip(&revisions) {
+            if *revision != Revision(0) {
+                self.watchers.wake(&change.key);
+            }
+        }
+        Ok(revisions)
     }
 
     fn watch(&self, prefix: &str) -> Watch {

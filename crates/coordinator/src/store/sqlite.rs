@@ -6,10 +6,9 @@
 
 use super::schema::{self, explain, shown};
 use super::watch::Watchers;
-use super::{Precondition, Record, Store, StoreError, Watch, check_key, check_record};
+use super::{Change, Record, Store, StoreError, Watch, check_changes, check_key};
 use async_trait::async_trait;
 use baton_model::id::Revision;
-use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -18,9 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
-/// Changes that may wait for the writer; above it, callers are told that the store is busy.
+/// Commits that may wait for the writer; above it, callers are told that the store is busy.
 const QUEUE_MAX: usize = 1024;
-/// Changes in one transaction; bounds how long the first of them waits for the others.
+/// Commits in one transaction; bounds how long the first of them waits for the others.
 const BATCH_MAX: usize = 128;
 
 /// A store in one file. Dropping it finishes the changes that wait and closes the file.
@@ -35,13 +34,13 @@ pub struct SqliteStore {
     _lock: File,
 }
 
-/// A change that waits for the writer.
+/// What a commit comes to.
+type Outcome = Result<Vec<Revision>, StoreError>;
+
+/// A commit that waits for the writer.
 struct Write {
-    key: String,
-    /// `None` deletes.
-    value: Option<Bytes>,
-    precondition: Precondition,
-    answer: oneshot::Sender<Result<Revision, StoreError>>,
+    changes: Vec<Change>,
+    answer: oneshot::Sender<Outcome>,
 }
 
 impl SqliteStore {
@@ -63,22 +62,6 @@ impl SqliteStore {
             .map_err(|error| StoreError::Failed { path: shown(&path), detail: error.to_string() })?;
         let reader = Arc::new(Mutex::new(reader));
         Ok(Self { path, reader, watchers, writes: Some(writes), writer: Some(writer), _lock: lock })
-    }
-
-    async fn change(
-        &self,
-        key: &str,
-        value: Option<Bytes>,
-        precondition: Precondition,
-    ) -> Result<Revision, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let write = Write { key: key.to_owned(), value, precondition, answer };
-        let writes = self.writes.as_ref().ok_or(StoreError::Closed)?;
-        writes.try_send(write).map_err(|error| match error {
-            TrySendError::Full(_) => StoreError::Busy(QUEUE_MAX),
-            TrySendError::Disconnected(_) => StoreError::Closed,
-        })?;
-        answered.await.map_err(|_| StoreError::Closed)?
     }
 
     async fn read<T: Send + 'static>(
@@ -127,14 +110,15 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
-        check_record(key, &value)?;
-        self.change(key, Some(value), precondition).await
-    }
-
-    async fn delete(&self, key: &str, precondition: Precondition) -> Result<(), StoreError> {
-        check_key(key)?;
-        self.change(key, None, precondition).await.map(|_| ())
+    async fn commit(&self, changes: Vec<Change>) -> Outcome {
+        check_changes(&changes)?;
+        let (answer, answered) = oneshot::channel();
+        let writes = self.writes.as_ref().ok_or(StoreError::Closed)?;
+        writes.try_send(Write { changes, answer }).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Busy(QUEUE_MAX),
+            TrySendError::Disconnected(_) => StoreError::Closed,
+        })?;
+        answered.await.map_err(|_| StoreError::Closed)?
     }
 
     fn watch(&self, prefix: &str) -> Watch {
@@ -176,9 +160,9 @@ impl Writer {
         }
     }
 
-    /// Makes all changes of the batch in one transaction. A lost precondition is that change's own matter; any
+    /// Makes all commits of the batch in one transaction. A lost precondition is that commit's own matter; any
     /// other error undoes the whole batch.
-    fn commit(&mut self, batch: &[Write]) -> Result<Vec<Result<Revision, StoreError>>, StoreError> {
+    fn commit(&mut self, batch: &[Write]) -> Result<Vec<Outcome>, StoreError> {
         let path = Arc::clone(&self.path);
         let failed = |error: rusqlite::Error| explain(&path, &error);
         let transaction =
@@ -189,7 +173,7 @@ impl Writer {
         let mut last = first;
         let mut outcomes = Vec::with_capacity(batch.len());
         for write in batch {
-            outcomes.push(apply(&transaction, write, &mut last).map_err(failed)?);
+            outcomes.push(apply_all(&transaction, &write.changes, &mut last).map_err(failed)?);
         }
         if last != first {
             transaction.execute("UPDATE counter SET last = ?1", [signed(last)]).map_err(failed)?;
@@ -199,10 +183,11 @@ impl Writer {
     }
 
     /// Wakes the watchers and then answers, so that who has an answer has also been woken.
-    fn answer(&self, batch: Vec<Write>, outcomes: Vec<Result<Revision, StoreError>>) {
+    fn answer(&self, batch: Vec<Write>, outcomes: Vec<Outcome>) {
         for (write, outcome) in batch.into_iter().zip(outcomes) {
-            if outcome.as_ref().is_ok_and(|revision| *revision != Revision(0)) {
-                self.watchers.wake(&write.key);
+            let revisions = outcome.as_deref().unwrap_or_default();
+            for (change, _) in write.changes.iter().zip(revisions).filter(|(_, at)| **at != Revision(0)) {
+                self.watchers.wake(&change.key);
             }
             // A caller that stopped waiting does not want to know.
             let _ = write.answer.send(outcome);
@@ -210,35 +195,44 @@ impl Writer {
     }
 }
 
-/// One change. Answers the change's number, `Revision(0)` where there was nothing to delete.
+/// One commit: nothing is changed before every precondition is known to hold.
+fn apply_all(connection: &Connection, changes: &[Change], last: &mut Revision) -> rusqlite::Result<Outcome> {
+    let mut query = connection.prepare_cached("SELECT revision FROM record WHERE key = ?1")?;
+    let mut found = Vec::with_capacity(changes.len());
+    for change in changes {
+        let actual = query.query_row([&change.key], |row| revision(row, 0)).optional()?.unwrap_or_default();
+        if let Err(conflict) = change.precondition.check(&change.key, actual) {
+            return Ok(Err(conflict));
+        }
+        found.push(actual);
+    }
+    let each = changes.iter().zip(found).map(|(change, actual)| apply(connection, change, actual, last));
+    each.collect::<rusqlite::Result<Vec<Revision>>>().map(Ok)
+}
+
+/// One change of a record that is at `actual`. Answers the change's number, `Revision(0)` where there was nothing to
+/// remove.
 fn apply(
     connection: &Connection,
-    write: &Write,
+    change: &Change,
+    actual: Revision,
     last: &mut Revision,
-) -> rusqlite::Result<Result<Revision, StoreError>> {
-    let mut query = connection.prepare_cached("SELECT revision FROM record WHERE key = ?1")?;
-    let actual = query.query_row([&write.key], |row| revision(row, 0)).optional()?.unwrap_or_default();
-    if let Err(conflict) = write.precondition.check(&write.key, actual) {
-        return Ok(Err(conflict));
-    }
-    match &write.value {
+) -> rusqlite::Result<Revision> {
+    match &change.value {
         Some(value) => {
-            let next = last.next();
             let mut put = connection.prepare_cached(
                 "INSERT INTO record (key, value, revision) VALUES (?1, ?2, ?3)
                  ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = excluded.revision",
             )?;
-            put.execute((&write.key, value.as_ref(), signed(next)))?;
-            *last = next;
-            Ok(Ok(next))
+            put.execute((&change.key, value.as_ref(), signed(last.next())))?;
         }
-        None if actual == Revision(0) => Ok(Ok(actual)),
+        None if actual == Revision(0) => return Ok(actual),
         None => {
-            connection.prepare_cached("DELETE FROM record WHERE key = ?1")?.execute([&write.key])?;
-            *last = last.next();
-            Ok(Ok(*last))
+            connection.prepare_cached("DELETE FROM record WHERE key = ?1")?.execute([&change.key])?;
         }
     }
+    *last = last.next();
+    Ok(*last)
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
