@@ -22,7 +22,12 @@ pub struct AgentConfig {
     pub shim_program: Option<PathBuf>,
     /// How often a sample of metrics is taken.
     pub metrics_every: Duration,
+    /// Bytes of logs kept on this node, of all instances together; the oldest rotated files go first.
+    pub log_bytes_max: u64,
 }
+
+/// Bytes of logs kept on a node unless told otherwise.
+pub const LOG_BYTES_DEFAULT: u64 = 4 << 30;
 
 impl AgentConfig {
     /// The usual configuration for the state directory `dir`.
@@ -33,6 +38,7 @@ impl AgentConfig {
             coordinators: Vec::new(),
             shim_program: None,
             metrics_every: Duration::from_secs(2),
+            log_bytes_max: LOG_BYTES_DEFAULT,
         }
     }
 }
@@ -105,6 +111,9 @@ pub struct StateDir {
 }
 
 impl StateDir {
+    /// What [`StateDir::open`] makes in the directory.
+    pub(crate) const LAID_OUT: [&str; 4] = ["instances", "artifacts", "logs", "lock"];
+
     /// Makes the directory's folders where they are missing and locks it.
     ///
     /// # Errors

@@ -5,10 +5,14 @@
 
 use crate::fault::Fault;
 use anyhow::Result;
-use baton_proto::identity::{Identity, JoinAs, Token};
+use baton_proto::identity::{Identity, IdentityError, JoinAs, Token};
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use tonic::transport::Channel;
+
+/// A command waits no longer than this for a fresh certificate: the next one tries again.
+const RENEW_WITHIN: Duration = Duration::from_secs(2);
 
 /// The contexts of this operator.
 #[derive(Clone, Debug)]
@@ -169,14 +173,28 @@ impl Contexts {
 }
 
 impl Context {
-    /// A connected client with this context's certificate.
+    /// A connected client with this context's certificate, which is renewed when a third of its life is left.
     ///
     /// # Errors
-    /// When the certificate cannot be read or the coordinator does not answer in time.
+    /// When the certificate cannot be read or has ended, or the coordinator does not answer in time.
     pub(crate) async fn connect(&self) -> Result<OperatorServiceClient<Channel>> {
         let identity = self.identity()?;
         let channel = baton_proto::identity::connect(&self.coordinator, &identity).await?;
+        if identity.renew_at().is_ok_and(|due| SystemTime::now() >= due)
+            && let Err(error) = self.renew(&channel, &identity).await
+        {
+            // The present one still serves, and the next command tries again.
+            eprintln!("the certificate of context `{}` could not be renewed yet: {error}", self.name);
+        }
         Ok(OperatorServiceClient::new(channel))
+    }
+
+    async fn renew(&self, channel: &Channel, identity: &Identity) -> Result<(), IdentityError> {
+        let renewed = baton_proto::identity::renew(channel.clone(), identity);
+        match tokio::time::timeout(RENEW_WITHIN, renewed).await {
+            Ok(fresh) => fresh?.save(&self.dir),
+            Err(_) => Ok(()),
+        }
     }
 
     /// The operator's certificate in this context.

@@ -58,7 +58,10 @@ impl Fault {
             Code::Unimplemented => {
                 "the coordinator is of another version: compare `baton version` on both hosts"
             }
-            Code::Ok | Code::Unknown | Code::OutOfRange | Code::Internal | Code::DataLoss => {
+            Code::OutOfRange => {
+                "the request is larger than a coordinator takes: make the service file smaller"
+            }
+            Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => {
                 "look at the coordinator's log; this is not a fault of your command"
             }
         };

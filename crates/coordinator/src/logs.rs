@@ -43,10 +43,12 @@ struct Running {
 /// What comes back from a node.
 #[derive(Debug)]
 pub(crate) enum Part {
-    /// Lines, and how many were skipped before them because the reader is slow.
-    Lines { lines: Vec<v1::LogLine>, skipped: u64 },
+    /// Lines, how many were skipped before them because the reader is slow, and where to go on after them.
+    Lines { lines: Vec<v1::LogLine>, marks: Vec<v1::LogMark>, skipped: u64 },
     /// A node has no more; the text says why where that is a failure.
     End { node: NodeName, error: String },
+    /// The session of a node ended, and with it what it was asked.
+    Gone { node: NodeName },
 }
 
 /// The reading side of a request. Dropping it cancels the request on every node.
@@ -88,14 +90,18 @@ impl LogBroker {
         let reader = LogReader { broker: Arc::clone(self), request, receiver, waiting };
         let mut missing = Vec::new();
         for node in nodes {
-            let message =
-                v1::coordinator_message::Message::LogRequest(v1::LogRequest { request, ..asked.clone() });
-            if self.sessions.send(&node, message).is_err() {
+            if !self.send(asked, request, &node) {
                 self.forget_node(request, &node);
                 missing.push(node);
             }
         }
         Ok((reader, missing))
+    }
+
+    fn send(&self, asked: &v1::LogRequest, request: u64, node: &NodeName) -> bool {
+        let message =
+            v1::coordinator_message::Message::LogRequest(v1::LogRequest { request, ..asked.clone() });
+        self.sessions.send(node, message).is_ok()
     }
 
     fn forget_node(&self, request: u64, node: &NodeName) {
@@ -115,12 +121,12 @@ impl LogBroker {
             }
             return;
         };
-        if !message.lines.is_empty() {
-            running.pass_on(message.lines);
+        if !message.lines.is_empty() || !message.marks.is_empty() {
+            running.pass_on(message.lines, message.marks);
         }
         if message.end {
             running.nodes.remove(node);
-            running.pass_on_end(node.clone(), message.error);
+            running.pass_on_end(Part::End { node: node.clone(), error: message.error });
         }
     }
 
@@ -128,7 +134,7 @@ impl LogBroker {
     pub(crate) fn node_gone(&self, node: &NodeName) {
         for running in self.running().values_mut() {
             if running.nodes.remove(node) {
-                running.pass_on_end(node.clone(), format!("node `{node}` is no longer connected"));
+                running.pass_on_end(Part::Gone { node: node.clone() });
             }
         }
     }
@@ -142,7 +148,7 @@ impl LogBroker {
 }
 
 impl Running {
-    fn pass_on(&mut self, lines: Vec<v1::LogLine>) {
+    fn pass_on(&mut self, lines: Vec<v1::LogLine>, marks: Vec<v1::LogMark>) {
         let bytes = size_of_lines(&lines);
         let count = lines.len() as u64;
         if self.waiting.load(Ordering::Relaxed) + bytes > WAITING_BYTES_MAX {
@@ -151,15 +157,15 @@ impl Running {
         }
         let skipped = std::mem::take(&mut self.skipped);
         self.waiting.fetch_add(bytes, Ordering::Relaxed);
-        if self.sender.try_send(Part::Lines { lines, skipped }).is_err() {
+        if self.sender.try_send(Part::Lines { lines, marks, skipped }).is_err() {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.skipped = skipped + count;
         }
     }
 
-    /// The end of a node must arrive; when no room is left the reader learns it from the channel's end.
-    fn pass_on_end(&mut self, node: NodeName, error: String) {
-        if self.sender.try_send(Part::End { node, error }).is_err() {
+    /// The end of a node must arrive; when no room is left the reader learns it from the nodes that are asked.
+    fn pass_on_end(&mut self, part: Part) {
+        if self.sender.try_send(part).is_err() {
             tracing::debug!("the end of a node's logs found no room; the reader counts nodes itself");
         }
     }
@@ -179,6 +185,29 @@ impl LogReader {
             self.receiver.recv().await?
         };
         Some(self.taken(part))
+    }
+
+    /// The next part of a request that follows; it goes on though no node has anything to send for now.
+    pub(crate) async fn next_of_following(&mut self) -> Option<Part> {
+        let part = self.receiver.recv().await?;
+        Some(self.taken(part))
+    }
+
+    /// Whether a node is asked, and has not ended.
+    pub(crate) fn asks(&self, node: &NodeName) -> bool {
+        self.broker.running().get(&self.request).is_some_and(|running| running.nodes.contains(node))
+    }
+
+    /// Asks one more node; `false` when it is not connected.
+    pub(crate) fn ask(&self, asked: &v1::LogRequest, node: &NodeName) -> bool {
+        if let Some(running) = self.broker.running().get_mut(&self.request) {
+            running.nodes.insert(node.clone());
+        }
+        let is_asked = self.broker.send(asked, self.request, node);
+        if !is_asked {
+            self.broker.forget_node(self.request, node);
+        }
+        is_asked
     }
 
     fn taken(&self, part: Part) -> Part {

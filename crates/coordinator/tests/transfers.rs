@@ -179,7 +179,7 @@ async fn logs_come_from_all_nodes_as_one_stream() {
                         request: request.request,
                         lines,
                         end: true,
-                        error: String::new(),
+                        ..v1::LogLines::default()
                     }))
                     .await;
                 return session;
@@ -222,4 +222,52 @@ async fn who_stops_reading_logs_cancels_them_on_the_node() {
         session.next().await.unwrap(),
         Some(Told::LogCancel(v1::LogCancel { request: request.request }))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_logs_goes_on_where_a_node_stood_when_it_comes_back() {
+    let cluster = Cluster::start().await;
+    let mut operator = cluster.operator().await;
+    let identity = cluster.node("n1").await;
+    let mut session = Session::open(cluster.address, &identity, 0).await.unwrap();
+    deploy(&mut operator, "1.0", b"one").await;
+    let instance = session.plan().await.instances[0].id.clone();
+    until(&mut operator, |status| (status.instances.len() == 2).then_some(())).await;
+    let asked = v1::LogRequest {
+        service: "web".to_owned(),
+        follow: true,
+        tail_lines: 5,
+        ..v1::LogRequest::default()
+    };
+    let mut stream = operator.logs(asked).await.unwrap().into_inner();
+    let mark = v1::LogMark { instance: instance.clone(), run: 1, file: 77, offset: 120, begun: 120 };
+    for told in 0..2_u64 {
+        let request = loop {
+            match session.next().await.unwrap().unwrap() {
+                Told::LogRequest(request) => break request,
+                Told::Plan(_) | Told::Welcome(_) | Told::Heartbeat(_) | Told::EventsStored(_) => {}
+                other @ (Told::LogCancel(_) | Told::Replaced(_)) => panic!("{other:?}"),
+            }
+        };
+        let after = if told == 0 { vec![] } else { vec![mark.clone()] };
+        assert_eq!((request.follow, request.after), (true, after), "request {told}");
+        let line = v1::LogLine { instance: instance.clone(), at_ms: told, text: "x".into(), stderr: false };
+        let lines = v1::LogLines {
+            request: request.request,
+            lines: vec![line],
+            marks: vec![mark.clone()],
+            ..v1::LogLines::default()
+        };
+        session.say(Say::LogLines(lines)).await;
+        let passed = loop {
+            let message = tokio::time::timeout(PATIENCE, stream.message()).await.unwrap().unwrap().unwrap();
+            if !message.lines.is_empty() {
+                break message;
+            }
+            assert!(message.error.contains("when it is back"), "{}", message.error);
+        };
+        assert_eq!((passed.lines[0].at_ms, &passed.marks), (told, &vec![mark.clone()]));
+        // Its agent is killed and comes back: a new session takes the place of the old one.
+        session = Session::open(cluster.address, &identity, 1).await.unwrap();
+    }
 }

@@ -57,7 +57,7 @@ pub(super) fn of_run(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// The same file, whatever its name is by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId(u64);
+pub(super) struct FileId(pub(super) u64);
 
 pub(super) fn id_of(file: &File) -> io::Result<FileId> {
     Ok(FileId(file.metadata()?.ino()))

@@ -20,6 +20,11 @@ pub(super) struct Joiner {
 }
 
 impl Joiner {
+    /// Whether parts of a line wait for its end.
+    pub(super) fn is_dividing(&self) -> bool {
+        !self.stdout.is_empty() || !self.stderr.is_empty()
+    }
+
     /// Takes one line of the file, without its newline. What is not in the format is passed over: it was cut by a
     /// full disk or a crash.
     pub(super) fn take(&mut self, raw: &[u8]) -> Option<Line> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 struct Writer {
     folder: PathBuf,
@@ -39,7 +39,7 @@ impl Writer {
 
 fn texts(follower: &mut Follower) -> Vec<String> {
     std::iter::from_fn(|| follower.next().unwrap())
-        .map(|line| String::from_utf8(line.text).unwrap())
+        .map(|told| String::from_utf8(told.line.text).unwrap())
         .collect()
 }
 
@@ -117,6 +117,58 @@ fn lines_that_were_rotated_away_are_told() {
 }
 
 #[test]
+fn a_reading_goes_on_where_an_earlier_one_stood() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut old, mut writer) = (Writer::new(folder.path(), 1), Writer::new(folder.path(), 2));
+    old.line("old");
+    writer.line("1");
+    writer.line("2");
+    let mut follower = Follower::tail(folder.path(), 2).unwrap();
+    assert_eq!(follower.next().unwrap().unwrap().line.text, b"1");
+    assert_eq!(follower.next().unwrap().unwrap().line.text, b"2");
+    let places: BTreeMap<u64, Place> = follower.places().collect();
+    // Meanwhile: the older run writes on too, the file is rotated, and a new run comes.
+    writer.line("3");
+    writer.rotate(4);
+    writer.line("4");
+    old.line("late");
+    Writer::new(folder.path(), 3).line("new");
+    let mut resumed = Follower::resume(folder.path(), &places).unwrap();
+    let all = texts(&mut resumed);
+    // Nothing of the older run was asked for, so it has no place, and it is told whole rather than not at all.
+    assert_eq!(all, ["old", "late", "3", "4", "new"]);
+    let places: BTreeMap<u64, Place> = resumed.places().collect();
+    assert_eq!(texts(&mut Follower::resume(folder.path(), &places).unwrap()), Vec::<String>::new());
+
+    // A part of a divided line was read, and a line of the other stream behind it.
+    let mut file = fs::OpenOptions::new().append(true).open(writer.folder.join("current")).unwrap();
+    writeln!(file, "1970-01-01T00:00:00Z stdout P he").unwrap();
+    writeln!(file, "1970-01-01T00:00:00Z stderr F between").unwrap();
+    assert_eq!(texts(&mut resumed), ["between"]);
+    let places: BTreeMap<u64, Place> = resumed.places().collect();
+    writeln!(file, "1970-01-01T00:00:00Z stdout F llo").unwrap();
+    assert_eq!(texts(&mut Follower::resume(folder.path(), &places).unwrap()), ["hello"]);
+}
+
+#[test]
+fn a_reading_whose_file_is_gone_says_so_and_goes_on_with_what_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::new(folder.path(), 1);
+    writer.line("1");
+    let mut follower = Follower::tail(folder.path(), 9).unwrap();
+    assert_eq!(texts(&mut follower), ["1"]);
+    let places: BTreeMap<u64, Place> = follower.places().collect();
+    for n in 2..=4 {
+        writer.rotate(2);
+        writer.line(&n.to_string());
+    }
+    let lines = texts(&mut Follower::resume(folder.path(), &places).unwrap());
+    assert!(lines[0].contains("rotated away"), "{lines:?}");
+    assert_eq!(lines[1..], ["3", "4"]);
+}
+
+#[test]
 fn a_line_without_its_end_waits_for_it() {
     use std::io::Write as _;
     let folder = tempfile::tempdir().unwrap();
@@ -127,6 +179,33 @@ fn a_line_without_its_end_waits_for_it() {
     assert_eq!(texts(&mut follower), Vec::<String>::new());
     writeln!(file, "lf").unwrap();
     assert_eq!(texts(&mut follower), ["half"]);
+}
+
+/// The texts that answer a request, and the marks.
+async fn answered(state: &Arc<StateDir>, request: v1::LogRequest) -> (Vec<String>, Vec<v1::LogMark>) {
+    let (out, mut answers) = mpsc::channel(8);
+    serve(Arc::clone(state), request, out).await;
+    let (mut texts, mut marks) = (Vec::new(), Vec::new());
+    while let Some(v1::AgentMessage { message: Some(Message::LogLines(batch)) }) = answers.recv().await {
+        assert_eq!(batch.error, "");
+        texts.extend(batch.lines.into_iter().map(|line| String::from_utf8(line.text.to_vec()).unwrap()));
+        marks.extend(batch.marks);
+    }
+    (texts, marks)
+}
+
+#[tokio::test]
+async fn the_last_lines_of_a_filter_are_the_last_ones_that_it_wants() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = Arc::new(StateDir::open(folder.path()).unwrap());
+    let mut web = Writer::new(&state.log_dir(&"web.1".parse().unwrap()), 1);
+    (0..50).for_each(|n| web.line(&format!("{} {n}", if n < 10 { "bad" } else { "good" })));
+    let request = v1::LogRequest { service: "web".into(), tail_lines: 3, ..Default::default() };
+    assert_eq!(answered(&state, request.clone()).await.0, ["good 47", "good 48", "good 49"]);
+    let grep = v1::LogRequest { grep: Some("^bad".into()), ..request };
+    let (texts, marks) = answered(&state, grep).await;
+    assert_eq!(texts, ["bad 7", "bad 8", "bad 9"]);
+    assert_eq!(marks, [], "only a request that follows is gone on with");
 }
 
 #[tokio::test]

@@ -2,22 +2,26 @@
 //!
 //! The files are the queue: nothing is buffered beside them, so a slow reader slows nobody down. A reader that is
 //! slower than the rotation for so long that files are removed under it is told so in a line. [`line`] parses,
-//! [`files`] finds where the last lines begin, [`follow`] goes on from there.
+//! [`files`] finds where the last lines begin, [`follow`] goes on from there, [`pick`] leaves out what is not wanted.
 
 mod files;
 mod follow;
 mod line;
+mod pick;
 mod retain;
 
-pub(crate) use retain::{prune_removed, prune_runs};
+pub(crate) use retain::{keep_bounded, prune_removed, prune_runs};
 
 use crate::config::StateDir;
 use baton_model::id::InstanceId;
 use baton_proto::v1::{self, agent_message::Message};
-use follow::Follower;
-use line::Line;
+use files::FileId;
+use follow::{Follower, Place, Told};
+use pick::Pick;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -29,6 +33,9 @@ const BATCH_BYTES: usize = 32 * 1024;
 /// While someone follows, files are looked at this often. Without a follower nobody looks.
 const FOLLOW_EVERY: Duration = Duration::from_millis(150);
 
+/// Lines read before others get their turn: a filter that wants nothing must not hold up the heartbeat.
+const LINES_AT_ONCE: usize = 1024;
+
 /// Serves one request until its end, or until the task is dropped.
 pub(crate) async fn serve(
     state: Arc<StateDir>,
@@ -36,10 +43,11 @@ pub(crate) async fn serve(
     out: mpsc::Sender<v1::AgentMessage>,
 ) {
     let number = request.request;
-    let mut answer = Answer { request: number, lines: Vec::new(), bytes: 0, out };
+    let mut answer = Answer::new(number, request.follow, out);
     let error = match run(&state, &request, &mut answer).await {
         Ok(()) => String::new(),
         Err(Ended::Reading(error)) => format!("the logs cannot be read on this node: {error}"),
+        Err(Ended::Asked(why)) => why,
         Err(Ended::Closed) => return,
     };
     let _ = answer.end(error).await;
@@ -49,6 +57,8 @@ pub(crate) async fn serve(
 enum Ended {
     /// The files cannot be read.
     Reading(io::Error),
+    /// What was asked makes no sense.
+    Asked(String),
     /// Nobody takes the answer any more.
     Closed,
 }
@@ -60,49 +70,123 @@ impl From<io::Error> for Ended {
 }
 
 async fn run(state: &StateDir, request: &v1::LogRequest, answer: &mut Answer) -> Result<(), Ended> {
-    let mut followers: BTreeMap<InstanceId, Follower> = BTreeMap::new();
-    let tail = match (request.tail_lines, request.since_ms) {
-        (0, Some(_)) => TAIL_MAX,
-        (lines, _) => lines.min(TAIL_MAX),
-    };
+    let pick = Pick::of(request).map_err(Ended::Asked)?;
+    let known = places(&request.after);
+    let mut readers: BTreeMap<InstanceId, Reader> = BTreeMap::new();
     for id in instances(state, request)? {
-        let mut follower = Follower::tail(&state.log_dir(&id), tail)?;
-        read_all(&mut follower, &id, request.since_ms, answer).await?;
-        followers.insert(id, follower);
+        let folder = state.log_dir(&id);
+        let mut reader = match known.get(&id) {
+            Some(places) => Reader::from(Follower::resume(&folder, places)?),
+            // It came since the request that this one goes on with: everything of it is new.
+            None if !known.is_empty() => Reader::from(Follower::tail(&folder, TAIL_MAX)?),
+            None => Reader::last(&folder, request, &pick).await?,
+        };
+        reader.read_all(&id, &pick, answer).await?;
+        readers.insert(id, reader);
     }
-    answer.flush().await?;
+    answer.flush_marks().await?;
     if !request.follow {
         return Ok(());
     }
     loop {
         tokio::time::sleep(FOLLOW_EVERY).await;
         for id in instances(state, request)? {
-            let follower = match followers.entry(id.clone()) {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            let reader = match readers.entry(id.clone()) {
+                Entry::Occupied(entry) => entry.into_mut(),
                 // It came after the request: everything of it is new.
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(Follower::tail(&state.log_dir(&id), TAIL_MAX)?)
+                Entry::Vacant(entry) => {
+                    entry.insert(Reader::from(Follower::tail(&state.log_dir(&id), TAIL_MAX)?))
                 }
             };
-            follower.look()?;
-            read_all(follower, &id, request.since_ms, answer).await?;
+            reader.follower.look()?;
+            reader.read_all(&id, &pick, answer).await?;
         }
         answer.flush().await?;
     }
 }
 
-async fn read_all(
-    follower: &mut Follower,
-    id: &InstanceId,
-    since_ms: Option<u64>,
-    answer: &mut Answer,
-) -> Result<(), Ended> {
-    while let Some(line) = follower.next()? {
-        if since_ms.is_none_or(|since| line.at_ms >= since) {
-            answer.add(id, line).await?;
+/// Where an earlier request stood, as it gives it back.
+fn places(marks: &[v1::LogMark]) -> BTreeMap<InstanceId, BTreeMap<u64, Place>> {
+    let mut places: BTreeMap<InstanceId, BTreeMap<u64, Place>> = BTreeMap::new();
+    for mark in marks {
+        // A mark of ours names an instance; anything else marks nothing.
+        let Ok(id) = mark.instance.parse() else { continue };
+        let place = Place { file: FileId(mark.file), offset: mark.offset, begun: mark.begun };
+        places.entry(id).or_default().insert(mark.run, place);
+    }
+    places
+}
+
+/// Reads the log of one instance.
+struct Reader {
+    follower: Follower,
+    /// Wanted lines that are passed over: more are wanted of the past than the request takes.
+    passed_over: u64,
+}
+
+impl From<Follower> for Reader {
+    fn from(follower: Follower) -> Self {
+        Self { follower, passed_over: 0 }
+    }
+}
+
+impl Reader {
+    /// Begins with as many of the last wanted lines as the request takes.
+    async fn last(folder: &Path, request: &v1::LogRequest, pick: &Pick) -> Result<Self, Ended> {
+        let tail = match (request.tail_lines, request.since_ms) {
+            (0, Some(_)) => TAIL_MAX,
+            (lines, _) => lines.min(TAIL_MAX),
+        };
+        if !pick.is_sparse() {
+            return Ok(Self::from(Follower::tail(folder, tail)?));
+        }
+        // Counted first and read again: kept lines would be bounded by nothing but the log.
+        let mut wanted = 0_u64;
+        let mut counted = Follower::tail(folder, u32::MAX)?;
+        let mut turn = Turn::default();
+        while let Some(told) = counted.next()? {
+            turn.count().await;
+            wanted += u64::from(pick.admits(&told.line));
+        }
+        let follower = Follower::tail(folder, u32::MAX)?;
+        Ok(Self { follower, passed_over: wanted.saturating_sub(u64::from(tail)) })
+    }
+
+    /// Passes on the wanted lines that there are.
+    async fn read_all(&mut self, id: &InstanceId, pick: &Pick, answer: &mut Answer) -> Result<(), Ended> {
+        let mut turn = Turn::default();
+        while let Some(told) = self.follower.next()? {
+            turn.count().await;
+            if !pick.admits(&told.line) {
+                continue;
+            }
+            if self.passed_over > 0 {
+                self.passed_over -= 1;
+                continue;
+            }
+            answer.add(id, told).await?;
+        }
+        self.passed_over = 0;
+        for (run, place) in self.follower.places() {
+            answer.mark(id, run, place);
+        }
+        Ok(())
+    }
+}
+
+/// Gives way to the agent's other work now and then.
+#[derive(Default)]
+struct Turn {
+    lines: usize,
+}
+
+impl Turn {
+    async fn count(&mut self) {
+        self.lines += 1;
+        if self.lines.is_multiple_of(LINES_AT_ONCE) {
+            tokio::task::yield_now().await;
         }
     }
-    Ok(())
 }
 
 /// The instances that a request is about and that have logs here.
@@ -133,11 +217,19 @@ struct Answer {
     request: u64,
     lines: Vec<v1::LogLine>,
     bytes: usize,
+    /// Where each run stands after `lines`, where the request will want to know.
+    marks: BTreeMap<(InstanceId, u64), Place>,
+    marked: bool,
     out: mpsc::Sender<v1::AgentMessage>,
 }
 
 impl Answer {
-    async fn add(&mut self, id: &InstanceId, line: Line) -> Result<(), Ended> {
+    fn new(request: u64, marked: bool, out: mpsc::Sender<v1::AgentMessage>) -> Self {
+        Self { request, lines: Vec::new(), bytes: 0, marks: BTreeMap::new(), marked, out }
+    }
+
+    async fn add(&mut self, id: &InstanceId, told: Told) -> Result<(), Ended> {
+        let Told { line, run, place } = told;
         self.bytes += line.text.len();
         self.lines.push(v1::LogLine {
             instance: id.to_string(),
@@ -145,11 +237,30 @@ impl Answer {
             stderr: line.stderr,
             text: line.text.into(),
         });
+        if let Some(place) = place {
+            self.mark(id, run, place);
+        }
         if self.bytes >= BATCH_BYTES { self.flush().await } else { Ok(()) }
     }
 
+    fn mark(&mut self, id: &InstanceId, run: u64, place: Place) {
+        if self.marked {
+            self.marks.insert((id.clone(), run), place);
+        }
+    }
+
+    /// Sends the lines that wait. Marks alone wait for the next lines: until then, going on at the older ones tells
+    /// the same.
     async fn flush(&mut self) -> Result<(), Ended> {
         if self.lines.is_empty() {
+            return Ok(());
+        }
+        self.send(false, String::new()).await
+    }
+
+    /// Sends what waits, be it marks alone: a request that goes on must know where this one began.
+    async fn flush_marks(&mut self) -> Result<(), Ended> {
+        if self.lines.is_empty() && self.marks.is_empty() {
             return Ok(());
         }
         self.send(false, String::new()).await
@@ -162,7 +273,15 @@ impl Answer {
     async fn send(&mut self, end: bool, error: String) -> Result<(), Ended> {
         self.bytes = 0;
         let lines = std::mem::take(&mut self.lines);
-        let message = Message::LogLines(v1::LogLines { request: self.request, lines, end, error });
+        let mark = |((instance, run), place): ((InstanceId, u64), Place)| v1::LogMark {
+            instance: instance.to_string(),
+            run,
+            file: place.file.0,
+            offset: place.offset,
+            begun: place.begun,
+        };
+        let marks = std::mem::take(&mut self.marks).into_iter().map(mark).collect();
+        let message = Message::LogLines(v1::LogLines { request: self.request, lines, end, error, marks });
         self.out.send(v1::AgentMessage { message: Some(message) }).await.map_err(|_| Ended::Closed)
     }
 }

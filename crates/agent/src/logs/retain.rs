@@ -4,7 +4,7 @@ use baton_model::id::InstanceId;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Folders of logs kept per instance: of the current run and those before it.
 const RUNS_KEPT: usize = 3;
@@ -40,10 +40,63 @@ pub(crate) fn prune_removed(logs: &Path, present: &BTreeSet<InstanceId>) {
     }
 }
 
+/// How often the size of all logs is looked at.
+const BOUND_EVERY: Duration = Duration::from_secs(10);
+
+/// Keeps the logs of the whole node within `bytes_max`, and never ends.
+pub(crate) async fn keep_bounded(logs: PathBuf, bytes_max: u64) {
+    loop {
+        let logs = logs.clone();
+        match tokio::task::spawn_blocking(move || prune_bytes(&logs, bytes_max)).await {
+            Ok(0) => {}
+            Ok(files) => {
+                tracing::warn!(files, bytes_max, "the node's logs are full; the oldest rotated files went");
+            }
+            Err(error) => tracing::error!(%error, "bounding the logs failed"),
+        }
+        tokio::time::sleep(BOUND_EVERY).await;
+    }
+}
+
+/// Removes rotated files, those first that were written to last, until all logs together are within `bytes_max`. Files
+/// that are written to stay: each has a bound of its own. Gives how many went.
+fn prune_bytes(logs: &Path, bytes_max: u64) -> usize {
+    let mut total = 0;
+    let mut rotated: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
+    for file in folders(logs).iter().flat_map(|instance| folders(instance)).flat_map(|run| entries(&run)) {
+        // A file that is rotated away meanwhile is counted next time, under its new name.
+        let Ok(metadata) = fs::metadata(&file) else { continue };
+        total += metadata.len();
+        let is_rotated = file.file_name().is_some_and(|name| name != "current");
+        if let (true, Ok(written)) = (is_rotated, metadata.modified()) {
+            rotated.push((written, file, metadata.len()));
+        }
+    }
+    rotated.sort_unstable();
+    let mut removed = 0;
+    for (_, file, bytes) in rotated {
+        if total <= bytes_max {
+            break;
+        }
+        if fs::remove_file(&file).is_ok() {
+            total -= bytes;
+            removed += 1;
+        }
+    }
+    removed
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    entries(folder).into_iter().filter(|path| path.is_dir()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn the_logs_of_present_instances_and_of_the_newest_removed_ones_stay() {
@@ -62,6 +115,29 @@ mod tests {
         assert!(left("web.1") && left("not an instance"));
         let kept: Vec<u64> = (2..=25).filter(|slot| left(&format!("web.{slot}"))).collect();
         assert_eq!(kept, (6..=25).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_oldest_rotated_files_of_the_node_go_first() {
+        let logs = tempfile::tempdir().unwrap();
+        let made = |path: &str, bytes: usize, age_s: u64| {
+            let path = logs.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, vec![b'x'; bytes]).unwrap();
+            let at = SystemTime::now() - Duration::from_secs(age_s);
+            fs::File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
+        };
+        made("web.1/1/current", 100, 900);
+        made("web.1/1/current.1", 100, 50);
+        made("web.1/1/current.2", 100, 60);
+        made("api.1/3/current", 100, 1);
+        made("api.1/3/current.1", 100, 70);
+        let left = |path: &str| logs.path().join(path).exists();
+        assert_eq!(prune_bytes(logs.path(), 500), 0);
+        assert_eq!(prune_bytes(logs.path(), 350), 2);
+        assert!(!left("api.1/3/current.1") && !left("web.1/1/current.2") && left("web.1/1/current.1"));
+        assert_eq!(prune_bytes(logs.path(), 10), 1, "what is written to stays");
+        assert!(left("web.1/1/current") && left("api.1/3/current"));
     }
 
     #[test]

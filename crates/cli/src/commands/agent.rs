@@ -5,7 +5,7 @@ use crate::fault::Fault;
 use crate::global::Global;
 use crate::roles;
 use anyhow::Result;
-use baton_agent::{AgentConfig, JoinOptions};
+use baton_agent::{AgentConfig, JoinOptions, LOG_BYTES_DEFAULT};
 use baton_model::id::NodeName;
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
@@ -41,6 +41,9 @@ enum Action {
         /// How often load and memory are sampled.
         #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "2s")]
         metrics_every: Millis,
+        /// MiB of logs kept on this node, of all instances together; the oldest rotated files go first.
+        #[arg(long, value_name = "MIB", default_value_t = LOG_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+        logs_mib: u64,
         #[command(flatten)]
         process: roles::ProcessOptions,
     },
@@ -87,11 +90,12 @@ struct JoinArgs {
 pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     match args.action {
         Action::Join(args) => join(args, global).await,
-        Action::Run { dir, coordinators, metrics_every, process } => {
+        Action::Run { dir, coordinators, metrics_every, logs_mib, process } => {
             process.prepare()?;
             let config = AgentConfig {
                 coordinators,
                 metrics_every: metrics_every.duration(),
+                log_bytes_max: logs_mib << 20,
                 ..AgentConfig::new(dir)
             };
             baton_agent::run(config, roles::stop_asked()?).await?;

@@ -1,19 +1,26 @@
 //! `baton coordinator`: making a cluster, and the coordinator's own process.
 
 use crate::exit::Exit;
+use crate::fault::Fault;
 use crate::global::Global;
 use crate::roles;
 use anyhow::Result;
+use baton_coordinator::authority::Lifetimes;
 use baton_coordinator::{CoordinatorConfig, InitOptions};
+use baton_model::time::Millis;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// Shorter lives leave no time to renew a certificate.
+const LIFE_MIN: Duration = Duration::from_secs(3);
 
 /// Make a cluster, and run its coordinator.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  baton coordinator init --dir /var/lib/baton/coordinator --listen 10.0.0.5:7443
-  baton coordinator run --dir /var/lib/baton/coordinator")]
+  baton coordinator init --dir /var/lib/baton-coordinator --listen 10.0.0.5:7443
+  baton coordinator run --dir /var/lib/baton-coordinator")]
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -23,7 +30,7 @@ pub(crate) struct Args {
 enum Action {
     /// Make a cluster: its authority, its store, and a token for its first operator.
     #[command(
-        after_help = "Examples:\n  baton coordinator init --dir /var/lib/baton/coordinator --listen 10.0.0.5:7443\n  baton coordinator init --dir ./c --listen 127.0.0.1:7443 --name lab --operator alice --json"
+        after_help = "Examples:\n  baton coordinator init --dir /var/lib/baton-coordinator --listen 10.0.0.5:7443\n  baton coordinator init --dir ./c --listen 127.0.0.1:7443 --name lab --operator alice --json"
     )]
     Init {
         /// The coordinator's folder: empty, or not there yet.
@@ -41,7 +48,7 @@ enum Action {
     },
     /// Run the coordinator until it is told to stop.
     #[command(
-        after_help = "Examples:\n  baton coordinator run --dir /var/lib/baton/coordinator\n  baton coordinator run --dir ./c --listen 127.0.0.1:7443"
+        after_help = "Examples:\n  baton coordinator run --dir /var/lib/baton-coordinator\n  baton coordinator run --dir ./c --listen 127.0.0.1:7443"
     )]
     Run {
         /// The coordinator's folder.
@@ -50,6 +57,10 @@ enum Action {
         /// Listen here instead of where `init` was told.
         #[arg(long, value_name = "ADDR:PORT")]
         listen: Option<SocketAddr>,
+        /// For how long the certificates of nodes and operators are valid; they renew them
+        /// after two thirds of it.
+        #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "2160h")]
+        certificate_life: Millis,
         #[command(flatten)]
         process: roles::ProcessOptions,
     },
@@ -86,9 +97,15 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
             writeln!(std::io::stdout(), "{}", done.operator_token)?;
             Ok(Exit::Done)
         }
-        Action::Run { dir, listen, process } => {
+        Action::Run { dir, listen, certificate_life, process } => {
             process.prepare()?;
-            let config = CoordinatorConfig { listen, ..CoordinatorConfig::new(dir) };
+            let life = certificate_life.duration();
+            if life < LIFE_MIN {
+                let what = format!("certificates cannot be valid for {certificate_life} only");
+                return Err(Fault::usage(what, format!("give them {} s or more", LIFE_MIN.as_secs())).into());
+            }
+            let lifetimes = Lifetimes { member: life, ..Lifetimes::default() };
+            let config = CoordinatorConfig { listen, lifetimes, ..CoordinatorConfig::new(dir) };
             baton_coordinator::run(config, roles::stop_asked()?).await?;
             Ok(Exit::Done)
         }

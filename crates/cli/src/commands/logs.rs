@@ -1,17 +1,25 @@
 //! `baton logs`: what a service writes to stdout and stderr, on whatever node it runs.
 
+use crate::api::Api;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::global::Global;
 use crate::live::{Line, Style};
+use crate::reconnect::{self, Lifeline};
 use crate::show;
 use anyhow::Result;
-use baton_model::id::{InstanceId, ServiceName};
+use baton_model::id::{InstanceId, NodeName, ServiceName};
 use baton_model::time::{Millis, UnixMs};
 use baton_proto::v1;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_stream::StreamExt as _;
+
+/// Lines of the past of each instance that are printed unless told otherwise.
+const TAIL_DEFAULT: u32 = 100;
+/// Runs of one instance whose place is kept: of older ones nothing comes any more.
+const RUNS_MARKED_MAX: usize = 8;
 
 /// Print what a service writes to stdout and stderr.
 #[derive(Debug, clap::Args)]
@@ -19,6 +27,8 @@ use tokio_stream::StreamExt as _;
   baton logs web
   baton logs web -f --tail 20
   baton logs web.2 --since 10m
+  baton logs web -f --grep ' 5[0-9][0-9]$' --node node-1
+  baton logs web --stream stderr --since 1h
   baton logs web --json | jq -r .text")]
 pub(crate) struct Args {
     /// The service, or one instance of it (`web.2`).
@@ -27,12 +37,21 @@ pub(crate) struct Args {
     /// Go on with what is written from now on.
     #[arg(long, short)]
     follow: bool,
-    /// At most so many past lines of each instance.
-    #[arg(long, value_name = "LINES", default_value_t = 100)]
-    tail: u32,
+    /// At most so many past lines of each instance; 100 where neither this nor --since is given.
+    #[arg(long, value_name = "LINES")]
+    tail: Option<u32>,
     /// Only lines of this last length of time.
     #[arg(long, value_name = "LENGTH", value_parser = Millis::parse)]
     since: Option<Millis>,
+    /// Only lines in which this regular expression matches; `(?i)` at its start ignores case.
+    #[arg(long, value_name = "REGEX", value_parser = expression)]
+    grep: Option<String>,
+    /// Only lines of this stream.
+    #[arg(long, value_enum, value_name = "STREAM")]
+    stream: Option<Stream>,
+    /// Only instances on this node.
+    #[arg(long, value_name = "NODE")]
+    node: Option<NodeName>,
     /// Only this instance.
     #[arg(long, value_name = "INSTANCE")]
     instance: Option<InstanceId>,
@@ -41,31 +60,94 @@ pub(crate) struct Args {
     timestamps: bool,
 }
 
-/// Prints lines as they come.
+/// Where a workload wrote a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Checks a regular expression where a mistake in it is told best; nodes match with the same engine.
+fn expression(text: &str) -> Result<String, String> {
+    let checked = regex::bytes::Regex::new(text).map_err(|error| error.to_string())?;
+    Ok(checked.as_str().to_owned())
+}
+
+/// Prints lines as they come. Following outlives restarts of the coordinator and of agents: it goes on after the
+/// last line of each instance.
 ///
 /// # Errors
-/// When the coordinator cannot be reached, or a node cannot give its lines.
+/// When the coordinator cannot be reached at first, or does not know the service.
 pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
-    let request = request(&args)?;
-    let mut batches = global.api().await?.logs(request).await?;
-    let mut exit = Exit::Done;
+    let mut request = request(&args)?;
+    let mut api = global.api().await?;
+    let mut lifeline = Lifeline::new(global);
+    let mut marks = Marks::default();
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     loop {
-        let batch = tokio::select! {
-            batch = batches.next() => batch,
+        request.after = marks.all();
+        let error = tokio::select! {
+            ended = print_all(&mut api, &request, &mut marks, &mut lifeline, &args, global) => match ended {
+                Ok(exit) => return Ok(exit),
+                Err(error) if !args.follow => return Err(error),
+                Err(error) => error,
+            },
             _ = &mut interrupted => return Ok(Exit::Interrupted),
         };
-        let Some(batch) = batch else { return Ok(exit) };
+        api = tokio::select! {
+            again = lifeline.again(error) => again?,
+            _ = &mut interrupted => return Ok(Exit::Interrupted),
+        };
+    }
+}
+
+/// Prints what comes over one connection; `marks` learns how far that was.
+async fn print_all(
+    api: &mut Api,
+    request: &v1::LogRequest,
+    marks: &mut Marks,
+    lifeline: &mut Lifeline<'_>,
+    args: &Args,
+    global: &Global,
+) -> Result<Exit> {
+    let mut batches = api.logs(request.clone()).await?;
+    lifeline.well();
+    let mut exit = Exit::Done;
+    while let Some(batch) = batches.next().await {
         let batch = batch?;
         for line in &batch.lines {
-            print(line, &args, global)?;
+            print(line, args, global)?;
         }
+        marks.note(batch.marks);
         if !batch.error.is_empty() {
             // The lines of other nodes still come.
             eprintln!("some lines are missing: {}", batch.error);
             exit = Exit::Error;
         }
+    }
+    if request.follow { Err(reconnect::ended().into()) } else { Ok(exit) }
+}
+
+/// How far the log of each run was printed.
+#[derive(Debug, Default)]
+struct Marks {
+    by_instance: BTreeMap<String, BTreeMap<u64, v1::LogMark>>,
+}
+
+impl Marks {
+    fn note(&mut self, marks: Vec<v1::LogMark>) {
+        for mark in marks {
+            let runs = self.by_instance.entry(mark.instance.clone()).or_default();
+            runs.insert(mark.run, mark);
+            while runs.len() > RUNS_MARKED_MAX {
+                runs.pop_first();
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<v1::LogMark> {
+        self.by_instance.values().flat_map(BTreeMap::values).cloned().collect()
     }
 }
 
@@ -89,9 +171,18 @@ fn request(args: &Args) -> Result<v1::LogRequest> {
         request: 0,
         service: service.to_string(),
         instance: args.instance.as_ref().or(named.as_ref()).map(ToString::to_string),
-        tail_lines: args.tail,
+        tail_lines: args.tail.unwrap_or(if since_ms.is_some() { 0 } else { TAIL_DEFAULT }),
         since_ms,
         follow: args.follow,
+        after: Vec::new(),
+        grep: args.grep.clone(),
+        stream: match args.stream {
+            None => v1::LogStream::Unspecified,
+            Some(Stream::Stdout) => v1::LogStream::Stdout,
+            Some(Stream::Stderr) => v1::LogStream::Stderr,
+        }
+        .into(),
+        node: args.node.as_ref().map(ToString::to_string),
     })
 }
 

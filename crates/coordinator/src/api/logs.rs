@@ -1,4 +1,9 @@
 //! Logs of a service's instances, from all of their nodes, as one stream.
+//!
+//! A request for the past is asked of every node once, and ends. One that follows asks a node again when it comes
+//! back, and nodes on which instances are placed later; [`follow`] does that.
+
+mod follow;
 
 use super::status::Refusal;
 use super::{Answers, services};
@@ -26,27 +31,33 @@ const NODES_SILENCE: Duration = Duration::from_secs(10);
 
 type Sender = mpsc::Sender<Result<v1::LogLines, Status>>;
 
+/// Whose lines are asked for.
+struct Subject {
+    service: ServiceName,
+    instance: Option<InstanceId>,
+    node: Option<NodeName>,
+}
+
 pub(super) async fn logs(
     coordinator: &Arc<Coordinator>,
     request: v1::LogRequest,
 ) -> Result<Answers<v1::LogLines>, Refusal> {
-    let service = ServiceName::new(request.service.clone())?;
-    let instance: Option<InstanceId> = request.instance.as_deref().map(str::parse).transpose()?;
-    if coordinator.records.get::<Service>(&records::service(&service)).await?.is_none() {
-        return Err(services::unknown(&service));
+    let subject = Subject {
+        service: ServiceName::new(request.service.clone())?,
+        instance: request.instance.as_deref().map(str::parse).transpose()?,
+        node: request.node.clone().map(NodeName::new).transpose()?,
+    };
+    if coordinator.records.get::<Service>(&records::service(&subject.service)).await?.is_none() {
+        return Err(services::unknown(&subject.service));
     }
-    let nodes = nodes_of(coordinator, &service, instance.as_ref());
+    let nodes = subject.nodes(coordinator);
     if nodes.is_empty() {
-        let what = instance.map_or_else(
-            || format!("service `{service}` has no instances"),
-            |id| format!("there is no instance `{id}`"),
-        );
-        return Err(Refusal::NotFound(format!("{what}; `baton service show {service}` shows where it runs")));
+        return Err(subject.nowhere());
     }
     let asked = nodes.len();
     let (reader, missing) =
         coordinator.logs.ask(&request, nodes).map_err(|full| Refusal::Exhausted(full.to_string()))?;
-    if missing.len() == asked {
+    if missing.len() == asked && !request.follow {
         let names: Vec<&str> = missing.iter().map(NodeName::as_str).collect();
         return Err(Refusal::Unavailable(format!(
             "no node that has these logs is connected: {}; try again when one is back",
@@ -54,34 +65,52 @@ pub(super) async fn logs(
         )));
     }
     let (sender, answers) = mpsc::channel(AHEAD);
-    let stop = coordinator.stop.clone();
+    let coordinator = Arc::clone(coordinator);
     tokio::spawn(async move {
+        let send = async {
+            if request.follow {
+                follow::follow(&coordinator, &subject, request, reader, missing, &sender).await;
+            } else {
+                send_past(reader, missing, &sender).await;
+            }
+        };
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = coordinator.stop.cancelled() => {}
             () = sender.closed() => {}
-            () = send(reader, missing, request.follow, &sender) => {}
+            () = send => {}
         }
     });
     Ok(Box::pin(ReceiverStream::new(answers)))
 }
 
-/// The nodes on which the instances are placed.
-fn nodes_of(
-    coordinator: &Coordinator,
-    service: &ServiceName,
-    instance: Option<&InstanceId>,
-) -> BTreeSet<NodeName> {
-    let view = Arc::clone(&coordinator.view.borrow());
-    let Some(progress) = view.snapshot.progress.get(service) else { return BTreeSet::new() };
-    let asked = |slot: u64| instance.is_none_or(|id| id.service == *service && id.slot == slot);
-    progress.value.slots.iter().filter(|(slot, _)| asked(**slot)).map(|(_, at)| at.node.clone()).collect()
+impl Subject {
+    /// The nodes on which the instances are placed.
+    fn nodes(&self, coordinator: &Coordinator) -> BTreeSet<NodeName> {
+        let view = Arc::clone(&coordinator.view.borrow());
+        let Some(progress) = view.snapshot.progress.get(&self.service) else { return BTreeSet::new() };
+        let asked =
+            |slot: u64| self.instance.as_ref().is_none_or(|id| id.service == self.service && id.slot == slot);
+        let slots = progress.value.slots.iter().filter(|(slot, _)| asked(**slot));
+        let nodes = slots.map(|(_, at)| at.node.clone());
+        nodes.filter(|node| self.node.as_ref().is_none_or(|only| only == node)).collect()
+    }
+
+    fn nowhere(&self) -> Refusal {
+        let what = match (&self.instance, &self.node) {
+            (Some(id), None) => format!("there is no instance `{id}`"),
+            (Some(id), Some(node)) => format!("there is no instance `{id}` on node `{node}`"),
+            (None, Some(node)) => format!("service `{}` has no instances on node `{node}`", self.service),
+            (None, None) => format!("service `{}` has no instances", self.service),
+        };
+        Refusal::NotFound(format!("{what}; `baton service show {}` shows where it runs", self.service))
+    }
 }
 
-async fn send(mut reader: LogReader, missing: Vec<NodeName>, follow: bool, sender: &Sender) {
+/// Sends what the nodes have, in the order of time as far as that is bounded.
+async fn send_past(mut reader: LogReader, missing: Vec<NodeName>, sender: &Sender) {
     for node in missing {
-        if !pass_on(Vec::new(), format!("node `{node}` is not connected, its lines are missing"), sender)
-            .await
-        {
+        let error = format!("node `{node}` is not connected, its lines are missing");
+        if !pass_on(Vec::new(), error, sender).await {
             return;
         }
     }
@@ -91,14 +120,13 @@ async fn send(mut reader: LogReader, missing: Vec<NodeName>, follow: bool, sende
         let (lines, error) = match next {
             Ok(Some(part)) => taken(part),
             Ok(None) => break,
-            Err(_) if follow => continue,
             Err(_) => {
                 let error = "some nodes did not answer in time, their lines may be missing".to_owned();
                 pass_on(Vec::new(), error, sender).await;
                 break;
             }
         };
-        if !follow && past.len() + lines.len() <= SORTED_LINES_MAX {
+        if past.len() + lines.len() <= SORTED_LINES_MAX {
             past.extend(lines);
             if !error.is_empty() && !pass_on(Vec::new(), error, sender).await {
                 return;
@@ -117,7 +145,7 @@ async fn send(mut reader: LogReader, missing: Vec<NodeName>, follow: bool, sende
 /// Sends lines in the order of their time, in messages of a bounded size; `false` when nobody listens any more.
 async fn pass_on(mut lines: Vec<v1::LogLine>, error: String, sender: &Sender) -> bool {
     lines.sort_by_key(|line| line.at_ms);
-    let mut message = v1::LogLines { request: 0, lines: Vec::new(), end: false, error };
+    let mut message = v1::LogLines { error, ..v1::LogLines::default() };
     let mut bytes = 0;
     for line in lines {
         bytes += line.text.len();
@@ -134,12 +162,21 @@ async fn pass_on(mut lines: Vec<v1::LogLine>, error: String, sender: &Sender) ->
 /// The lines of a part, and what the caller has to be told about them.
 fn taken(part: Part) -> (Vec<v1::LogLine>, String) {
     match part {
-        Part::Lines { lines, skipped: 0 } => (lines, String::new()),
-        Part::Lines { lines, skipped } => (
-            lines,
-            format!("{skipped} lines were skipped before these: they came faster than they were read"),
-        ),
+        Part::Lines { lines, skipped, .. } => (lines, skipped_text(skipped)),
         Part::End { error, .. } if error.is_empty() => (Vec::new(), String::new()),
         Part::End { node, error } => (Vec::new(), format!("the lines of node `{node}` ended early: {error}")),
+        Part::Gone { node } => {
+            (Vec::new(), format!("the lines of node `{node}` ended early: it is no longer connected"))
+        }
+    }
+}
+
+/// What to say of lines that a slow reader did not get; nothing where it got all.
+fn skipped_text(skipped: u64) -> String {
+    match skipped {
+        0 => String::new(),
+        skipped => {
+            format!("{skipped} lines were skipped before these: they came faster than they were read")
+        }
     }
 }

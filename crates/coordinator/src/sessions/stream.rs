@@ -83,15 +83,9 @@ async fn greet(
     })?;
     admit(coordinator, node, address).await?;
     let generation = Generation(hello.generation);
+    // What an earlier session of it was asked ends with that session, which may still be there.
+    coordinator.logs.node_gone(node);
     let opened = coordinator.sessions.open(node, hello.facts.unwrap_or_default().into(), generation);
-    let welcome = v1::Welcome {
-        session: opened.session.0,
-        heartbeat_ms: coordinator.sessions.timing.heartbeat.0,
-        silence_ms: coordinator.sessions.timing.silence.0,
-    };
-    if coordinator.sessions.send(node, Answer::Welcome(welcome)).is_err() {
-        tracing::debug!(%node, "a session was replaced before it was welcomed");
-    }
     if opened.was_silent {
         coordinator.journal.record(vec![back(coordinator.clock.now(), node)]);
     }

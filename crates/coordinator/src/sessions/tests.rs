@@ -14,7 +14,10 @@ fn node() -> NodeName {
 }
 
 fn open(sessions: &Sessions) -> Opened {
-    sessions.open(&node(), NodeFacts::default(), Generation(0))
+    let mut opened = sessions.open(&node(), NodeFacts::default(), Generation(0));
+    let first = opened.outbound.try_recv().unwrap().message;
+    assert!(matches!(first, Some(Message::Welcome(_))), "a session begins with a welcome: {first:?}");
+    opened
 }
 
 fn beat(sequence: u64) -> Message {

@@ -53,7 +53,7 @@ pub async fn connect_at(
         return Err(IdentityError::Expired { who, detail });
     }
     if now >= until {
-        return Err(IdentityError::Expired { who, detail: "its time is over".to_owned() });
+        return Err(IdentityError::Expired { who, detail: format!("it ended on {}", identity.ended_on()?) });
     }
     open(address, tls::client(identity.authority()?, Some(identity))?, who).await
 }

@@ -116,6 +116,17 @@ impl Identity {
         ))
     }
 
+    /// The end of the certificate as people read it, in UTC.
+    ///
+    /// # Errors
+    /// When the certificate cannot be parsed.
+    pub fn ended_on(&self) -> Result<String, IdentityError> {
+        let leaf = self.leaf()?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&leaf)
+            .map_err(|error| IdentityError::unusable("our certificate", error))?;
+        Ok(parsed.validity().not_after.to_string())
+    }
+
     /// When the certificate should be renewed: after two thirds of its life, so that a third is left for trying.
     ///
     /// # Errors
