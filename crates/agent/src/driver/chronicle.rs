@@ -20,6 +20,8 @@ pub(super) struct Chronicle {
     last_stderr: String,
     state: Option<InstanceState>,
     swap: Option<SwapTimes>,
+    /// Since when nothing serves, as a swap had to end the old run before the new one could start.
+    gap_since: Option<BootMs>,
 }
 
 /// When the phases of the swap under way began.
@@ -54,14 +56,20 @@ pub(super) fn facts(event: &Event) -> Facts {
         | Event::SteerFailed { run, .. }
         | Event::Mended { run, .. }
         | Event::MendFailed { run, .. }
-        | Event::Drained { run, .. }
-        | Event::Stopped { run, .. }
         | Event::ShimLost(run)
         | Event::Refreshed(run)
         | Event::RefreshFailed { run, .. }
         | Event::Rerendered { run, .. }
         | Event::Reloaded { run, .. } => {
             fact("run", run.to_string());
+        }
+        Event::Drained { run, cut } => {
+            fact("run", run.to_string());
+            fact("cut", cut.to_string());
+        }
+        Event::Stopped { run, killed } => {
+            fact("run", run.to_string());
+            fact("killed", killed.to_string());
         }
         Event::Plan(_)
         | Event::Resumed(_)
@@ -85,8 +93,17 @@ impl Chronicle {
         now: BootMs,
         journal: &Journal,
     ) {
+        let gap =
+            if kind == "swap-done" { self.gap_since.take().map(|since| now.since(since)) } else { None };
+        let message = match gap {
+            Some(gap) => format!("{message}; nothing served there for {} ms", gap.0),
+            None => message,
+        };
         let mut draft =
             if warning { Draft::warning(kind, message) } else { Draft::info(kind, message) }.of(id);
+        if let Some(gap) = gap {
+            draft = draft.with("gap_ms", gap.0);
+        }
         for (name, value) in facts {
             draft = draft.with(name, value);
         }
@@ -181,10 +198,17 @@ impl Chronicle {
             if let Some(started) = self.started_at {
                 draft = draft.with("after_start_ms", now.since(started).0);
             }
+            // The swap failed, and the old release is back.
+            if let Some(since) = self.gap_since.take() {
+                draft = draft.with("gap_ms", now.since(since).0);
+            }
             journal.record(draft);
         }
         self.state = Some(seen.state);
         let Some(swap) = &seen.swap else { return };
+        if swap.phase == SwapPhase::StoppingOld {
+            self.gap_since.get_or_insert(now);
+        }
         match swap.phase {
             SwapPhase::Staging | SwapPhase::StoppingOld | SwapPhase::Confirming | SwapPhase::Refreshing => {
                 match &mut self.swap {

@@ -185,7 +185,7 @@ impl Driver {
         let old_is_gone = from.is_none_or(|from| !managed.live.contains_key(&from));
         let closing = managed.live.get_mut(&run).filter(|_| old_is_gone).and_then(|live| live.take_closing());
         if let Some(closing) = closing {
-            tokio::spawn(closing.close());
+            tokio::spawn(closing.close(id.clone(), self.parts.journal.clone()));
         }
         self.step(id, Event::Steered(run));
     }

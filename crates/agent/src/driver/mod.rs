@@ -276,9 +276,9 @@ impl Driver {
             managed.end_checks(run);
             if let Some(closing) = managed.close_swap_from(run) {
                 // The old socket is closed last: only then may another swap begin.
-                let inner = self.inner.clone();
+                let (inner, journal) = (self.inner.clone(), self.parts.journal.clone());
                 tokio::spawn(async move {
-                    closing.close().await;
+                    closing.close(id.clone(), journal).await;
                     let _ = inner.send(Inner::SwapClosed { instance: id, event }).await;
                 });
                 return;
@@ -308,7 +308,7 @@ impl Driver {
         match result {
             Ok(launched) => {
                 if let Some(closing) = managed.launched(run, *launched) {
-                    tokio::spawn(closing.close());
+                    tokio::spawn(closing.close(id.clone(), self.parts.journal.clone()));
                 }
                 if let Some((signal, timeout)) = launching.stop {
                     self.stop(id, run, signal, timeout);

@@ -1,10 +1,11 @@
 //! The sockets of a swap: who gets new connections, and how the old socket is closed without cutting anyone off.
 
 use crate::checks::dial::{SharedSteering, lock};
+use crate::journal::{Draft, Journal};
 use crate::runs::sockets::{Listener, SocketError};
 use crate::runs::steer::Steering;
 use crate::runs::straggle::Stragglers;
-use baton_model::id::RunNumber;
+use baton_model::id::{InstanceId, RunNumber};
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -95,8 +96,8 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    /// Relays what still comes, then closes the old sockets for good. Gives the datagrams that nobody read.
-    pub(super) async fn close(self) -> u32 {
+    /// Relays what still comes, then closes the old sockets for good. Datagrams that nobody read are told.
+    pub(super) async fn close(self, id: InstanceId, journal: Journal) {
         let ends = self.steered.into_iter().map(|steered| async move {
             if let Some(stragglers) = steered.stragglers {
                 let late = stragglers.end(LINGER, RELAYED_FINISH).await;
@@ -118,6 +119,11 @@ impl Closing {
             }
             lost
         });
-        futures_util::future::join_all(ends).await.into_iter().sum()
+        let lost: u32 = futures_util::future::join_all(ends).await.into_iter().sum();
+        if lost > 0 {
+            let message =
+                format!("{lost} datagrams of {id} were not read by its old process before it ended");
+            journal.record(Draft::warning("datagrams-lost", message).of(&id).with("lost", lost));
+        }
     }
 }

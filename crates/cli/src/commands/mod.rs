@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod completions;
 pub(crate) mod context;
 pub(crate) mod coordinator;
+mod cost;
 pub(crate) mod deploy;
 pub(crate) mod dev;
 pub(crate) mod events;

@@ -1,5 +1,6 @@
 //! `baton rollout`: look at rollouts and steer them.
 
+use super::cost;
 use crate::exit::Exit;
 use crate::global::Global;
 use crate::live::{self, Follow, Style};
@@ -115,25 +116,42 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
 }
 
 async fn status(global: &Global, service: &ServiceName) -> Result<Exit> {
-    let status = global.api().await?.service(service).await?;
+    let mut api = global.api().await?;
+    let status = api.service(service).await?;
+    let all = cost::all(&mut api, service).await?;
+    let rollout = status.report.rollout.as_ref();
+    let costs = rollout.map(|rollout| cost::of(&all, rollout, None)).unwrap_or_default();
     if global.json {
         // The rollout itself, or null where there was none.
-        global.print_json(&status.report.rollout)?;
+        let document = rollout.map(|rollout| cost::document(rollout, &costs)).transpose()?;
+        global.print_json(&document)?;
     } else {
         let scene = live::Scene { status: &status, events: &[], note: None, now: status.now };
-        table::print(&live::frame(&scene, u16::MAX), global)?;
+        let mut lines = live::frame(&scene, u16::MAX);
+        lines.extend(costs.iter().map(|cost| styled(Style::Warn, cost.text())));
+        table::print(&lines, global)?;
     }
     Ok(Exit::Done)
 }
 
 async fn history(global: &Global, service: &ServiceName) -> Result<Exit> {
-    let rollouts = global.api().await?.history(service).await?;
+    let mut api = global.api().await?;
+    // Newest first: the one after a rollout stands before it.
+    let rollouts = api.history(service).await?;
+    let all = cost::all(&mut api, service).await?;
+    let mut next = None;
+    let mut costs = Vec::new();
+    for rollout in &rollouts {
+        costs.push(cost::of(&all, rollout, next));
+        next = Some(rollout.started_at);
+    }
     if global.json {
-        global.print_json(&rollouts)?;
+        let documents = rollouts.iter().zip(&costs).map(|(rollout, costs)| cost::document(rollout, costs));
+        global.print_json(&documents.collect::<Result<Vec<_>>>()?)?;
         return Ok(Exit::Done);
     }
     let mut table = Table::new(&["ROLLOUT", "BEGAN", "FROM → TO", "OUTCOME", "TOOK", "REASON"]);
-    for rollout in &rollouts {
+    for (rollout, costs) in rollouts.iter().zip(&costs) {
         let (style, word) = live::outcome(rollout.outcome);
         let took = rollout.ended_at.map(|end| show::length(end.since(rollout.started_at).duration()));
         table.row(vec![
@@ -144,6 +162,11 @@ async fn history(global: &Global, service: &ServiceName) -> Result<Exit> {
             plain(took.unwrap_or_else(|| "-".to_owned())),
             styled(Style::Dim, &rollout.reason),
         ]);
+        for cost in costs {
+            let mut row = vec![plain(""); 5];
+            row.push(styled(Style::Warn, cost.text()));
+            table.row(row);
+        }
     }
     table.print(global)?;
     Ok(Exit::Done)
