@@ -115,10 +115,15 @@ impl Listener {
 
     /// Whether it listens at its place: for a socket that comes from where it may have become another.
     pub(super) fn is_where_it_says(&self) -> bool {
+        use rustix::net::sockopt::socket_type;
+        let local = || local_address(&self.socket).ok();
         let bound = match &self.place {
-            Place::Tcp(address) => local_address(&self.socket).is_ok_and(|local| local == *address),
-            // A datagram socket has no queue of its own worth saving, and a path leads to the next run's.
-            Place::Udp { .. } | Place::Unix(_) => false,
+            Place::Tcp(address) => local() == Some(*address),
+            Place::Udp { udp } => {
+                local() == Some(*udp) && socket_type(&*self.socket) == Ok(SocketType::DGRAM)
+            }
+            // Its accepted connections have the same name, and do not listen.
+            Place::Unix(place) => unix::name(&self.socket).as_ref() == Some(&place.own),
         };
         bound && self.listens()
     }

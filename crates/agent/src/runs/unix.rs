@@ -10,9 +10,11 @@ use rustix::fs::{AtFlags, CWD, FileType};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -97,6 +99,12 @@ pub(super) fn remove(place: &UnixPlace) -> io::Result<()> {
     remove_file(&place.own)
 }
 
+/// The name that a socket was bound to.
+pub(super) fn name(socket: &OwnedFd) -> Option<PathBuf> {
+    let address = SocketAddrUnix::try_from(rustix::net::getsockname(socket).ok()?).ok()?;
+    address.path().map(|path| PathBuf::from(OsStr::from_bytes(path.to_bytes())))
+}
+
 /// Removes names of earlier runs of the instance that nobody removed, since their agent had died: all that begin as
 /// `place.own` does, up to the number of the run, less `keep`.
 pub(super) fn sweep(place: &UnixPlace, keep: &BTreeSet<PathBuf>) -> io::Result<()> {
@@ -179,6 +187,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let waiting = || (accept_queue(&old_socket), accept_queue(&new_socket));
         assert_eq!(waiting(), (Some(0), Some(0)));
+        assert_eq!(name(&old_socket).as_ref(), Some(&old.own));
         let _first = UnixStream::connect(&old.path).unwrap();
         assert_eq!(waiting(), (Some(1), Some(0)));
         publish(&new).unwrap();
