@@ -93,7 +93,8 @@ async fn end_all(
         let killed = match event.kind {
             RunEventKind::Stopped { killed } => killed,
             RunEventKind::ShimLost => true,
-            RunEventKind::Started { .. } | RunEventKind::Exited { .. } => continue,
+            RunEventKind::Started { .. } | RunEventKind::Exited { .. } | RunEventKind::Notified => continue,
+            RunEventKind::HookFailed { .. } | RunEventKind::Reloaded { .. } => continue,
         };
         let Some(handle) = stopping.remove(&key) else { continue };
         if let Err(error) = handle.quit().await {

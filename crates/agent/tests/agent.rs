@@ -131,6 +131,7 @@ impl Fixture {
             release: ReleaseNumber(number),
             version: version.parse().unwrap(),
             attempt: 1,
+            reload: 0,
             artifact,
             spec,
         }

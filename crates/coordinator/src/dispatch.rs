@@ -25,19 +25,16 @@ pub(crate) fn fill(
     let mut plan =
         NodePlan { node: node.clone(), generation: record.generation, instances: Default::default() };
     for (id, assignment) in &record.assignments {
-        let release = desired
-            .services
-            .get(&id.service)
-            .and_then(|service| service.releases.get(&assignment.release))
-            .ok_or_else(|| MissingRelease {
-                node: node.clone(),
-                instance: id.clone(),
-                release: assignment.release,
+        let service = desired.services.get(&id.service);
+        let release =
+            service.and_then(|service| service.releases.get(&assignment.release)).ok_or_else(|| {
+                MissingRelease { node: node.clone(), instance: id.clone(), release: assignment.release }
             })?;
         let instance = InstancePlan {
             release: release.number,
             version: release.version.clone(),
             attempt: assignment.attempt,
+            reload: assignment.reload,
             artifact: release.artifact.clone(),
             spec: release.spec.clone(),
         };

@@ -69,7 +69,7 @@ pub(crate) fn decide_holding(sightings: &Sightings<'_>, held: &Held, until: Unix
 /// A service that is remembered and that nobody wants.
 fn gone(name: &ServiceName) -> Service {
     let (releases, request, control) = (BTreeMap::new(), None, Default::default());
-    Service { name: name.clone(), releases, request, control, removed: true }
+    Service { name: name.clone(), releases, request, control, removed: true, reload: 0 }
 }
 
 /// Round after round, until one changes nothing.

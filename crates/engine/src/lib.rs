@@ -17,6 +17,7 @@ pub mod input;
 pub mod instance;
 mod memory;
 mod nodes;
+mod order;
 pub mod outcome;
 mod placement;
 pub mod progress;

@@ -33,6 +33,9 @@ pub struct Assignment {
     pub release: ReleaseNumber,
     /// The attempt.
     pub attempt: u32,
+    /// The reloads that were asked for; see `InstancePlan::reload`.
+    #[serde(default)]
+    pub reload: u64,
 }
 
 /// An event before it has its place and time.

@@ -24,7 +24,8 @@ impl Roster {
     /// Enters what one service has decided.
     pub(crate) fn enter(&mut self, turn: &Turn<'_>) {
         for (number, slot, sight) in turn.live_seen() {
-            let assignment = Assignment { release: slot.release, attempt: slot.attempt };
+            let reload = turn.service.reload;
+            let assignment = Assignment { release: slot.release, attempt: slot.attempt, reload };
             let entries = match sight.node {
                 Some(view) => &mut self.known[view.place],
                 None => self.unknown.entry(slot.node.clone()).or_default(),

@@ -81,6 +81,27 @@ impl Controller {
     }
 }
 
+/// No limit of ours uses a controller of this name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownController(String);
+
+impl fmt::Display for UnknownController {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is not one of memory, cpu, pids and io", self.0)
+    }
+}
+
+impl std::error::Error for UnknownController {}
+
+impl FromStr for Controller {
+    type Err = UnknownController;
+
+    fn from_str(name: &str) -> Result<Self, UnknownController> {
+        let found = Self::ALL.into_iter().find(|controller| controller.name() == name);
+        found.ok_or_else(|| UnknownController(name.to_owned()))
+    }
+}
+
 impl fmt::Display for Controller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -237,6 +258,25 @@ impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
+}
+
+/// What a node can honour of limits and sandboxes, as its agent found it when it started.
+///
+/// What is `false` here is refused there, before anything of the running release is touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ability {
+    /// The controllers of cgroup v2 that runs can be limited with.
+    pub controllers: BTreeSet<Controller>,
+    /// A workload can run as another user or group (`CAP_SETUID`, `CAP_SETGID`).
+    pub users: bool,
+    /// A workload's capabilities can be taken or kept (`CAP_SETPCAP`).
+    pub capabilities: bool,
+    /// A workload can have mounts of its own: private `/tmp`, read-only and hidden paths (`CAP_SYS_ADMIN`).
+    pub mounts: bool,
+    /// The most open files that a workload can be allowed.
+    pub open_files_max: u64,
+    /// The lowest nice value that a workload can have.
+    pub nice_min: i32,
 }
 
 #[cfg(test)]

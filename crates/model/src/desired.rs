@@ -47,6 +47,9 @@ pub struct Service {
     pub control: RolloutControl,
     /// The service should stop everywhere and be forgotten.
     pub removed: bool,
+    /// Counts the reloads that were asked for.
+    #[serde(default)]
+    pub reload: u64,
 }
 
 /// An immutable version of a service.

@@ -26,6 +26,9 @@ pub struct InstancePlan {
     pub version: Version,
     /// Grows when a swap that failed should be tried again.
     pub attempt: u32,
+    /// Counts the reloads that operators asked for; a workload started under a lower number is to reload.
+    #[serde(default)]
+    pub reload: u64,
     /// What to run.
     pub artifact: Artifact,
     /// How to run it.

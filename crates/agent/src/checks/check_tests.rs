@@ -30,6 +30,8 @@ fn subject(port: u16) -> Subject {
             steering: Default::default(),
         },
         around: Arc::new(around),
+        confined: Default::default(),
+        notified: tokio::sync::watch::Sender::new(RunState::default()).subscribe(),
     }
 }
 

@@ -8,6 +8,8 @@ pub(crate) mod dial;
 pub(crate) mod probe;
 pub(crate) mod tally;
 
+use crate::runs::RunState;
+use crate::runs::confine::Confined;
 use crate::workload::Surroundings;
 use baton_engine::instance::Event;
 use baton_model::id::{InstanceId, RunNumber};
@@ -32,20 +34,35 @@ pub(crate) struct Subject {
     pub(crate) spec: Arc<ServiceSpec>,
     pub(crate) around: Arc<Surroundings>,
     pub(crate) dial: Dial,
+    /// Its commands run in the workload's own limits and sandbox.
+    pub(crate) confined: Arc<Confined>,
+    /// What the workload says of itself.
+    pub(crate) notified: tokio::sync::watch::Receiver<RunState>,
 }
 
 /// Checks the run until the task is dropped; a closed `events` ends it too.
 pub(crate) async fn watch(subject: Subject, events: mpsc::Sender<(InstanceId, Event)>) {
     let told = Told { subject, events };
     let checks = told.subject.spec.checks.clone();
+    if told.await_ready().await.is_err() {
+        return;
+    }
     if let Some(startup) = &checks.startup
         && !told.subject.was_ready
         && told.await_startup(startup).await.is_err()
     {
         return;
     }
-    // Either ends only when nobody listens any more.
-    let _ = tokio::join!(told.readiness(checks.readiness.as_ref()), told.liveness(checks.liveness.as_ref()));
+    let watched = async {
+        // Either ends only when nobody listens any more.
+        tokio::join!(told.readiness(checks.readiness.as_ref()), told.liveness(checks.liveness.as_ref()))
+    };
+    tokio::select! {
+        _ = watched => {}
+        () = told.await_stopping() => {
+            let _ = told.health(false, "it says that it is stopping (STOPPING=1)".to_owned()).await;
+        }
+    }
 }
 
 /// Nobody takes the events any more.
@@ -57,6 +74,26 @@ struct Told {
 }
 
 impl Told {
+    /// Until the workload has said `READY=1`, where that is waited for. One that is late is ended by its shim.
+    async fn await_ready(&self) -> Result<(), Closed> {
+        if self.subject.spec.lifecycle.notify.ready_within.is_none() || self.subject.was_ready {
+            return Ok(());
+        }
+        let mut notified = self.subject.notified.clone();
+        if !notified.borrow().notified.ready {
+            self.health(false, "it has not sent READY=1 yet".to_owned()).await?;
+        }
+        notified.wait_for(|state| state.notified.ready).await.map(drop).map_err(|_| Closed)
+    }
+
+    /// Until the workload says that it is stopping.
+    async fn await_stopping(&self) {
+        let mut notified = self.subject.notified.clone();
+        if notified.wait_for(|state| state.notified.stopping).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Until the startup check has passed; when it fails for good, the workload is said to be not live.
     async fn await_startup(&self, check: &Check) -> Result<(), Closed> {
         let mut tally = Tally::new(check);

@@ -138,7 +138,12 @@ async fn exec(subject: &Subject, words: &[String], limit: Duration) -> Result<()
     let shown = format!("command `{}`", words.join(" "));
     let command =
         subject.around.command(words, &subject.spec).map_err(|error| format!("{shown}: {error}"))?;
-    let mut child = tokio::process::Command::new(&command.program)
+    let mut starting = tokio::process::Command::new(&command.program);
+    subject
+        .confined
+        .confine(starting.as_std_mut(), &command.cwd)
+        .map_err(|error| format!("{shown}: its sandbox cannot be entered: {}", plain(&error)))?;
+    let mut child = starting
         .args(&command.args)
         .env_clear()
         .envs(command.env)

@@ -1,8 +1,15 @@
 //! Control groups: one per run where the agent may make them, none where it may not.
 //!
-//! Only groups below the agent's own are made, and only groups made here are removed. No controller is turned on and
-//! nothing is mounted: the groups serve to kill a workload as a whole (`cgroup.kill`) and to list it.
+//! Only groups below one that is the agent's to divide are made (`delegation` finds it), and only groups made here are
+//! removed. Nothing is mounted. The groups serve to kill a workload as a whole (`cgroup.kill`), to list it, and where
+//! the tree has controllers, to limit it (`limit`).
 
+mod delegation;
+mod limit;
+
+use baton_model::confinement::{Controller, Limits};
+use delegation::Domain;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -38,12 +45,14 @@ impl ContainmentKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Containment {
     kind: ContainmentKind,
-    /// The agent's own group.
-    own: Option<PathBuf>,
+    /// The group below which the runs' are made.
+    domain: Option<PathBuf>,
+    controllers: BTreeSet<Controller>,
 }
 
 impl Containment {
-    /// Finds what there is, by trying: makes a group below the agent's own and removes it. Never fails.
+    /// Finds what there is, by trying: makes a group and removes it, and turns controllers on for the groups below,
+    /// where that may be; the agent may be moved into a group of its own for it. Never fails.
     #[must_use]
     pub fn detect() -> Self {
         let (Ok(groups), Ok(mounts)) =
@@ -52,7 +61,10 @@ impl Containment {
             return Self::process_group();
         };
         match own_group(&groups, &mounts) {
-            Some((kind, own)) if may_make_groups(&own) => Self { kind, own: Some(own) },
+            Some((kind, own)) if may_make_groups(&own) => {
+                let domain = Domain::of(&own);
+                Self { kind, controllers: domain.controllers(), domain: Some(domain.path) }
+            }
             Some(_) | None => Self::process_group(),
         }
     }
@@ -60,7 +72,7 @@ impl Containment {
     /// Uses no control groups.
     #[must_use]
     pub fn process_group() -> Self {
-        Self { kind: ContainmentKind::ProcessGroup, own: None }
+        Self { kind: ContainmentKind::ProcessGroup, domain: None, controllers: BTreeSet::new() }
     }
 
     /// What this is.
@@ -69,9 +81,15 @@ impl Containment {
         self.kind
     }
 
-    /// The group of a run, not made yet: `<own>/baton-<name>`.
+    /// The controllers that runs can be limited with.
+    #[must_use]
+    pub fn controllers(&self) -> &BTreeSet<Controller> {
+        &self.controllers
+    }
+
+    /// The group of a run, not made yet: `<domain>/baton-<name>`.
     pub(super) fn group(&self, name: &str) -> Option<Group> {
-        Some(Group { path: self.own.as_ref()?.join(format!("baton-{name}")) })
+        Some(Group { path: self.domain.as_ref()?.join(format!("baton-{name}")) })
     }
 }
 
@@ -82,17 +100,28 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Makes it, with `work` in it for the workload and `shim` for the shim. False, and nothing is left, where that
-    /// cannot be.
-    pub(super) fn make(&self) -> bool {
+    /// Makes it, with `work` in it for the workload, limited, and `shim` for the shim. Gives it where it is there, and
+    /// `None`, and nothing is left, where it cannot be and no limit depends on it.
+    ///
+    /// # Errors
+    /// It cannot be made as these limits need it; nothing is left.
+    pub(super) fn make(self, limits: &Limits) -> io::Result<Option<Self>> {
         let made = fs::create_dir(&self.path)
             .and_then(|()| fs::create_dir(self.work()))
-            .and_then(|()| fs::create_dir(self.path.join("shim")));
-        if let Err(error) = &made {
-            tracing::warn!(%error, path = %self.path.display(), "no control group for a run");
-            let _ = self.try_remove();
+            .and_then(|()| fs::create_dir(self.path.join("shim")))
+            .and_then(|()| limit::limit(&self.path, &self.work(), limits));
+        let Err(error) = made else { return Ok(Some(self)) };
+        let _ = self.try_remove();
+        if limit::needs_group(limits) {
+            return Err(error);
         }
-        made.is_ok()
+        tracing::warn!(%error, path = %self.path.display(), "no control group for a run");
+        Ok(None)
+    }
+
+    /// Where the limits hold that these need, if any of them is a control group's.
+    pub(super) fn limiting(&self, limits: &Limits) -> Option<PathBuf> {
+        limit::needs_group(limits).then(|| self.work())
     }
 
     /// The group of the workload's processes.

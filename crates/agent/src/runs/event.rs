@@ -2,7 +2,8 @@
 
 use baton_engine::instance::Event;
 use baton_model::id::{InstanceId, RunNumber};
-use baton_model::observed::Exit;
+use baton_model::lifecycle::HookPoint;
+use baton_model::observed::{Exit, HookEnd};
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
 
@@ -49,14 +50,32 @@ pub enum RunEventKind {
         /// Not by the stop signal alone.
         killed: bool,
     },
+    /// What the workload says of itself has changed: `RunHandle::state` has it.
+    Notified,
+    /// A hook that does not keep the workload from running has failed.
+    HookFailed {
+        /// Which.
+        point: HookPoint,
+        /// How.
+        end: HookEnd,
+        /// The last line it wrote.
+        last_line: String,
+    },
+    /// A reload has ended.
+    Reloaded {
+        /// Which.
+        number: u64,
+        /// Why it failed, if it did, for people.
+        failure: Option<String>,
+    },
     /// The shim is gone without having been told to; what was left of the workload was removed.
     ShimLost,
 }
 
 impl RunEvent {
-    /// As the engine takes it.
+    /// As the engine takes it; `None` for what is for people alone.
     #[must_use]
-    pub fn into_engine(self) -> (InstanceId, Event) {
+    pub fn into_engine(self) -> Option<(InstanceId, Event)> {
         let run = self.run;
         let event = match self.kind {
             RunEventKind::Started { pid, ports } => Event::Started { run, pid, ports },
@@ -65,7 +84,9 @@ impl RunEvent {
             }
             RunEventKind::Stopped { killed } => Event::Stopped { run, killed },
             RunEventKind::ShimLost => Event::ShimLost(run),
+            RunEventKind::Reloaded { number, failure } => Event::Reloaded { run, reload: number, failure },
+            RunEventKind::Notified | RunEventKind::HookFailed { .. } => return None,
         };
-        (self.instance, event)
+        Some((self.instance, event))
     }
 }

@@ -3,11 +3,11 @@
 
 use super::channel::Channel;
 use super::event::{RunEvent, RunEventKind};
-use super::handle::{Order, RunState, Shared, Stopped};
+use super::handle::{Notified, Order, RunState, Shared, Stopped};
 use super::lost;
 use super::process::Held;
 use super::record::Stored;
-use crate::shim::protocol::{Ended, Identity, Message, Request, State};
+use crate::shim::protocol::{Ended, HookFailed, Identity, Message, ReloadEnd, Request, State};
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
 use std::io;
@@ -147,6 +147,7 @@ impl Link {
             Message::Started { pid, restarts } => {
                 self.shared.update(|state| {
                     state.pid = Some(pid);
+                    state.notified = Notified::default();
                     state.restarts = u32::try_from(restarts).unwrap_or(u32::MAX);
                 });
                 self.tell_started(pid).await
@@ -158,6 +159,17 @@ impl Link {
                     state.pid = None;
                 });
                 self.tell(RunEventKind::Stopped { killed }).await
+            }
+            Message::Notified(notified) => {
+                self.shared.update(|state| state.notified = Notified::from(&notified));
+                self.tell(RunEventKind::Notified).await
+            }
+            Message::HookFailed(HookFailed { point, end, ref note }) => {
+                let last_line = String::from_utf8_lossy(note.bytes()).into_owned();
+                self.tell(RunEventKind::HookFailed { point, end, last_line }).await
+            }
+            Message::Reloaded { number, end } => {
+                self.tell(RunEventKind::Reloaded { number, failure: why_not_reloaded(end) }).await
             }
             Message::Done | Message::Listeners { .. } | Message::Refused(_) | Message::Replaced => true,
         }
@@ -261,6 +273,16 @@ impl Link {
             self.tell_started(state.workload.pid).await;
         }
         Ok(channel)
+    }
+}
+
+/// Why a reload failed, if it did, for people.
+fn why_not_reloaded(end: ReloadEnd) -> Option<String> {
+    match end {
+        ReloadEnd::Done => None,
+        ReloadEnd::Failed(end) => Some(format!("its reload command: {end}")),
+        ReloadEnd::Deaf => Some("it did not send READY=1 within the reload's timeout".to_owned()),
+        ReloadEnd::Ended => Some("its workload ended meanwhile".to_owned()),
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod adopt;
 mod channel;
+pub(crate) mod confine;
 mod contain;
 pub mod drain;
 mod event;
@@ -33,18 +34,21 @@ mod udp;
 mod unix;
 
 pub use adopt::{AdoptError, Adopted, Adoption};
+pub use confine::{Confinement, Host, Needs, Refusal};
 pub use contain::{Containment, ContainmentKind};
 pub use event::{RunEvent, RunEventKind};
-pub use handle::{RunError, RunHandle, RunState};
+pub(crate) use handle::signal_number;
+pub use handle::{Notified, RunError, RunHandle, RunState};
 pub use place::{Place, UnixPlace};
 pub use preflight::{PreflightError, preflight};
 pub use record::RunRecord;
 pub use sockets::{Listener, SocketError, listen};
-pub use spec::{RunSpec, Seal};
+pub use spec::{Lifecycle, Reload, RunSpec, Seal, Timed};
 pub use start::StartError;
 
 use baton_model::id::{InstanceId, RunNumber};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 use tokio::sync::mpsc;
 
@@ -58,6 +62,7 @@ pub struct Runs {
     dir: PathBuf,
     exe: PathBuf,
     containment: Containment,
+    host: Arc<Host>,
     events: mpsc::Sender<RunEvent>,
 }
 
@@ -77,13 +82,20 @@ impl Runs {
         let dir = dir.into();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        Ok((Self { dir, exe: exe.into(), containment, events }, receiver))
+        let host = Arc::new(Host::find(&containment));
+        Ok((Self { dir, exe: exe.into(), containment, host, events }, receiver))
     }
 
     /// How processes are contained on this node.
     #[must_use]
     pub fn containment(&self) -> &Containment {
         &self.containment
+    }
+
+    /// What this node can do for its workloads.
+    #[must_use]
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
     }
 
     /// The directory of a run: `<dir>/<service>.<slot>-<run>`.

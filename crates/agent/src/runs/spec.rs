@@ -1,6 +1,8 @@
 //! What a run is started from.
 
+use super::confine::Confinement;
 use super::sockets::Listener;
+pub use crate::shim::lifecycle::{Lifecycle, Reload, Timed};
 pub use crate::shim::seal::Seal;
 use baton_model::id::{InstanceId, ReleaseNumber, RunNumber};
 use baton_model::spec::{LogPolicy, RestartPolicy};
@@ -37,6 +39,10 @@ pub struct RunSpec {
     pub listeners: Vec<Listener>,
     /// All its ports by name (also the dynamic ones), kept for adoption and told with each start.
     pub ports: BTreeMap<String, u16>,
+    /// What is done around it.
+    pub lifecycle: Lifecycle,
     /// What its files were like when they were checked: the shim executes nothing that has changed since.
     pub seal: Seal,
+    /// What it may use and touch.
+    pub confinement: Confinement,
 }

@@ -1,13 +1,15 @@
 //! Starting a run.
 
 use super::channel::Channel;
+use super::confine::Confined;
 use super::contain::Group;
 use super::handle::{RunHandle, Shared};
 use super::link::{Link, runs_since};
 use super::process::{Held, hex};
 use super::record::{RunRecord, Stored};
 use super::{RunSpec, Runs};
-use crate::shim::config::{Description, MARK_PREFIX};
+use crate::shim::config::{Description, MARK_PREFIX, WATCHDOG_PREFIX};
+use crate::shim::notify::NAME_PREFIX;
 use crate::shim::protocol::{LISTENERS_MAX, Message, Refusal, Request, State};
 use crate::shim::statefile::{Recorded, STATE_FILE};
 use std::ffi::OsString;
@@ -110,8 +112,14 @@ async fn start_in(
     };
     // Written before the group is made: an agent that dies in between leaves none that nobody knows of.
     stored.write(directory).map_err(failed("writing run.json"))?;
-    *group = named.filter(Group::make);
-    let config = describe(&spec, &stored).map_err(StartError::Spec)?;
+    let limits = spec.confinement.limits();
+    if let Some(named) = named {
+        *group = named.make(limits).map_err(failed("making a control group with the service's limits"))?;
+    }
+    let limiting = group.as_ref().and_then(|group| group.limiting(limits));
+    let confined =
+        Confined::lay_out(&spec.confinement, directory, limiting).map_err(failed("making a sandbox"))?;
+    let config = describe(&spec, &stored, &confined).map_err(StartError::Spec)?;
     let files =
         open_files(&spec, directory, group.as_ref(), &config).map_err(failed("opening the shim's files"))?;
 
@@ -180,13 +188,26 @@ fn random() -> Result<[u8; 16], StartError> {
 }
 
 /// The configuration's bytes, with what the shim adds to the environment.
-fn describe(spec: &RunSpec, stored: &Stored) -> Result<Vec<u8>, String> {
-    const OURS: [&str; 4] = ["BATON_RUN", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+fn describe(spec: &RunSpec, stored: &Stored, confined: &Confined) -> Result<Vec<u8>, String> {
+    const OURS: [&str; 8] = [
+        "BATON_RUN",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "MAINPID",
+    ];
     let mut env: Vec<Vec<u8>> = Vec::new();
     for (name, value) in spec.env.iter().filter(|(name, _)| OURS.iter().all(|ours| name != *ours)) {
         env.push(variable(name, value)?);
     }
     env.push(format!("{MARK_PREFIX}{}", hex(&stored.mark)).into_bytes());
+    env.push(format!("NOTIFY_SOCKET=@{NAME_PREFIX}{}", hex(&stored.mark)).into_bytes());
+    if let Some(often) = spec.lifecycle.watchdog {
+        env.push(format!("{WATCHDOG_PREFIX}{}", often.0.saturating_mul(1000)).into_bytes());
+    }
     if !spec.listeners.is_empty() {
         let names: Vec<&str> = spec.listeners.iter().map(|listener| listener.name.as_str()).collect();
         env.push(format!("LISTEN_FDS={}", names.len()).into_bytes());
@@ -205,6 +226,9 @@ fn describe(spec: &RunSpec, stored: &Stored) -> Result<Vec<u8>, String> {
         args,
         env,
         seal: &spec.seal,
+        lifecycle: &spec.lifecycle,
+        confinement: confined.program(),
+        limited: confined.is_limited(),
     };
     description.encode()
 }
@@ -282,8 +306,11 @@ pub(super) async fn forget(directory: &Path) -> io::Result<()> {
     if let Some(path) = Stored::read(directory).ok().and_then(|stored| stored.group) {
         Group { path }.remove().await?;
     }
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+    let directory = directory.to_owned();
+    // A private /tmp may hold much: not on the agent's own thread.
+    match tokio::task::spawn_blocking(move || fs::remove_dir_all(directory)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(result) => result,
+        Err(error) => Err(io::Error::other(error)),
     }
 }

@@ -11,6 +11,12 @@ pub(super) fn boot_ms() -> u64 {
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
+/// Microseconds on `CLOCK_MONOTONIC`, as workloads tell theirs (`MONOTONIC_USEC` of sd_notify(3)).
+pub(super) fn monotonic_us() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+}
+
 /// Wall time as RFC 3339 in UTC with nanoseconds: `2026-01-31T23:59:59.123456789Z`.
 pub(super) fn stamp() -> [u8; STAMP_BYTES] {
     let now = clock_gettime(ClockId::Realtime);

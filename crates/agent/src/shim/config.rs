@@ -4,6 +4,8 @@
 //! Integers are little-endian; a text is its length (u32), its bytes and a NUL, so that the shim can point into
 //! what it read.
 
+use super::confine::{self, PROGRAM_BYTES_MAX};
+use super::lifecycle::{Life, Lifecycle};
 use super::memory;
 use super::protocol::{Cookie, LISTENERS_MAX};
 use super::restart::Policy;
@@ -12,7 +14,7 @@ use baton_model::spec::{LogPolicy, RestartMode, RestartPolicy};
 use std::io;
 use std::os::fd::BorrowedFd;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Longest configuration: Linux lets arguments and environment be 2 MiB by default (8 MiB of stack, a quarter).
 pub(crate) const CONFIG_BYTES_MAX: usize = 2 << 20;
 /// The workload's environment carries this and the run's mark, in hex: what a run left behind is known by it.
@@ -32,6 +34,11 @@ pub(crate) struct Description<'a> {
     pub(crate) args: Vec<&'a [u8]>,
     pub(crate) env: Vec<Vec<u8>>,
     pub(crate) seal: &'a Seal,
+    /// The steps of the child ([`confine`]).
+    pub(crate) confinement: &'a [u8],
+    /// The workload's limits depend on its control group.
+    pub(crate) limited: bool,
+    pub(crate) lifecycle: &'a Lifecycle,
 }
 
 impl Description<'_> {
@@ -59,10 +66,12 @@ impl Description<'_> {
         ] {
             out.extend(number.to_le_bytes());
         }
+        out.push(u8::from(self.lifecycle.watchdog.is_some()));
         text(&mut out, self.program)?;
         text(&mut out, self.cwd)?;
         texts(&mut out, "arguments", self.args.iter().copied())?;
         texts(&mut out, "environment variables", self.env.iter().map(Vec::as_slice))?;
+        self.lifecycle.encode(&mut out)?;
         if out.len() > CONFIG_BYTES_MAX {
             return Err(format!(
                 "arguments and environment take {} bytes; at most {CONFIG_BYTES_MAX} are possible",
@@ -78,11 +87,14 @@ impl Description<'_> {
         }
         out.extend((seal.len() as u32).to_le_bytes());
         out.extend(seal);
+        out.extend((self.confinement.len() as u32).to_le_bytes());
+        out.extend(self.confinement);
+        out.push(self.limited.into());
         Ok(out)
     }
 }
 
-fn text(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), String> {
+pub(super) fn text(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), String> {
     if bytes.contains(&0) {
         return Err(format!("`{}` contains a NUL byte", String::from_utf8_lossy(bytes).escape_debug()));
     }
@@ -92,7 +104,7 @@ fn text(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-fn texts<'a>(
+pub(super) fn texts<'a>(
     out: &mut Vec<u8>,
     what: &str,
     list: impl ExactSizeIterator<Item = &'a [u8]>,
@@ -117,6 +129,12 @@ pub(super) struct Config {
     pub(super) command: Command,
     /// What is compared before the command is executed.
     pub(super) sealed: Sealed,
+    /// The steps between fork and exec, every one of which can be read.
+    pub(super) confinement: &'static [u8],
+    /// The workload must be in its control group, or not run.
+    pub(super) limited: bool,
+    /// What is done around the command.
+    pub(super) life: Life,
 }
 
 /// What is executed: NUL-terminated texts and null-terminated tables, for execve(2).
@@ -127,9 +145,14 @@ pub(super) struct Command {
     pub(super) envp: &'static [*const libc::c_char],
     /// The digits of `LISTEN_PID=` in the environment, filled in by the child; empty without listeners.
     pub(super) listen_pid: &'static mut [u8],
+    /// Those of `WATCHDOG_PID=`; empty without a watchdog.
+    pub(super) watchdog_pid: &'static mut [u8],
 }
 
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
+const WATCHDOG_PID: &[u8] = b"WATCHDOG_PID=";
+/// In the environment where there is a watchdog.
+pub(crate) const WATCHDOG_PREFIX: &str = "WATCHDOG_USEC=";
 /// Digits of the largest process id, and a NUL.
 const PID_TEXT_BYTES: usize = 11;
 
@@ -140,7 +163,7 @@ impl Config {
     /// It cannot be read, or is not a configuration of this version.
     pub(super) fn read(file: BorrowedFd<'_>, listeners: usize) -> io::Result<Self> {
         let len = rustix::fs::fstat(file)?.st_size as usize;
-        if len > CONFIG_BYTES_MAX + SEAL_BYTES_MAX || listeners > LISTENERS_MAX {
+        if len > CONFIG_BYTES_MAX + SEAL_BYTES_MAX + PROGRAM_BYTES_MAX || listeners > LISTENERS_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let bytes = memory::map(len)?;
@@ -174,25 +197,64 @@ impl Config {
             crash_loop_after: u32::try_from(input.u64()?).unwrap_or(u32::MAX),
         };
         let (log_max_bytes, log_keep) = (input.u64()?, u32::try_from(input.u64()?).unwrap_or(u32::MAX));
+        let watched = input.u8()? != 0;
         let (program, cwd) = (input.text()?, input.text()?);
         let argv = input.table(&[])?;
-        let listen_pid = memory::map(if listens { LISTEN_PID.len() + PID_TEXT_BYTES } else { 0 })?;
-        let (envp, digits) = if listens {
-            listen_pid[..LISTEN_PID.len()].copy_from_slice(LISTEN_PID);
-            let pointer = listen_pid.as_ptr().cast();
-            (input.table(&[pointer])?, &mut listen_pid[LISTEN_PID.len()..])
-        } else {
-            (input.table(&[])?, &mut listen_pid[..0])
+        let listen_pid = with_digits(LISTEN_PID, listens)?;
+        let watchdog_pid = with_digits(WATCHDOG_PID, watched)?;
+        let own = [listen_pid.as_ptr().cast(), watchdog_pid.as_ptr().cast()];
+        let envp = input.table(&own[usize::from(!listens)..1 + usize::from(watched)])?;
+        let command = Command {
+            program,
+            cwd,
+            argv,
+            envp,
+            listen_pid: digits_of(listen_pid, LISTEN_PID),
+            watchdog_pid: digits_of(watchdog_pid, WATCHDOG_PID),
         };
-        let command = Command { program, cwd, argv, envp, listen_pid: digits };
+        let life = Life::parse(&mut input, &command)?;
         // An agent of before did not send one.
         let seal = if input.at == bytes.len() { &[][..] } else { input.bytes()? };
         let sealed = Sealed::keep(seal)?;
-        Ok(Self { cookie, mark, policy, log_max_bytes, log_keep, command, sealed })
+        let (confinement, limited) = if input.at == bytes.len() {
+            (&[][..], false)
+        } else {
+            (input.bytes()?, input.array::<1>()?[0] != 0)
+        };
+        if !confine::check_program(confinement) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Self {
+            cookie,
+            mark,
+            policy,
+            log_max_bytes,
+            log_keep,
+            command,
+            sealed,
+            life,
+            confinement,
+            limited,
+        })
     }
 }
 
-struct Input {
+/// `NAME=` and room for the digits of a process id, where it is wanted.
+pub(super) fn with_digits(name: &[u8], wanted: bool) -> io::Result<&'static mut [u8]> {
+    let variable = memory::map(if wanted { name.len() + PID_TEXT_BYTES } else { 0 })?;
+    if wanted {
+        variable[..name.len()].copy_from_slice(name);
+    }
+    Ok(variable)
+}
+
+/// The room in what [`with_digits`] made.
+pub(super) fn digits_of(variable: &'static mut [u8], name: &[u8]) -> &'static mut [u8] {
+    let start = name.len().min(variable.len());
+    &mut variable[start..]
+}
+
+pub(super) struct Input {
     bytes: &'static [u8],
     at: usize,
 }
@@ -205,19 +267,22 @@ impl Input {
         self.at = end;
         Ok(part)
     }
-    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut out = [0; N];
         out.copy_from_slice(self.take(N)?);
         Ok(out)
     }
-    fn u64(&mut self) -> io::Result<u64> {
+    pub(super) fn u8(&mut self) -> io::Result<u8> {
+        Ok(self.array::<1>()?[0])
+    }
+    pub(super) fn u64(&mut self) -> io::Result<u64> {
         Ok(u64::from_le_bytes(self.array()?))
     }
     fn bytes(&mut self) -> io::Result<&'static [u8]> {
         let len = u32::from_le_bytes(self.array()?) as usize;
         self.take(len)
     }
-    fn text(&mut self) -> io::Result<*const libc::c_char> {
+    pub(super) fn text(&mut self) -> io::Result<*const libc::c_char> {
         let len = u32::from_le_bytes(self.array()?) as usize;
         let text = self.take(len + 1)?;
         if text[len] != 0 {
@@ -226,7 +291,10 @@ impl Input {
         Ok(text.as_ptr().cast())
     }
     /// A null-terminated table of the texts that follow, after those in `first`.
-    fn table(&mut self, first: &[*const libc::c_char]) -> io::Result<&'static [*const libc::c_char]> {
+    pub(super) fn table(
+        &mut self,
+        first: &[*const libc::c_char],
+    ) -> io::Result<&'static [*const libc::c_char]> {
         let count = u32::from_le_bytes(self.array()?) as usize;
         if count > STRINGS_MAX {
             return Err(io::ErrorKind::InvalidData.into());

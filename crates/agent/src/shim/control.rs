@@ -115,6 +115,11 @@ impl Control {
         }
     }
 
+    /// Whether somebody is told.
+    pub(super) fn has_agent(&self) -> bool {
+        self.current.is_some()
+    }
+
     /// Tells the agent, if there is one.
     pub(super) fn send(&mut self, message: &Message, id: u32) {
         self.send_with(message, id, &[]);

@@ -1,7 +1,7 @@
 //! How processes end: learn of it, signal them, kill what is left.
 
 use super::kernel::each_child;
-use baton_model::observed::Exit;
+use baton_model::observed::{Exit, HookEnd};
 use std::os::fd::BorrowedFd;
 use std::ptr;
 
@@ -16,13 +16,15 @@ pub(super) fn clear_signals(signals: BorrowedFd<'_>) {
 pub(super) struct Reaped {
     /// The workload ended so.
     pub(super) workload: Option<Exit>,
+    /// The command beside it ended so.
+    pub(super) errand: Option<HookEnd>,
     /// Some child is left; since orphans are inherited, no child means no descendant at all.
     pub(super) left: bool,
 }
 
 /// Takes in every child that has ended. `before_workload` is called when the workload has ended and before its
-/// process id may be used by another: only then its process group may be signalled.
-pub(super) fn reap(workload: u32, mut before_workload: impl FnMut()) -> Reaped {
+/// process id may be used by another: only then its process group may be signalled. `errand`: the command beside it, or 0.
+pub(super) fn reap(workload: u32, errand: u32, mut before_workload: impl FnMut()) -> Reaped {
     let mut reaped = Reaped::default();
     loop {
         // SAFETY: all zero bytes are a valid siginfo_t, and the kernel fills it in.
@@ -38,10 +40,19 @@ pub(super) fn reap(workload: u32, mut before_workload: impl FnMut()) -> Reaped {
             return Reaped { left: true, ..reaped };
         }
         if pid as u32 == workload {
-            let exit =
-                if info.si_code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) };
-            reaped.workload = Some(exit);
+            reaped.workload = Some(match info.si_code {
+                libc::CLD_EXITED => Exit::Code(status),
+                libc::CLD_DUMPED => Exit::CoreDump(status),
+                _ => Exit::Signal(status),
+            });
             before_workload();
+        } else if pid as u32 == errand {
+            reaped.errand = Some(match info.si_code {
+                libc::CLD_EXITED => HookEnd::Code(status),
+                _ => HookEnd::Signal(status),
+            });
+            // What it left in its process group ends with it.
+            signal_group(errand, libc::SIGKILL);
         }
         // SAFETY: it has ended, so this does not wait.
         unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };

@@ -19,11 +19,15 @@ pub(super) struct Group {
     /// Numbers the fresh groups.
     number: u64,
     killed: bool,
+    /// The group of the last command beside the workload.
+    errand: Option<OwnedFd>,
+    /// Numbers those groups.
+    errands: u64,
 }
 
 impl Group {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root, leaf: None, number: 0, killed: false }
+        Self { root, leaf: None, number: 0, killed: false, errand: None, errands: 0 }
     }
 
     /// Where the next workload is to be put.
@@ -38,14 +42,43 @@ impl Group {
         Some(self.leaf.as_ref().map_or(self.root.as_fd(), AsFd::as_fd))
     }
 
+    /// A fresh group for a command beside the workload, so that it can be killed without it.
+    pub(super) fn for_errand(&mut self) -> Option<BorrowedFd<'_>> {
+        self.errand = self.fresh_errand().ok();
+        if self.errand.is_none() {
+            return self.for_start();
+        }
+        self.errand.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Kills the command that was put into the group of [`Self::for_errand`], with all it started.
+    pub(super) fn kill_errand(&self) {
+        if let Some(errand) = &self.errand {
+            kill_group(errand.as_fd());
+        }
+    }
+
+    /// How many processes the kernel has killed here since the group has reached its memory limit (`oom_kill` of
+    /// `memory.events`); 0 where that is not counted.
+    pub(super) fn memory_kills(&self) -> u64 {
+        let mut text = [0; 512];
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.root, c"memory.events", flags, Mode::empty());
+        let Ok(file) = opened else { return 0 };
+        let len = rustix::io::read(&file, &mut text).unwrap_or(0);
+        memory_kills_in(&text[..len])
+    }
+
     /// Kills every process in the group and below.
     pub(super) fn kill(&mut self) {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        if let Ok(file) = rustix::fs::openat(&self.root, c"cgroup.kill", flags, Mode::empty())
-            && rustix::io::write(&file, b"1").is_ok()
-        {
-            self.killed = true;
-        }
+        self.killed |= kill_group(self.root.as_fd());
+    }
+
+    fn fresh_errand(&mut self) -> io::Result<OwnedFd> {
+        let (mut old, mut new) = ([0; 32], [0; 32]);
+        let _ = rustix::fs::unlinkat(&self.root, errand_name(&mut old, self.errands), AtFlags::REMOVEDIR);
+        self.errands += 1;
+        self.open_new(errand_name(&mut new, self.errands))
     }
 
     fn fresh(&mut self) -> io::Result<OwnedFd> {
@@ -53,11 +86,33 @@ impl Group {
         // An emptied group that is not removed now is removed with the run.
         let _ = rustix::fs::unlinkat(&self.root, name(&mut old, self.number), AtFlags::REMOVEDIR);
         self.number += 1;
-        let new = name(&mut new, self.number);
-        rustix::fs::mkdirat(&self.root, new, Mode::from_raw_mode(0o755))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        super::descriptor::move_up(rustix::fs::openat(&self.root, new, flags, Mode::empty())?)
+        self.open_new(name(&mut new, self.number))
     }
+
+    fn open_new(&self, name: &CStr) -> io::Result<OwnedFd> {
+        rustix::fs::mkdirat(&self.root, name, Mode::from_raw_mode(0o755))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        super::descriptor::move_up(rustix::fs::openat(&self.root, name, flags, Mode::empty())?)
+    }
+}
+
+/// Whether it could be done.
+fn kill_group(group: BorrowedFd<'_>) -> bool {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(group, c"cgroup.kill", flags, Mode::empty())
+        .is_ok_and(|file| rustix::io::write(&file, b"1").is_ok())
+}
+
+fn memory_kills_in(text: &[u8]) -> u64 {
+    let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"oom_kill "));
+    line.and_then(|count| std::str::from_utf8(count).ok()?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// `beside-<number>` in `buffer`.
+fn errand_name(buffer: &mut [u8; 32], number: u64) -> &CStr {
+    // 7 bytes and at most 20 digits fit, and a NUL is left.
+    let _ = write!(&mut buffer[..31], "beside-{number}");
+    CStr::from_bytes_until_nul(buffer).unwrap_or(c"beside")
 }
 
 /// `again-<number>` in `buffer`.
@@ -65,4 +120,15 @@ fn name(buffer: &mut [u8; 32], number: u64) -> &CStr {
     // 6 bytes and at most 20 digits fit, and a NUL is left.
     let _ = write!(&mut buffer[..31], "again-{number}");
     CStr::from_bytes_until_nul(buffer).unwrap_or(c"again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_for_memory_are_counted() {
+        assert_eq!(memory_kills_in(b"low 0\nhigh 12\nmax 3\noom 2\noom_kill 1\noom_group_kill 7\n"), 1);
+        assert_eq!(memory_kills_in(b""), 0);
+    }
 }

@@ -13,6 +13,16 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// Where lines come from.
+#[derive(Clone, Copy)]
+struct Origin {
+    name: &'static [u8; 6],
+    /// Before each line: whose it is, where it is not the workload's.
+    mark: &'static str,
+}
+
+/// Longest mark before a line, for a buffer's size.
+const MARK_BYTES_MAX: usize = 32;
 /// Longest text of one line; a longer one is divided (containerd's limit).
 const LINE_BYTES_MAX: usize = 16 << 10;
 /// Read at once, at most, with a partial line in front: the size of a pipe.
@@ -46,7 +56,7 @@ impl Logs {
     /// `current` cannot be opened.
     pub(super) fn open(directory: OwnedFd, max_bytes: u64, keep: u32) -> io::Result<Self> {
         let out = memory::map(OUT_BYTES)?;
-        let max_bytes = max_bytes.max((LINE_BYTES_MAX + FRAMING_BYTES) as u64);
+        let max_bytes = max_bytes.max((LINE_BYTES_MAX + MARK_BYTES_MAX + FRAMING_BYTES) as u64);
         let keep = keep.clamp(1, KEEP_MAX);
         let mut logs = Self {
             directory,
@@ -77,8 +87,9 @@ impl Logs {
     }
 
     /// Puts one line into the buffer.
-    fn line(&mut self, stamp: &[u8; STAMP_BYTES], name: &[u8; 6], full: bool, text: &[u8]) {
-        let len = text.len() + FRAMING_BYTES;
+    fn line(&mut self, stamp: &[u8; STAMP_BYTES], from: &Origin, full: bool, text: &[u8]) {
+        let mark = from.mark.as_bytes();
+        let len = mark.len() + text.len() + FRAMING_BYTES;
         let limit = OUT_BYTES.min(usize::try_from(self.max_bytes).unwrap_or(OUT_BYTES));
         if self.out_len + len > limit {
             self.flush();
@@ -86,9 +97,11 @@ impl Logs {
         let out = &mut self.out[self.out_len..self.out_len + len];
         out[..STAMP_BYTES].copy_from_slice(stamp);
         out[STAMP_BYTES] = b' ';
-        out[STAMP_BYTES + 1..STAMP_BYTES + 7].copy_from_slice(name);
+        out[STAMP_BYTES + 1..STAMP_BYTES + 7].copy_from_slice(from.name);
         out[STAMP_BYTES + 7..STAMP_BYTES + 10].copy_from_slice(if full { b" F " } else { b" P " });
-        out[STAMP_BYTES + 10..len - 1].copy_from_slice(text);
+        let start = STAMP_BYTES + 10 + mark.len();
+        out[STAMP_BYTES + 10..start].copy_from_slice(mark);
+        out[start..len - 1].copy_from_slice(text);
         out[len - 1] = b'\n';
         self.out_len += len;
     }
@@ -193,7 +206,7 @@ fn numbered(buffer: &mut [u8; 24], number: u32) -> &CStr {
 pub(super) struct Stream {
     read_end: OwnedFd,
     write_end: OwnedFd,
-    name: &'static [u8; 6],
+    origin: Origin,
     buffer: &'static mut [u8],
     /// Bytes of a line that has not ended yet, at the front of the buffer.
     len: usize,
@@ -208,10 +221,17 @@ impl Stream {
     /// # Errors
     /// No descriptor or no memory is left.
     pub(super) fn open(name: &'static [u8; 6]) -> io::Result<Self> {
+        let origin = Origin { name, mark: "" };
         let (read_end, write_end) = super::descriptor::pipe()?;
         rustix::io::ioctl_fionbio(&read_end, true)?;
         let buffer = memory::map(STREAM_BYTES)?;
-        Ok(Self { read_end, write_end, name, buffer, len: 0, until_boundary: None, last_line: Note::EMPTY })
+        Ok(Self { read_end, write_end, origin, buffer, len: 0, until_boundary: None, last_line: Note::EMPTY })
+    }
+
+    /// Marks the lines that follow.
+    pub(super) fn mark_lines(&mut self, mark: &'static str) {
+        debug_assert!(mark.len() <= MARK_BYTES_MAX);
+        self.origin.mark = mark;
     }
 
     /// The end that is polled.
@@ -267,7 +287,7 @@ impl Stream {
         let (mut start, mut search) = (0, seen);
         while let Some(at) = newline(&self.buffer[search..end]) {
             let line = &self.buffer[start..search + at];
-            write_line(logs, &stamp, self.name, line, true);
+            write_line(logs, &stamp, &self.origin, line, true);
             if !line.trim_ascii().is_empty() {
                 self.last_line = Note::new(line);
             }
@@ -275,7 +295,7 @@ impl Stream {
             search = start;
         }
         while end - start > LINE_BYTES_MAX {
-            logs.line(&stamp, self.name, false, &self.buffer[start..start + LINE_BYTES_MAX]);
+            logs.line(&stamp, &self.origin, false, &self.buffer[start..start + LINE_BYTES_MAX]);
             start += LINE_BYTES_MAX;
         }
         self.buffer.copy_within(start..end, 0);
@@ -288,7 +308,7 @@ impl Stream {
             return;
         }
         let line = &self.buffer[..self.len];
-        write_line(logs, &clock::stamp(), self.name, line, true);
+        write_line(logs, &clock::stamp(), &self.origin, line, true);
         if !line.trim_ascii().is_empty() {
             self.last_line = Note::new(line);
         }
@@ -297,12 +317,12 @@ impl Stream {
 }
 
 /// Writes one line in as many parts as it takes.
-fn write_line(logs: &mut Logs, stamp: &[u8; STAMP_BYTES], name: &[u8; 6], mut line: &[u8], full: bool) {
+fn write_line(logs: &mut Logs, stamp: &[u8; STAMP_BYTES], from: &Origin, mut line: &[u8], full: bool) {
     while line.len() > LINE_BYTES_MAX {
-        logs.line(stamp, name, false, &line[..LINE_BYTES_MAX]);
+        logs.line(stamp, from, false, &line[..LINE_BYTES_MAX]);
         line = &line[LINE_BYTES_MAX..];
     }
-    logs.line(stamp, name, full, line);
+    logs.line(stamp, from, full, line);
 }
 
 /// The place of the first newline; libc's memchr takes 32 bytes at once.

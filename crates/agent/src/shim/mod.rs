@@ -20,19 +20,26 @@
 //! **A stop** signals the workload alone; when it ends and leaves processes (a shell around a server, say), those get
 //! the same signal once, and what is left after the timeout is killed.
 //!
+//! **Around the workload** the shim runs the hooks, takes in what the workload says of itself (sd_notify(3)), and ends
+//! one that misses its watchdog: all of it without the agent.
+//!
 //! The agent tells the rest: `config` is what it is started with, `protocol` what is said later.
 #![allow(unsafe_code)] // The process layer: fork, exec, wait and signals have no safe form; each block says why it holds.
 
 mod clock;
 pub(crate) mod config;
+pub(crate) mod confine;
 pub(crate) mod control;
 mod descriptor;
 mod ending;
+mod favour;
 mod group;
 mod history;
 mod kernel;
+pub(crate) mod lifecycle;
 mod logs;
 mod memory;
+pub(crate) mod notify;
 mod process;
 pub(crate) mod protocol;
 mod restart;

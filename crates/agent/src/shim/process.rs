@@ -1,11 +1,13 @@
 //! The system calls of a parent: become one, start a child.
 
 use super::config::Command;
+use super::confine::{self, Failed};
 use super::descriptor::{move_up, pipe};
+use super::favour;
 use super::kernel::own_start_time;
 use super::protocol::Identity;
 use super::statefile::StateFile;
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::{io, ptr};
@@ -18,6 +20,8 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// What the child needs from before the shim changed it.
 pub(super) struct Inherited {
     umask: Mode,
+    /// The kernel spares this process when memory runs out.
+    favoured: bool,
 }
 
 /// Becomes a parent: own session, inherits orphans, deaf to the signals of terminals and of a stopping agent.
@@ -46,7 +50,7 @@ pub(super) fn become_parent() -> io::Result<(OwnedFd, Inherited)> {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok((move_up(OwnedFd::from_raw_fd(fd))?, Inherited { umask }))
+        Ok((move_up(OwnedFd::from_raw_fd(fd))?, Inherited { umask, favoured: favour::is_inherited() }))
     }
 }
 
@@ -58,9 +62,14 @@ pub(super) struct Launch<'a> {
     pub(super) null: BorrowedFd<'a>,
     pub(super) listeners: &'a [RawFd],
     pub(super) group: Option<BorrowedFd<'a>>,
-    pub(super) state_file: &'a StateFile,
+    /// Where the workload records itself; a command beside it does not.
+    pub(super) state_file: Option<&'a StateFile>,
     pub(super) shim: Identity,
     pub(super) inherited: &'a Inherited,
+    /// The steps that set the workload apart; none for most.
+    pub(super) confinement: &'a [u8],
+    /// The workload runs in `group`, or not at all.
+    pub(super) limited: bool,
 }
 
 /// Starts the workload. The pipe that is returned ends without a byte when it was executed, or carries the errno.
@@ -70,17 +79,23 @@ pub(super) struct Launch<'a> {
 pub(super) fn launch(launch: &mut Launch<'_>) -> io::Result<(u32, OwnedFd)> {
     let (result, report) = pipe()?;
     rustix::io::ioctl_fionbio(&result, true)?;
-    let pid = fork_into(launch.group)?;
-    if pid == 0 {
+    let forked = fork_into(launch.group)?;
+    if forked.pid == 0 {
         // SAFETY: this is the child of a single-threaded process; nothing here allocates, and it does not return.
-        unsafe { become_workload(launch, report.as_raw_fd()) }
+        unsafe { become_workload(launch, report.as_raw_fd(), forked.in_group) }
     }
-    Ok((pid as u32, result))
+    Ok((forked.pid as u32, result))
+}
+
+/// What a fork gave, in the parent and in the child.
+struct Forked {
+    pid: libc::pid_t,
+    in_group: bool,
 }
 
 /// fork(2), directly into a control group where there is one (writing `cgroup.procs` instead can take many
 /// milliseconds: it waits for a grace period of the whole kernel).
-fn fork_into(group: Option<BorrowedFd<'_>>) -> io::Result<libc::pid_t> {
+fn fork_into(group: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     if let Some(group) = group {
         // SAFETY: all zero bytes are a valid clone_args.
         let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -90,14 +105,14 @@ fn fork_into(group: Option<BorrowedFd<'_>>) -> io::Result<libc::pid_t> {
         // SAFETY: without a stack and CLONE_VM this is fork(2); the child only makes async-signal-safe calls.
         let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
         if pid >= 0 {
-            return Ok(pid as libc::pid_t);
+            return Ok(Forked { pid: pid as libc::pid_t, in_group: true });
         }
-        // Forbidden by a filter, an old kernel, or the group was removed: a plain child is still ours to reap.
+        // Forbidden by a filter, an old kernel, or the group is full or was removed: a plain child is ours to reap, too.
     }
     // SAFETY: the process is single-threaded, and the child only makes async-signal-safe calls.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        pid => Ok(pid),
+        pid => Ok(Forked { pid, in_group: false }),
     }
 }
 
@@ -105,7 +120,7 @@ fn fork_into(group: Option<BorrowedFd<'_>>) -> io::Result<libc::pid_t> {
 ///
 /// # Safety
 /// Only in a child of a single-threaded process.
-unsafe fn become_workload(launch: &mut Launch<'_>, report: RawFd) -> ! {
+unsafe fn become_workload(launch: &mut Launch<'_>, report: RawFd, in_group: bool) -> ! {
     // SAFETY: every pointer comes from the configuration, which is never unmapped, and is NUL-terminated there;
     // every call is async-signal-safe.
     unsafe {
@@ -117,14 +132,20 @@ unsafe fn become_workload(launch: &mut Launch<'_>, report: RawFd) -> ! {
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
         libc::umask(launch.inherited.umask.as_raw_mode());
+        if launch.inherited.favoured {
+            favour::give_up();
+        }
         let pid = libc::getpid() as u32;
         write_decimal(launch.command.listen_pid, pid);
-        launch.state_file.record(launch.shim, Identity { pid, start: own_start_time() });
+        write_decimal(launch.command.watchdog_pid, pid);
+        if let Some(state_file) = launch.state_file {
+            state_file.record(launch.shim, Identity { pid, start: own_start_time() });
+        }
         let plain =
             [(launch.null.as_raw_fd(), 0), (launch.stdout.as_raw_fd(), 1), (launch.stderr.as_raw_fd(), 2)];
         let listening = launch.listeners.iter().copied().zip(LISTEN_FD_FIRST..);
         let wired = plain.into_iter().chain(listening).all(|(from, to)| libc::dup2(from, to) == to);
-        if wired && libc::chdir(launch.command.cwd) == 0 {
+        if wired && confine_self(launch, in_group) && libc::chdir(launch.command.cwd) == 0 {
             libc::execve(launch.command.program, launch.command.argv.as_ptr(), launch.command.envp.as_ptr());
         }
         let errno = *libc::__errno_location();
@@ -133,8 +154,37 @@ unsafe fn become_workload(launch: &mut Launch<'_>, report: RawFd) -> ! {
     }
 }
 
+/// Limits and sandbox; false leaves the reason in errno, and as the workload's last words on stderr.
+///
+/// # Safety
+/// As for [`become_workload`].
+unsafe fn confine_self(launch: &Launch<'_>, in_group: bool) -> bool {
+    let joined = if launch.limited && !in_group { join(launch.group) } else { Ok(()) };
+    // SAFETY: as the caller promises.
+    let Err(failed) = joined.and_then(|()| unsafe { confine::apply(launch.confinement) }) else {
+        return true;
+    };
+    for part in ["baton: ", confine::failure_in_words(failed.step), "\n"] {
+        // SAFETY: a text and its length; errno is set after it.
+        unsafe { libc::write(2, part.as_ptr().cast(), part.len()) };
+    }
+    // SAFETY: this thread's own errno.
+    unsafe { *libc::__errno_location() = failed.errno };
+    false
+}
+
+/// Where the fork did not go into the group, since that was full or the kernel is old.
+fn join(group: Option<BorrowedFd<'_>>) -> Result<(), Failed> {
+    let failed = |errno| Failed { step: confine::STEP_GROUP, errno };
+    let group = group.ok_or(failed(libc::ENOENT))?;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let procs = rustix::fs::openat(group, c"cgroup.procs", flags, Mode::empty())
+        .map_err(|error| failed(error.raw_os_error()))?;
+    confine::join(procs.as_raw_fd()).map_err(failed)
+}
+
 /// `value` in decimal, NUL-terminated, where there is room.
-fn write_decimal(out: &mut [u8], mut value: u32) {
+pub(super) fn write_decimal(out: &mut [u8], mut value: u32) {
     let mut digits = [0; 10];
     let mut first = digits.len();
     loop {

@@ -7,6 +7,7 @@ use super::descriptor;
 use super::group::Group;
 use super::kernel;
 use super::logs::{Logs, Stream};
+use super::notify::Socket;
 use super::process::{self, Inherited};
 use super::protocol::{FRAME_BYTES, Identity, LISTENERS_MAX, Message, Refusal, Request, SetupStep};
 use super::statefile::StateFile;
@@ -37,7 +38,10 @@ pub(super) struct Parts {
     pub(super) state_file: StateFile,
     pub(super) stdout: Stream,
     pub(super) stderr: Stream,
+    /// The output of commands beside the workload, where it may have any.
+    pub(super) beside: Option<Stream>,
     pub(super) logs: Logs,
+    pub(super) notify: Socket,
     pub(super) control: Control,
     /// Id of the first message; its answer says that the shim has taken over.
     pub(super) begin_id: u32,
@@ -95,6 +99,12 @@ fn assemble(channel: OwnedFd, begin_id: &mut u32) -> Result<Parts, (SetupStep, i
         Logs::open(log_directory, config.log_max_bytes, config.log_keep).map_err(at(SetupStep::Logs))?;
     let stdout = Stream::open(b"stdout").map_err(at(SetupStep::Logs))?;
     let stderr = Stream::open(b"stderr").map_err(at(SetupStep::Logs))?;
+    let beside = if config.life.has_commands() {
+        Some(Stream::open(b"stdout").map_err(at(SetupStep::Logs))?)
+    } else {
+        None
+    };
+    let notify = Socket::open(&config.mark).map_err(at(SetupStep::Control))?;
     let control = Control::open(directory.as_fd(), channel, config.cookie).map_err(at(SetupStep::Control))?;
     // The first reading of the clock maps the vdso; a restart should not wait for that.
     let _ = clock::stamp();
@@ -113,7 +123,9 @@ fn assemble(channel: OwnedFd, begin_id: &mut u32) -> Result<Parts, (SetupStep, i
         state_file,
         stdout,
         stderr,
+        beside,
         logs,
+        notify,
         control,
         begin_id: *begin_id,
     })

@@ -11,7 +11,34 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "agent") {
         agent(PathBuf::from(&args[1]));
     }
+    if args.first().is_some_and(|arg| arg == "notify") {
+        return notify(&args[1..]);
+    }
     baton_agent::shim::main(&args)
+}
+
+/// Sends the lines as one message of sd_notify(3), then a barrier, and waits until that was reached.
+fn notify(lines: &[std::ffi::OsString]) {
+    use rustix::net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
+    };
+    use std::os::fd::AsFd;
+    let name = std::env::var("NOTIFY_SOCKET").expect("a socket is named");
+    let address = SocketAddrUnix::new_abstract_name(name.trim_start_matches('@').as_bytes()).expect("a name");
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).expect("a socket");
+    rustix::net::connect(&socket, &address).expect("the shim listens");
+    let text: Vec<&str> = lines.iter().map(|line| line.to_str().expect("text")).collect();
+    rustix::net::send(&socket, text.join("\n").as_bytes(), SendFlags::empty()).expect("it is taken");
+    let (reached, barrier) = rustix::pipe::pipe().expect("a pipe");
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [barrier.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let message = [rustix::io::IoSlice::new(b"BARRIER=1")];
+    rustix::net::sendmsg(&socket, &message, &mut control, SendFlags::empty()).expect("it is taken");
+    drop(barrier);
+    let mut byte = [0];
+    assert_eq!(rustix::io::read(&reached, &mut byte).expect("it is closed"), 0);
 }
 
 /// Starts one run in the folder, and waits to be killed.
@@ -40,7 +67,9 @@ async fn agent(folder: PathBuf) -> ! {
         },
         listeners: vec![listener],
         ports: std::collections::BTreeMap::new(),
+        lifecycle: Default::default(),
         seal: Seal::default(),
+        confinement: Default::default(),
     };
     let _run = runs.start(spec).await.expect("a run");
     while events.recv().await.is_some() {}

@@ -28,7 +28,10 @@ impl Node {
     }
 
     pub(crate) fn with(containment: Containment) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap(), containment)
+    }
+
+    pub(crate) fn in_folder(folder: tempfile::TempDir, containment: Containment) -> Self {
         let (runs, events) = runs_in(folder.path(), containment);
         Self { folder, runs, events }
     }
@@ -59,7 +62,9 @@ impl Node {
             restart: policy(RestartMode::Always),
             listeners: Vec::new(),
             ports: BTreeMap::new(),
+            lifecycle: Default::default(),
             seal: Seal::default(),
+            confinement: Default::default(),
         }
     }
 

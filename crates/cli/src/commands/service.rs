@@ -1,4 +1,4 @@
-//! `baton service`: list, show and remove services.
+//! `baton service`: list, show, reload and remove services.
 
 use crate::confirm;
 use crate::exit::Exit;
@@ -8,6 +8,7 @@ use crate::show;
 use crate::table::{self, Table, plain, styled};
 use anyhow::Result;
 use baton_model::id::ServiceName;
+use baton_model::observed::ReloadPhase;
 use baton_model::report::Health;
 use baton_model::spec::ServiceSpec;
 use baton_model::status::{PlacedInstance, ServiceStatus};
@@ -16,12 +17,13 @@ use std::time::{Duration, Instant};
 /// Pause between two looks whether a removed service is gone.
 const GONE_POLL: Duration = Duration::from_millis(200);
 
-/// List, show and remove services.
+/// List, show, reload and remove services.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   baton service ls
   baton service show web
   baton service show web --json
+  baton service reload web
   baton service rm web")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -41,6 +43,17 @@ enum Action {
     Show {
         /// The service.
         service: ServiceName,
+    },
+    /// Make every instance take in its configuration, without a restart.
+    #[command(
+        after_help = "Examples:\n  baton service reload web\n  baton service reload web --wait 10s --json"
+    )]
+    Reload {
+        /// The service; its service file says how, in `[reload]`.
+        service: ServiceName,
+        /// Wait for the answers of its instances, at most this long.
+        #[arg(long, value_name = "LENGTH", value_parser = baton_model::time::Millis::parse, default_value = "1m")]
+        wait: baton_model::time::Millis,
     },
     /// Stop a service everywhere and forget it.
     #[command(
@@ -75,6 +88,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
             }
             Ok(Exit::Done)
         }
+        Action::Reload { service, wait } => super::reload::run(global, &service, wait.duration()).await,
         Action::Rm { service, yes, wait } => {
             remove(global, service, yes, wait.map(|wait| wait.duration())).await
         }
@@ -187,6 +201,12 @@ fn instance_row(status: &ServiceStatus, instance: &PlacedInstance) -> Vec<Line> 
     }
     if !observed.reason.is_empty() {
         notes.push(observed.reason.clone());
+    }
+    if !observed.status.is_empty() {
+        notes.push(format!("says: {}", observed.status));
+    }
+    if let Some(reload) = observed.reload.as_ref().filter(|reload| reload.phase != ReloadPhase::Done) {
+        notes.push(format!("reload {}: {}", reload.phase, reload.reason).trim_end_matches(": ").to_owned());
     }
     row.extend([
         styled(live::state_style(observed.state), observed.state),

@@ -37,6 +37,8 @@ fn observed(release: u64, state: InstanceState) -> InstanceObserved {
         last_exit: None,
         reason: String::new(),
         swap: None,
+        status: String::new(),
+        reload: None,
     }
 }
 

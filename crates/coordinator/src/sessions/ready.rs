@@ -50,6 +50,8 @@ mod tests {
             last_exit: None,
             reason: String::new(),
             swap: None,
+            status: String::new(),
+            reload: None,
         };
         BTreeMap::from([("web.1".parse().unwrap(), instance)])
     }

@@ -158,6 +158,8 @@ impl Running {
             last_exit: None,
             reason: String::new(),
             swap,
+            status: String::new(),
+            reload: None,
         }
     }
 }

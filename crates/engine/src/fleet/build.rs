@@ -131,6 +131,7 @@ impl Fleet {
             request: None,
             control: RolloutControl::default(),
             removed: false,
+            reload: 0,
         });
         let number = service.releases.keys().next_back().map_or(1, |last| last.0 + 1);
         service.releases.insert(ReleaseNumber(number), release(number, spec));

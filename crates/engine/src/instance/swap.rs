@@ -124,9 +124,10 @@ impl Instance {
     pub(super) fn steer_failed(&mut self, number: RunNumber, reason: &str, effects: &mut Vec<Effect>) {
         let steering = self.swap.as_ref().is_some_and(|swap| match &swap.phase {
             Phase::Steering { run } => run.number == number,
-            Phase::Staging { .. } | Phase::StoppingOld | Phase::Confirming { .. } | Phase::Refreshing { .. } => {
-                false
-            }
+            Phase::Staging { .. }
+            | Phase::StoppingOld
+            | Phase::Confirming { .. }
+            | Phase::Refreshing { .. } => false,
         });
         if !steering {
             return;

@@ -7,6 +7,7 @@ mod choice;
 mod field;
 mod ground;
 
+use crate::order;
 use crate::turn::{Turn, Wish};
 use baton_model::report::Subject;
 use baton_model::spec::{Claim, ServiceSpec};
@@ -24,6 +25,9 @@ pub(crate) fn grant<'a>(turn: &mut Turn<'a>, ground: &mut Ground<'a>) {
     else {
         return;
     };
+    if let Some(why) = order::unready(turn.sightings, spec) {
+        return turn.wait(Subject::Service, "after", why, None);
+    }
     let claims = ground::claims(spec);
     let places = choose(turn, ground, spec, &claims, &wishes);
     let mut refused = 0;
@@ -53,7 +57,9 @@ fn choose<'a>(
 ) -> Vec<Option<usize>> {
     let mine = mine(turn);
     let (field, closed) = ground.field(&spec.placement, claims);
-    let mut choice = Choice::open(field, &mine, closed);
+    let beside = order::beside(turn.sightings, spec);
+    let apart = |place: usize| beside.as_ref().is_some_and(|beside| !beside.contains(&place));
+    let mut choice = Choice::open(field, &mine, |place| closed(place) || apart(place));
     let grant = |wish: &Wish| match wish.only {
         Some(place) => Some(place).filter(|place| choice.allows(*place)),
         None => choice.take(claims.is_empty()),
@@ -74,7 +80,8 @@ fn mine(turn: &Turn<'_>) -> BTreeMap<usize, u32> {
 
 /// What stands against each node, for people.
 fn explain(turn: &Turn<'_>, spec: &ServiceSpec, claims: &BTreeSet<Claim>) -> String {
-    let (mut silent, mut closed, mut unfit, mut full) = (0, 0, 0, 0);
+    let beside = order::beside(turn.sightings, spec);
+    let (mut silent, mut closed, mut unfit, mut full, mut apart) = (0, 0, 0, 0, 0);
     for view in turn.nodes.iter() {
         if !view.fits(&spec.placement) {
             unfit += 1;
@@ -82,6 +89,8 @@ fn explain(turn: &Turn<'_>, spec: &ServiceSpec, claims: &BTreeSet<Claim>) -> Str
             silent += 1;
         } else if !view.eligible(&spec.placement) {
             closed += 1;
+        } else if beside.as_ref().is_some_and(|beside| !beside.contains(&view.place)) {
+            apart += 1;
         } else {
             full += 1;
         }
@@ -98,6 +107,7 @@ fn explain(turn: &Turn<'_>, spec: &ServiceSpec, claims: &BTreeSet<Claim>) -> Str
     part(silent, "silent");
     part(closed, "cordoned or draining");
     part(unfit, &format!("without the label {}", labels.join(" and ")));
+    part(apart, "without the services it comes after");
     if !claims.is_empty() {
         part(full, &format!("with {} taken", taken.join(" or ")));
     }

@@ -3,6 +3,7 @@
 use super::reader::{Fault, Fields, Reader, Section};
 use super::{ArtifactSource, defaults, value};
 use crate::id::{PortName, ServiceName};
+use crate::lifecycle::RunKind;
 use crate::spec::{Check, Checks, LogPolicy, Probe, RestartMode, RestartPolicy, StopPolicy};
 use std::collections::BTreeMap;
 use toml::de::DeValue;
@@ -41,7 +42,7 @@ pub(super) fn exec(reader: &mut Reader, top: &Section<'_, '_>) -> Vec<String> {
 }
 
 /// What to write where a command was not written as a list.
-fn command_fault(field: &str, written: &DeValue<'_>) -> Fault {
+pub(super) fn command_fault(field: &str, written: &DeValue<'_>) -> Fault {
     let what = format!("must be a list of the program and its arguments, not {}", value::type_name(written));
     let words = written
         .as_str()
@@ -171,15 +172,19 @@ pub(super) fn stop(reader: &mut Reader, top: &Section<'_, '_>) -> StopPolicy {
     }
 }
 
-pub(super) fn restart(reader: &mut Reader, top: &Section<'_, '_>) -> RestartPolicy {
+pub(super) fn restart(reader: &mut Reader, top: &Section<'_, '_>, kind: RunKind) -> RestartPolicy {
     const MODES: &[(&str, RestartMode)] = &[
         ("always", RestartMode::Always),
         ("on-failure", RestartMode::OnFailure),
         ("never", RestartMode::Never),
     ];
     let section = reader.section(top, "restart", Fields::Only(RESTART));
+    let mode = match kind {
+        RunKind::Service => defaults::RESTART_MODE,
+        RunKind::OneShot => defaults::ONE_SHOT_RESTART_MODE,
+    };
     RestartPolicy {
-        mode: reader.field(&section, "mode", |v| value::word(v, MODES)).unwrap_or(defaults::RESTART_MODE),
+        mode: reader.field(&section, "mode", |v| value::word(v, MODES)).unwrap_or(mode),
         base: reader.field(&section, "base", value::duration).unwrap_or(defaults::RESTART_BASE),
         max: reader.field(&section, "max", value::duration).unwrap_or(defaults::RESTART_MAX),
         reset_after: reader

@@ -47,6 +47,7 @@ impl From<NodeFacts> for v1::NodeFacts {
             containment: facts.containment,
             cpus: facts.cpus,
             memory_bytes: facts.memory_bytes,
+            ability: facts.ability.map(Into::into),
         }
     }
 }
@@ -62,6 +63,7 @@ impl From<v1::NodeFacts> for NodeFacts {
             containment: wire.containment,
             cpus: wire.cpus,
             memory_bytes: wire.memory_bytes,
+            ability: wire.ability.map(Into::into),
         }
     }
 }

@@ -44,7 +44,7 @@ impl From<NodePlan> for v1::NodePlan {
         let mut instances = Vec::with_capacity(plan.instances.len());
         for (id, instance) in plan.instances {
             let key = (id.service.as_str().to_owned(), instance.release.0);
-            let (number, attempt) = (instance.release, instance.attempt);
+            let (number, attempt, reload) = (instance.release, instance.attempt, instance.reload);
             let release = v1::Release {
                 number: number.0,
                 version: instance.version.into(),
@@ -61,7 +61,7 @@ impl From<NodePlan> for v1::NodePlan {
                 known.insert(key, at);
                 at
             });
-            instances.push(v1::InstancePlan { id: id.into(), release_index, attempt });
+            instances.push(v1::InstancePlan { id: id.into(), release_index, attempt, reload });
         }
         Self { node: plan.node.into(), generation: plan.generation.0, releases, instances }
     }
@@ -89,6 +89,7 @@ impl TryFrom<v1::NodePlan> for NodePlan {
                 release: release.number,
                 version: release.version.clone(),
                 attempt: instance.attempt,
+                reload: instance.reload,
                 artifact: release.artifact.clone(),
                 spec: release.spec.clone(),
             };

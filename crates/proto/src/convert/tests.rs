@@ -12,6 +12,7 @@ use baton_model::desired::{Node, Release};
 use baton_model::event::Event;
 use baton_model::id::{EventSeq, NodeName};
 use baton_model::metrics::NodeMetrics;
+use baton_model::observed::Exit;
 use baton_model::plan::NodePlan;
 use baton_model::report::{RolloutReport, ServiceReport};
 use baton_model::spec::ServiceSpec;
@@ -47,6 +48,7 @@ fn everything_goes_over_and_comes_back() {
     check::<ServiceStatus, v1::ServiceStatus>(samples::services());
     check::<NodeStatus, v1::NodeStatus>(samples::node_statuses());
     check::<DeployPlan, v1::DeployPlan>(samples::deploy_plans());
+    check::<Exit, v1::Exit>(samples::exits());
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn service() -> Service {
         request: Some(request),
         control: RolloutControl { rollout: RolloutId(3), ..RolloutControl::default() },
         removed: false,
+        reload: 0,
     }
 }
 

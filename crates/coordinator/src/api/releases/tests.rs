@@ -46,6 +46,7 @@ fn service(releases: &[u64], to: u64) -> Service {
         }),
         control: RolloutControl::default(),
         removed: false,
+        reload: 0,
     }
 }
 

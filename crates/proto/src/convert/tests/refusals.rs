@@ -52,6 +52,22 @@ fn specs() {
             ("rollout.batch.value", |wire| {
                 wire.rollout.as_mut().unwrap().batch = Some(v1::Amount { value: None })
             }),
+            ("sandbox.capabilities", |wire| {
+                let names = vec!["CAP_ROOT".to_owned()];
+                wire.sandbox.as_mut().unwrap().capabilities = Some(v1::Capabilities { names });
+            }),
+            ("lifecycle.after[\"db\"]", |wire| {
+                wire.lifecycle.as_mut().unwrap().after.insert("db".to_owned(), 0);
+            }),
+            ("lifecycle.watchdog_ms", |wire| wire.lifecycle.as_mut().unwrap().watchdog_ms = Some(0)),
+            ("lifecycle.reload.signal", |wire| {
+                let kind = Some(v1::reload::Kind::Signal("SIGSTOP".to_owned()));
+                wire.lifecycle.as_mut().unwrap().reload = Some(v1::Reload { kind, timeout_ms: 1 });
+            }),
+            ("lifecycle.before_stop.command", |wire| {
+                let hook = v1::Hook { command: Vec::new(), timeout_ms: 1 };
+                wire.lifecycle.as_mut().unwrap().before_stop = Some(hook);
+            }),
             ("logs.keep", |wire| wire.logs.as_mut().unwrap().keep = 0),
             ("ports[\"http\"].kind", |wire| {
                 wire.ports.insert("http".to_owned(), v1::Port { kind: None });
@@ -196,7 +212,7 @@ fn observed_instances() {
         instances.map(|(id, one)| instance_to_wire(&id, one, UnixMs(1))).collect()
     };
     instances_observed(good(), UnixMs(1)).expect("the unbroken message");
-    let cases: [Case<Vec<v1::Instance>>; 6] = [
+    let cases: [Case<Vec<v1::Instance>>; 7] = [
         ("instances[0].id", |wire| wire[0].id = "web".to_owned()),
         ("instances[1].id", |wire| wire[1].id = wire[0].id.clone()),
         ("instances[2].state", |wire| wire[2].state = 42),
@@ -204,6 +220,10 @@ fn observed_instances() {
             wire[3].ports.insert("http".to_owned(), 65_536);
         }),
         ("instances[4].swap.phase", |wire| wire[4].swap.as_mut().unwrap().phase = 0),
+        ("instances[0].last_exit.before_start.kind", |wire| {
+            let kind = Some(v1::exit::Kind::BeforeStart(v1::HookEnd { kind: None }));
+            wire[0].last_exit = Some(v1::Exit { kind });
+        }),
         ("instances[0].last_exit.kind", |wire| wire[0].last_exit = Some(v1::Exit { kind: None })),
     ];
     for (path, damage) in cases {
