@@ -1,7 +1,8 @@
 //! The project's chores, in Rust, so that a machine with only Rust can run them. `cargo xtask` lists them.
 //!
-//! `cargo xtask check` is what CI runs; then, as root, `cargo xtask lab`.
+//! `cargo xtask check` is what CI runs; then `cargo xtask guest` and, as root, `cargo xtask lab`.
 
+mod guest;
 mod lab;
 mod package;
 mod run;
@@ -25,7 +26,7 @@ const TEST: &[&[&str]] = &[
         "--workspace",
         "--all-targets",
         "--features",
-        "baton-tests/foreign,baton-tests/lab",
+        "baton-tests/foreign,baton-tests/lab,baton-agent/guest",
         "--locked",
         "--",
         "-D",
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     let outcome = match wanted.as_str() {
         "package" => package::run(&rest),
+        "guest" => guest::run(),
         "lab" => lab::run(&rest),
         _ => {
             let chores: Vec<&Chore> =
@@ -87,5 +89,6 @@ fn usage() {
         eprintln!("  {:<8} {}", chore.name, chore.about);
     }
     eprintln!("  {:<8} {}", "package", package::ABOUT);
+    eprintln!("  {:<8} {}", "guest", guest::ABOUT);
     eprintln!("  {:<8} {}", "lab", lab::ABOUT);
 }

@@ -1,5 +1,7 @@
 //! `baton node`: the hosts, what operators say of them, and invitations for new ones.
 
+mod ability;
+
 use crate::confirm;
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -337,6 +339,10 @@ fn show(status: &NodeStatus, global: &Global) -> Result<()> {
             format!("generation {}, the agent has {}", status.plan_generation, status.acked_generation),
         ),
     ];
+    if let Some(ability) = &facts.ability {
+        lines.push(fact("limits", ability::limits(ability)));
+        lines.push(fact("sandbox", ability::sandbox(ability)));
+    }
     if let Some(metrics) = &status.metrics {
         lines.push(fact(
             "load",
