@@ -1,6 +1,6 @@
 //! The agent ends and comes back: restarted, killed, frozen, upgraded. No workload notices, no request is lost.
 
-use crate::fleet::{Fleet, install, measured, web};
+use crate::fleet::{Fleet, install, web};
 
 fn one_node() -> Fleet {
     let fleet = Fleet::start(1);

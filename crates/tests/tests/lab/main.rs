@@ -6,6 +6,7 @@
 mod agent;
 mod coordinator;
 mod disk;
+mod documented;
 mod fleet;
 mod hosts;
 mod install;
