@@ -120,7 +120,10 @@ async fn print_all(
             print(line, args, global)?;
         }
         marks.note(batch.marks);
-        if !batch.error.is_empty() {
+        if !batch.error.is_empty() && request.follow {
+            // What it tells of is gone on with.
+            eprintln!("{}", batch.error);
+        } else if !batch.error.is_empty() {
             // The lines of other nodes still come.
             eprintln!("some lines are missing: {}", batch.error);
             exit = Exit::Error;
