@@ -197,6 +197,7 @@ impl Driver {
         match self.parts.plan.offer(plan) {
             Ok(Offered::Accepted) => {
                 tracing::info!(%generation, "follows a new plan");
+                self.parts.provisions.plan_came();
                 self.follow_plan();
             }
             Ok(Offered::Same) => {}

@@ -96,6 +96,8 @@ pub(crate) struct Provisions {
 struct Inside {
     known: BTreeMap<ServiceName, Known>,
     vault: Option<Vault>,
+    /// What came since the last plan: it may be for the next one, which nothing here names yet.
+    fresh: (BTreeSet<ServiceName>, BTreeSet<SecretKey>),
 }
 
 impl Provisions {
@@ -118,7 +120,7 @@ impl Provisions {
             path,
             config_root,
             memory,
-            inside: Mutex::new(Inside { known, vault }),
+            inside: Mutex::new(Inside { known, vault, fresh: Default::default() }),
             writing: Mutex::new(()),
         })
     }
@@ -134,6 +136,8 @@ impl Provisions {
     pub(crate) fn take(&self, service: ServiceName, provision: Provision) -> io::Result<()> {
         let Provision { labels, peers, secrets } = provision;
         let mut inside = self.lock();
+        inside.fresh.0.insert(service.clone());
+        inside.fresh.1.extend(secrets.keys().cloned());
         let known = Known { labels, peers };
         let news = inside.known.get(&service) != Some(&known);
         inside.known.insert(service, known);
@@ -144,17 +148,24 @@ impl Provisions {
         kept
     }
 
+    /// A plan was taken in: what came before it is for it, or for nothing.
+    pub(crate) fn plan_came(&self) {
+        self.lock().fresh = Default::default();
+    }
+
     /// Forgets services that are not here any more, and secrets that no release of an instance names.
     pub(crate) fn retain<'p>(
         &self,
         services: &BTreeSet<ServiceName>,
         plans: impl Iterator<Item = &'p InstancePlan>,
     ) {
-        let needed: BTreeSet<SecretKey> =
+        let mut needed: BTreeSet<SecretKey> =
             plans.flat_map(|plan| plan.spec.configuration.secrets.values()).map(|used| used.key()).collect();
         let mut inside = self.lock();
+        let (fresh_services, fresh_keys) = inside.fresh.clone();
+        needed.extend(fresh_keys);
         let before = inside.known.len();
-        inside.known.retain(|service, _| services.contains(service));
+        inside.known.retain(|service, _| services.contains(service) || fresh_services.contains(service));
         let forgotten = inside.vault.as_mut().map_or(Ok(()), |vault| vault.retain(&needed));
         let written = if inside.known.len() == before {
             Ok(())

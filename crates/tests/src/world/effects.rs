@@ -3,7 +3,7 @@
 use super::World;
 use super::mutation::Mutation;
 use super::queue::Happening;
-use super::workload::{Behaviour, Run};
+use super::workload::{Behaviour, Change, Run};
 use baton_engine::instance::{Effect, Event, Trouble};
 use baton_model::id::{InstanceId, NodeName, RunNumber};
 use baton_model::observed::Exit;
@@ -37,6 +37,9 @@ impl World {
             Effect::Mend { run, .. } => {
                 self.agent_hears_soon(node, id, Event::Mended { run, fetched: false }, 5)
             }
+            Effect::Refresh { run, plan, .. } => self.refresh(node, id, run, plan),
+            // No service of this world reloads or has hooks.
+            Effect::Reload { .. } | Effect::TellReady { .. } => {}
             Effect::Forget(_) | Effect::Note { .. } => {}
         }
     }
@@ -127,6 +130,37 @@ impl World {
         };
         host.runs.insert(key, run);
         self.execute(node, id, number);
+    }
+
+    /// The files of a release are written for a run that goes on: it behaves as that release from now on. Now and then
+    /// they cannot be written, and none is.
+    fn refresh(&mut self, node: &NodeName, id: &InstanceId, number: RunNumber, plan: Box<InstancePlan>) {
+        let behaviour = self.behaviour(id, &plan);
+        let now = self.now;
+        let Some(host) = self.nodes.get_mut(node) else { return };
+        if self.faults_on && host.random.percent(5) {
+            let event = Event::RefreshFailed { run: number, reason: "no space".to_owned() };
+            return self.agent_hears_soon(node, id, event, 5);
+        }
+        let Some(run) = host.runs.get_mut(&(id.clone(), number)) else { return };
+        run.release = plan.release;
+        run.plan = plan;
+        run.behaviour = behaviour;
+        self.trace.line(now, &format!("{node} {id} run {number} has the files of release {}", run.release));
+        if run.pid.is_some() {
+            // What the release before would have done by itself is void.
+            self.executions += 1;
+            run.execution = self.executions;
+            let (execution, was_ready) = (run.execution, run.ready);
+            let sudden = (behaviour == Behaviour::NeverReady).then_some((50, Change::Unready));
+            let script = behaviour.script(false).into_iter().chain(sudden);
+            for (after, change) in script.filter(|(_, change)| !(was_ready && *change == Change::Ready)) {
+                let (node, id) = (node.clone(), id.clone());
+                let change = Happening::WorkloadChanges { node, id, run: number, execution, change };
+                self.queue.push(now + after, change);
+            }
+        }
+        self.agent_hears_soon(node, id, Event::Refreshed(number), 5);
     }
 
     fn behaviour(&self, id: &InstanceId, plan: &InstancePlan) -> Behaviour {

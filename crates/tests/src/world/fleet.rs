@@ -5,6 +5,7 @@ use super::node::Node;
 use super::random::Random;
 use super::workload::Behaviour;
 use baton_model::artifact::{Artifact, ArtifactFormat};
+use baton_model::configuration::{ConfigFile, OnChange};
 use baton_model::desired::{self, Release, Service};
 use baton_model::id::{Digest, NodeName, PortName, ReleaseNumber, ServiceName, Version};
 use baton_model::rollout::{OnFailure, RolloutControl, RolloutPolicy, Strategy};
@@ -46,6 +47,7 @@ impl World {
                 request: None,
                 control: RolloutControl::default(),
                 removed: false,
+                reload: 0,
             };
             self.store.desired.services.insert(name, service);
         }
@@ -53,7 +55,7 @@ impl World {
 
     /// Makes a release of a service, and draws how it behaves.
     pub(crate) fn new_release(&mut self, name: &ServiceName, good: bool) -> Option<Release> {
-        let spec = self.specs.get(name)?.clone();
+        let mut spec = self.specs.get(name)?.clone();
         let service = self.store.desired.services.get(name)?;
         let number = service.releases.keys().next_back().map_or(ReleaseNumber(1), |last| last.next());
         let mut behaviour = Behaviour::draw(&mut self.random.operator, self.options.calm());
@@ -62,8 +64,10 @@ impl World {
         }
         self.trace.line(self.now, &format!("operator makes {name} release {number}: {behaviour:?}"));
         self.behaviours.insert((name.clone(), number), behaviour);
+        // Each third release differs from the one before in nothing but a file, told by a signal.
+        spec.configuration.files.insert("app.conf".to_owned(), file_of(number));
         let mut digest = [0; 32];
-        digest[..8].copy_from_slice(&number.0.to_le_bytes());
+        digest[..8].copy_from_slice(&(number.0 - u64::from(number.0.is_multiple_of(3))).to_le_bytes());
         digest[8..11].copy_from_slice(&name.as_str().as_bytes()[..3]);
         Some(Release {
             number,
@@ -79,6 +83,11 @@ impl World {
             created_by: "sim".to_owned(),
         })
     }
+}
+
+/// A file that differs from release to release.
+fn file_of(release: ReleaseNumber) -> ConfigFile {
+    ConfigFile { template: format!("release {release}"), on_change: OnChange::Signal(StopSignal::Sighup) }
 }
 
 /// What the releases of a service ask for; alike for all of them, so that its floor and batch are one number.
