@@ -175,6 +175,37 @@ fn an_agent_that_dies_in_a_swap_loses_nothing_of_any_kind() {
 }
 
 #[test]
+fn the_death_of_agent_and_shim_refuses_nobody_on_any_socket() {
+    let cluster = one_node();
+    let (file, path) = mixture(&cluster);
+    let _ = cluster.deploy(&file, "1.0").expect(0);
+    let loads = Loads::start(&cluster, &path);
+    let node = cluster.ready["nodes"][0]["name"].as_str().expect("a name").to_owned();
+    let (_, workload) = cluster.pids("shop").swap_remove(0);
+    let (agent, shim) = (cluster.role_pid(&node), parent_of(workload));
+    cluster.kill(agent);
+    cluster.kill(shim);
+    let next = wait::until("another process", ROOM, || match cluster.pids("shop").first() {
+        Some((_, pid)) if *pid != workload && wait::is_alive(*pid) => Ok(*pid),
+        other => Err(format!("{other:?}")),
+    });
+    wait::until("an answer of the new process", ROOM, || match local::request(&path) {
+        Ok(body) if body.contains(&format!("pid={next} ")) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let lost = loads.stop();
+    // What the old process had taken and not answered is lost with it; nobody finds a port or a path without a socket.
+    let refused: Vec<_> = lost.failures.iter().filter(|what| what.contains("refused")).collect();
+    assert_eq!(refused, Vec::<&String>::new(), "{lost:?}");
+}
+
+fn parent_of(pid: u64) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let (_, rest) = stat.rsplit_once(") ").expect("a stat line");
+    rest.split(' ').nth(1).and_then(|parent| parent.parse().ok()).expect("a parent")
+}
+
+#[test]
 fn a_path_that_is_left_is_replaced_and_one_that_is_used_is_not() {
     let cluster = one_node();
     let (file, path) = mixture(&cluster);

@@ -35,6 +35,15 @@ fn load(cluster: &Cluster, each: u32) -> Load {
     })
 }
 
+/// Until every client has come to a fresh connection, and so to the process that serves now.
+fn let_all_reconnect(load: &Load, each: u64) {
+    let enough = load.sent() + 2 * 10 * each;
+    wait::until("further requests", ROOM, || match load.sent() {
+        sent if sent >= enough => Ok(()),
+        sent => Err(format!("{sent} of {enough}")),
+    });
+}
+
 fn events(cluster: &Cluster) -> Vec<Value> {
     let told = cluster.baton(&["events", "--last", "1000", "--json"]).expect(0).stdout;
     told.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
@@ -69,6 +78,7 @@ fn a_fixed_port_has_a_gap_that_is_measured_and_told() {
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let load = load(&cluster, 1);
     let _ = cluster.deploy(&file, "2.0").expect(0);
+    let_all_reconnect(&load, 1);
     let counted = load.stop();
     let done = event(&cluster, "the swap's end", |event| event["kind"] == "swap-done");
     let gap = number(&done, "gap_ms");
@@ -167,8 +177,10 @@ fn a_server_that_dies_at_its_signal_loses_nothing_of_clients_that_come_to_an_end
     let file = server("timeout = \"5s\"\ndrain = \"20s\"\n").with_env("BEHAVIOUR", "abrupt");
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let load = load(&cluster, 20);
+    let_all_reconnect(&load, 20);
     for version in ["2.0", "3.0"] {
         let _ = cluster.deploy(&file, version).expect(0);
+        let_all_reconnect(&load, 20);
     }
     let counted = load.stop();
     println!("{} of {} requests failed", counted.failed, counted.sent);
