@@ -34,7 +34,7 @@ fn retire_surplus(turn: &mut Turn<'_>, surplus: usize, spec: &ServiceSpec) {
     }
     for number in by_dispensability(turn, spec).into_iter().take(surplus) {
         let Some(slot) = turn.memory.slots.get(&number).cloned() else { continue };
-        if turn.secure(number, &slot) && !turn.budget.take() {
+        if !turn.spent(number, &slot) && !turn.budget.take() {
             let reason = turn.budget.refusal();
             turn.wait(Subject::Instance(turn.id(number)), "budget", reason, None);
             return;

@@ -34,7 +34,7 @@ pub(super) fn try_again(turn: &mut Turn<'_>) {
         }
         let Some(slot) = turn.memory.slots.get(&number).cloned() else { continue };
         let serving = turn.seen(number).map_or(slot.release, |seen| seen.release);
-        let free = turn.overlaps(serving, stable) || !turn.secure(number, &slot);
+        let free = turn.overlaps(serving, stable) || turn.spent(number, &slot);
         if free || turn.budget.take() {
             turn.assign(number, stable);
         }

@@ -81,7 +81,7 @@ pub(super) fn leave_unfit_nodes(turn: &mut Turn<'_>) {
         let Some(slot) = turn.memory.slots.get(&number).cloned() else { continue };
         if !bound && !replaced.contains(&number) {
             turn.wishes.push(Wish { replaces: Some(number), ..Wish::further(slot.release) });
-        } else if bound && (!turn.secure(number, &slot) || turn.budget.take()) {
+        } else if bound && (turn.spent(number, &slot) || turn.budget.take()) {
             leave(turn, number);
         } else if bound {
             let reason = turn.budget.refusal();
@@ -108,7 +108,7 @@ pub(super) fn finish_moves(turn: &mut Turn<'_>) {
         }
         let ready = turn.secure(fresh, &fresh_slot);
         let id = Subject::Instance(turn.id(old));
-        if ready && (!turn.secure(old, &old_slot) || turn.budget.take()) {
+        if ready && (turn.spent(old, &old_slot) || turn.budget.take()) {
             leave(turn, old);
         } else if ready {
             let reason = turn.budget.refusal();

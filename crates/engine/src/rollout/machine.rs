@@ -131,7 +131,7 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
         }
         let serving = turn.seen(number).map_or(slot.release, |seen| seen.release);
         // A slot that already serves the goal only needs its plan to say so.
-        let free = serving == goal || turn.overlaps(serving, goal) || !turn.secure(number, slot);
+        let free = serving == goal || turn.overlaps(serving, goal) || turn.spent(number, slot);
         if free || turn.budget.take() {
             turn.assign(number, goal);
             zones.enter(turn, number);

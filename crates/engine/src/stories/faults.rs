@@ -215,3 +215,17 @@ fn a_zone_at_a_time_with_a_longer_bake_after_the_first() {
     );
     fleet.until(RolloutOutcome::Succeeded, SOON);
 }
+
+#[test]
+fn a_newer_request_waits_for_the_zone_that_is_changing() {
+    let mut zoned = spec("web", 4);
+    zoned.rollout.batch = Amount::Number(2);
+    zoned.rollout.zone_at_a_time = true;
+    let mut fleet = up(4, 2, zoned.clone());
+    fleet.deploy(zoned.clone()).run(Millis(4500));
+    assert_eq!(fleet.running(), "n1=2 n2=1 n3=2 n4=1", "the second zone is changing");
+    fleet.deploy(zoned).tick();
+    assert_eq!(fleet.gates(), ["zone"]);
+    fleet.until(RolloutOutcome::Succeeded, SOON);
+    assert_eq!(fleet.running(), "n1=3 n2=3 n3=3 n4=3");
+}

@@ -227,6 +227,15 @@ impl<'a> Turn<'a> {
         sight.ready && (sight.settled(slot) || overlap())
     }
 
+    /// It is out of service already, as surely as can be known, and costs nothing to change. What was ready when its node
+    /// last spoke, and has not confirmed its latest plan, does not count as secure, and may well serve still.
+    pub(crate) fn spent(&self, number: u64, slot: &Slot) -> bool {
+        self.sight(number).is_none_or(|sight| {
+            let unknown = sight.ready && !sight.confirmed;
+            !unknown && !self.secures(sight, slot)
+        })
+    }
+
     /// The slots that are out of their rest because of us, as far as their nodes are heard: a change of release is under
     /// way there, or done and not yet healthy for the first time.
     pub(crate) fn changing(&self) -> Vec<u64> {
