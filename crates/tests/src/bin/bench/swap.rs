@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use baton_tests::harness::load::{Counted, Load, Plan};
-use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile};
+use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, wait};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,9 +16,19 @@ const BESIDE: &str = "127.0.0.1:18074";
 const SWAPS: usize = 5;
 /// Between two restarts, so that their gaps do not touch.
 const REST: Duration = Duration::from_millis(500);
+/// The slower the load, the fewer connections: so that each is new often enough to meet every version.
+const CONNECTIONS: usize = 32;
+const CONNECTIONS_SLOW: usize = 8;
+const SLOW_PER_SECOND: f64 = 200.0;
 /// Requests a second (`None`: as many as it gives), and on one connection.
-const LOADS: [(Option<f64>, u32); 6] =
-    [(Some(200.0), 1), (Some(200.0), 20), (Some(1000.0), 1), (Some(1000.0), 20), (None, 1), (None, 20)];
+const LOADS: [(Option<f64>, u32); 6] = [
+    (Some(SLOW_PER_SECOND), 1),
+    (Some(SLOW_PER_SECOND), 20),
+    (Some(1000.0), 1),
+    (Some(1000.0), 20),
+    (None, 1),
+    (None, 20),
+];
 
 /// Swaps under each load, restarts under the first two, and prints what was counted.
 pub(crate) fn run() -> Result<()> {
@@ -38,6 +48,12 @@ pub(crate) fn run() -> Result<()> {
         for version in &versions {
             deploy(&cluster, &file, version)?;
         }
+        // Every client comes to the last version.
+        let enough = load.sent() + 2 * (CONNECTIONS as u64) * u64::from(each);
+        wait::until("the last requests", Duration::from_secs(60), || {
+            let sent = load.sent();
+            if sent >= enough { Ok(()) } else { Err(format!("{sent} of {enough}")) }
+        });
         let counted = load.stop();
         print(rate, each, &counted);
         counted.failures.iter().for_each(|failure| println!("    {failure}"));
@@ -58,7 +74,8 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn start(target: SocketAddr, rate: Option<f64>, each: u32) -> Load {
-    Load::start(&Plan { targets: vec![target], connections: 32, rate, requests_per_connection: each })
+    let connections = if rate == Some(SLOW_PER_SECOND) { CONNECTIONS_SLOW } else { CONNECTIONS };
+    Load::start(&Plan { targets: vec![target], connections, rate, requests_per_connection: each })
 }
 
 fn print(rate: Option<f64>, each: u32, counted: &Counted) {
@@ -119,7 +136,7 @@ fn restarted(dir: &Path, program: &Path, rate: Option<f64>, each: u32) -> Result
     std::fs::write(dir.join("listen"), BESIDE)?;
     let mut server = Server::start(dir, program)?;
     let target: SocketAddr = BESIDE.parse()?;
-    baton_tests::harness::wait::until("the server beside", Duration::from_secs(10), || {
+    wait::until("the server beside", Duration::from_secs(10), || {
         std::net::TcpStream::connect(target).map(drop).map_err(|error| error.to_string())
     });
     let load = start(target, rate, each);
