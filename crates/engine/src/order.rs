@@ -32,14 +32,17 @@ fn unready_anywhere(sightings: &Sightings<'_>, name: &ServiceName) -> Option<Str
     let input = &sightings.input;
     let there = input.desired.services.get(name).filter(|service| !service.removed);
     let Some(service) = there else {
-        return Some(format!("it comes after `{name}`, which does not exist: deploy it, or take it out of `[after]`"));
+        return Some(format!(
+            "it comes after `{name}`, which does not exist: deploy it, or take it out of `[after]`"
+        ));
     };
     let Some(memory) = input.progress.get(name) else {
         return Some(format!("it comes after `{name}`, of which nothing is ready yet"));
     };
     let sights = sightings.of(name, &memory.slots);
     let live = |number: &u64| memory.slots.get(number).is_some_and(|slot| !slot.retiring);
-    let live: Vec<bool> = sights.iter().filter(|(number, _)| live(number)).map(|(_, sight)| sight.ready).collect();
+    let live: Vec<bool> =
+        sights.iter().filter(|(number, _)| live(number)).map(|(_, sight)| sight.ready).collect();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let (whole, ready) = (count(live.len()), count(live.iter().filter(|ready| **ready).count()));
     let release = memory.stable.or(service.request.as_ref().map(|request| request.to));
@@ -51,7 +54,8 @@ fn unready_anywhere(sightings: &Sightings<'_>, name: &ServiceName) -> Option<Str
         };
         spec.min_available.ceil_of(whole).max(1)
     });
-    (ready < need).then(|| format!("it comes after `{name}`, of which {ready} of {need} needed instances are ready"))
+    (ready < need)
+        .then(|| format!("it comes after `{name}`, of which {ready} of {need} needed instances are ready"))
 }
 
 fn places(sightings: &Sightings<'_>, name: &ServiceName) -> BTreeSet<usize> {

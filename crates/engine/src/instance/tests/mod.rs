@@ -1,5 +1,6 @@
 //! Stories of one instance as scripts: each line is what happens, then what must be done and what is reported.
 
+mod lives;
 mod properties;
 mod refresh;
 mod stories;
@@ -8,6 +9,7 @@ use super::{AdoptedRun, Effect, Event, Instance, Trouble};
 use baton_model::artifact::{Artifact, ArtifactFormat};
 use baton_model::configuration::{ConfigFile, Configuration, OnChange};
 use baton_model::id::{Digest, PortName, ReleaseNumber, RunNumber, ServiceName, Version};
+use baton_model::lifecycle::{Hook, Lifecycle, Near, Reload, RunKind};
 use baton_model::observed::Exit;
 use baton_model::plan::InstancePlan;
 use baton_model::rollout::{OnFailure, RolloutPolicy, Strategy};
@@ -25,9 +27,23 @@ struct Kind {
     checks: bool,
     restart: RestartMode,
     configured: bool,
+    life: Life,
 }
 
-const SOCKET: Kind = Kind { fixed: false, checks: true, restart: RestartMode::Always, configured: false };
+/// What it has of a lifecycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Plain,
+    /// A one-shot.
+    Job,
+    /// It comes after `db` on its node.
+    After,
+    /// It reloads by SIGHUP and has an `after_ready` hook.
+    Reloads,
+}
+
+const SOCKET: Kind =
+    Kind { fixed: false, checks: true, restart: RestartMode::Always, configured: false, life: Life::Plain };
 const FIXED: Kind = Kind { fixed: true, ..SOCKET };
 /// Its releases differ in nothing but files, told of by SIGHUP; each fifth in one that asks for a restart.
 const CONFIGURED: Kind = Kind { configured: true, ..SOCKET };
@@ -85,6 +101,8 @@ fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
         sandbox: Default::default(),
         configuration: if kind.configured { configuration(release) } else { Default::default() },
     };
+    let mut spec = spec;
+    spec.lifecycle = lifecycle(kind.life);
     let bytes = if kind.configured { 0 } else { release };
     let digest = Digest([u8::try_from(bytes % 256).expect("below 256"); 32]);
     InstancePlan {
@@ -95,6 +113,23 @@ fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
         artifact: Artifact { digest, size_bytes: 1, format: ArtifactFormat::Tar, unpacked_bytes: 1 },
         spec,
     }
+}
+
+fn lifecycle(life: Life) -> Lifecycle {
+    let mut lifecycle = Lifecycle::default();
+    match life {
+        Life::Plain => {}
+        Life::Job => lifecycle.kind = RunKind::OneShot,
+        Life::After => {
+            lifecycle.after.insert(ServiceName::new("db").expect("a valid name"), Near::SameNode);
+        }
+        Life::Reloads => {
+            lifecycle.reload = Some(Reload::Signal { signal: StopSignal::Sighup, timeout: Millis::secs(5) });
+            lifecycle.hooks.after_ready =
+                Some(Hook { command: vec!["hello".to_owned()], timeout: Millis::secs(5) });
+        }
+    }
+    lifecycle
 }
 
 fn configuration(release: u64) -> Configuration {
@@ -125,7 +160,8 @@ fn found(release: u64, pid: Option<u32>) -> AdoptedRun {
 /// An event from its line. `plan 2`, `plan 2 1` (attempt), `plan none`, `resumed 1=1 2=2` (run=release), `staged 2`,
 /// `stage-failed 2` (`stage-failed! 2`: trying again will not help), `no-space 2`, `started 1`, `start-failed 1`, `crashed 1`,
 /// `crash-loop 1`, `damaged 1`, `mended 1`, `found-good 1`, `mend-failed 1`, `ended 1 0` (run, code; it stays down), `ready 1`, `unready 1`, `not-live 1`, `steered 2`,
-/// `drained 1`, `stopped 1`, `lost 1`, `timer`.
+/// `drained 1`, `stopped 1`, `lost 1`, `timer`; `plan-reload 1 2` (release, reloads asked for), `reloaded 1 2`,
+/// `reload-failed 1 2` (run, reload), `unready-deps`, `ready-deps`.
 fn event(kind: Kind, line: &str) -> Event {
     let mut words = line.split_whitespace();
     let verb = words.next().expect("a verb");
@@ -143,6 +179,11 @@ fn event(kind: Kind, line: &str) -> Event {
     };
     match verb {
         "plan" if rest[0] == "none" => Event::Plan(None),
+        "plan-reload" => {
+            let mut plan = plan(kind, number(0), 0);
+            plan.reload = number(1);
+            Event::Plan(Some(Box::new(plan)))
+        }
         "plan" => {
             let attempt = rest.get(1).map_or(0, |text| text.parse().expect("a number"));
             Event::Plan(Some(Box::new(plan(kind, number(0), attempt))))
