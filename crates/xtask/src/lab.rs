@@ -11,7 +11,8 @@ pub(crate) const ABOUT: &str =
     "tests on hosts with a real systemd, booted for them; as root. `cargo xtask lab FILTER` runs some";
 
 /// Programs that the lab needs, with their Debian packages.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 7] = [
+    ("strip", "binutils"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
@@ -54,13 +55,17 @@ fn packages() -> Result<PathBuf> {
         Some(program) => PathBuf::from(program),
         None => package::built("dev")?,
     };
+    // Debug information is most of a development build, and would be unpacked on every host.
+    let stripped = out.join("baton");
+    std::fs::create_dir_all(&out)?;
+    run::quiet(Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(&program))?;
     for (folder, suffix) in [("old", ""), ("new", NEWER)] {
         let version = format!("{}{suffix}", env!("CARGO_PKG_VERSION"));
         let out = out.join(folder);
         if out.exists() {
             std::fs::remove_dir_all(&out)?;
         }
-        package::build(&Options { program: program.clone(), version, out })?;
+        package::build(&Options { program: stripped.clone(), version, out })?;
     }
     Ok(out)
 }
