@@ -157,8 +157,8 @@ fn an_old_process_that_will_not_go_is_killed_and_what_it_cut_is_told() {
     let mut kept: Vec<Kept> = (0..3).map(|_| Kept::open(address(&cluster, 8080))).collect();
     let load = load(&cluster, 5);
     let _ = cluster.deploy(&file, "2.0").expect(0);
-    let cut = cost(&cluster, "connections-cut");
     let killed = cost(&cluster, "instance-killed");
+    let cut = cost(&cluster, "connections-cut");
     let counted = load.stop();
     assert_eq!(counted.failures, Vec::<String>::new(), "only idle connections were cut");
     assert_eq!(cut["amount"], 3, "{cut}");
@@ -206,8 +206,7 @@ fn thousands_of_kept_connections_are_answered_once_more_by_the_old_process() {
     let mut kept: Vec<Kept> = (0..KEPT).map(|_| Kept::open(to)).collect();
     let _ = cluster.deploy(&file, "2.0").expect(0);
     let told = cost(&cluster, "connections-cut");
-    println!("{told}");
-    assert_eq!(told["amount"].as_u64(), Some(KEPT as u64), "all were open at the end of the drain");
+    assert_eq!(told["text"], "told web.1 to end with 5000 connections still open");
     let answers: Vec<_> = kept.iter_mut().map(Kept::ask).collect();
     let failed: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
     assert!(failed.is_empty(), "{} of {KEPT}: {:?}", failed.len(), failed[0]);

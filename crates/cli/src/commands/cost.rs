@@ -20,6 +20,8 @@ pub(super) struct Cost {
     kind: &'static str,
     /// Where.
     instance: InstanceId,
+    #[serde(skip)]
+    run: Option<u64>,
     /// How many, or for a gap how many milliseconds.
     amount: u64,
     /// For people.
@@ -38,7 +40,24 @@ pub(super) async fn all(api: &mut Api, service: &ServiceName) -> Result<Vec<Cost
     while let Some(event) = events.next().await {
         costs.extend(cost(&api::event(event?)?));
     }
+    soften(&mut costs);
     Ok(costs)
+}
+
+/// What was open at the end of a drain is surely cut only where the process was killed: one that ends by its signal may
+/// have answered its clients before.
+fn soften(costs: &mut [Cost]) {
+    let run = |cost: &Cost| (cost.instance.clone(), cost.run);
+    let killed: Vec<_> = costs.iter().filter(|cost| cost.kind == "instance-killed").map(run).collect();
+    for cost in costs.iter_mut().filter(|cost| cost.kind == "connections-cut") {
+        if !killed.contains(&run(cost)) {
+            cost.text = format!("told {} to end with {} still open", cost.instance, connections(cost.amount));
+        }
+    }
+}
+
+fn connections(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "connection" } else { "connections" })
 }
 
 /// Those of one rollout: from its start to the start of the next. An old process may end after the rollout has.
@@ -69,8 +88,7 @@ fn cost(event: &Event) -> Option<Cost> {
     let (kind, amount, text) = match event.kind.as_str() {
         "connections-cut" => {
             let cut = figure("cut")?;
-            let connections = if cut == 1 { "connection" } else { "connections" };
-            ("connections-cut", cut, format!("cut {cut} {connections} on {instance}"))
+            ("connections-cut", cut, format!("cut {} on {instance}", connections(cut)))
         }
         "instance-killed" => (
             "instance-killed",
@@ -87,7 +105,7 @@ fn cost(event: &Event) -> Option<Cost> {
         }
         _ => return None,
     };
-    Some(Cost { at: event.at, kind, instance, amount, text })
+    Some(Cost { at: event.at, kind, instance, run: figure("run"), amount, text })
 }
 
 #[cfg(test)]
@@ -97,6 +115,10 @@ mod tests {
     use baton_model::id::EventSeq;
 
     fn told(kind: &str, fields: &[(&str, &str)]) -> Option<String> {
+        costing(kind, fields).map(|cost| cost.text)
+    }
+
+    fn costing(kind: &str, fields: &[(&str, &str)]) -> Option<Cost> {
         let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let event = Event {
             seq: EventSeq(1),
@@ -109,7 +131,7 @@ mod tests {
             instance: Some("web.1".parse().unwrap()),
             fields,
         };
-        cost(&event).map(|cost| cost.text)
+        cost(&event)
     }
 
     #[test]
@@ -124,5 +146,14 @@ mod tests {
         ] {
             assert_eq!(told(kind, fields).as_deref(), expect, "{kind}");
         }
+    }
+
+    #[test]
+    fn connections_are_cut_for_sure_only_by_a_kill() {
+        let of = |kind, run| costing(kind, &[("cut", "3"), ("run", run)]).unwrap();
+        let mut costs = [of("connections-cut", "1"), of("connections-cut", "2"), of("instance-killed", "2")];
+        soften(&mut costs);
+        assert_eq!(costs[0].text, "told web.1 to end with 3 connections still open");
+        assert_eq!(costs[1].text, "cut 3 connections on web.1");
     }
 }
