@@ -1,15 +1,17 @@
 //! Control groups: one per run where the agent may make them, none where it may not.
 //!
 //! Only groups below one that is the agent's to divide are made (`delegation` finds it), and only groups made here are
-//! removed. Nothing is mounted. The groups serve to kill a workload as a whole (`cgroup.kill`), to list it, and where
-//! the tree has controllers, to limit it (`limit`).
+//! removed. Nothing is mounted. The groups serve to kill a workload as a whole (`cgroup.kill`, or on older kernels
+//! `cgroup.freeze` and signals), to list it, and where the tree has controllers, to limit it (`limit`).
 
 mod delegation;
 mod limit;
 
+use crate::shim::freeze;
 use baton_model::confinement::{Controller, Limits};
 use delegation::Domain;
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -136,7 +138,11 @@ impl Group {
 
     /// Kills all of the workload.
     pub(super) fn kill(&self) -> io::Result<()> {
-        fs::write(self.work().join("cgroup.kill"), "1")
+        let group = fs::File::open(self.work())?;
+        if freeze::write(group.as_fd(), c"cgroup.kill", b"1") || freeze::kill(group.as_fd()) {
+            return Ok(());
+        }
+        Err(io::Error::last_os_error())
     }
 
     /// The processes of the workload, sub-groups it made included.
@@ -217,9 +223,11 @@ fn may_make_groups(own: &Path) -> bool {
     if fs::create_dir(&probe).is_err() {
         return false;
     }
-    // cgroup.kill came with Linux 5.14; moving processes needs the right to the common ancestor's list, too.
+    // cgroup.kill came with Linux 5.14, its stand-in with 5.2; moving processes needs the right to the common ancestor's
+    // list, too.
     let writable = |path: PathBuf| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
-    let usable = writable(probe.join("cgroup.kill")) && writable(own.join("cgroup.procs"));
+    let can_kill = writable(probe.join("cgroup.kill")) || writable(probe.join("cgroup.freeze"));
+    let usable = can_kill && writable(own.join("cgroup.procs"));
     let _ = fs::remove_dir(&probe);
     usable
 }
@@ -227,6 +235,29 @@ fn may_make_groups(own: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    /// As on a kernel without `cgroup.kill`.
+    #[tokio::test]
+    async fn what_is_frozen_is_killed_as_a_whole() {
+        let containment = Containment::detect();
+        let Some(group) = containment.group("freeze-test") else {
+            return; // No groups on this node; `cgroup2-hybrid` and `cgroup2` have them.
+        };
+        let group = group.make(&Limits::default()).unwrap().expect("a group");
+        let mut children: Vec<_> =
+            (0..5).map(|_| std::process::Command::new("sleep").arg("1000").spawn().unwrap()).collect();
+        for child in &children {
+            fs::write(group.work().join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        assert_eq!(group.pids().unwrap().len(), 5);
+        assert!(freeze::kill(fs::File::open(group.work()).unwrap().as_fd()));
+        for child in &mut children {
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
+        }
+        group.remove().await.unwrap();
+        assert!(!group.path.exists());
+    }
 
     const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
     const HYBRID: &str = "31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\

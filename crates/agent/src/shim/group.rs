@@ -5,6 +5,7 @@
 //! ever killed, since they compare the group's count of kills with that of the parent's group
 //! (`cgroup_css_set_fork` takes `kill_seq` before it knows the target).
 
+use super::freeze;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::ffi::CStr;
 use std::io::{self, Write};
@@ -98,9 +99,7 @@ impl Group {
 
 /// Whether it could be done.
 fn kill_group(group: BorrowedFd<'_>) -> bool {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(group, c"cgroup.kill", flags, Mode::empty())
-        .is_ok_and(|file| rustix::io::write(&file, b"1").is_ok())
+    freeze::write(group, c"cgroup.kill", b"1") || freeze::kill(group)
 }
 
 fn memory_kills_in(text: &[u8]) -> u64 {

@@ -33,6 +33,7 @@ pub(crate) mod control;
 mod descriptor;
 mod ending;
 mod favour;
+pub(crate) mod freeze;
 mod group;
 mod history;
 mod kernel;

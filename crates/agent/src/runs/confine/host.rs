@@ -91,7 +91,7 @@ fn read_number(path: &str) -> Option<u64> {
 
 /// Whether mounts of one's own can be made: tried in a thread of its own, for a mount namespace is a thread's.
 fn can_mount() -> bool {
-    std::thread::spawn(|| crate::shim::confine::try_own_mounts()).join().unwrap_or(false)
+    std::thread::spawn(crate::shim::confine::try_own_mounts).join().unwrap_or(false)
 }
 
 #[cfg(test)]
