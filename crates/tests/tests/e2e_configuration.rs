@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 const ROOM: Duration = Duration::from_secs(60);
-const FAILED: i32 = 4;
+const ROLLED_BACK: i32 = 3;
 /// The value must be told from everything else on the machine.
 const VALUE: &str = "correct-horse-battery-staple-7c4e";
 const NEXT_VALUE: &str = "second-horse-battery-staple-91ab";
@@ -134,7 +134,7 @@ fn a_change_of_files_alone_is_told_by_its_signal_and_undone_by_it() {
         assert_eq!(ask(&cluster.address(node), "hups").unwrap(), "1");
     }
     assert_eq!(pids(&cluster), before, "no process was restarted");
-    let _ = cluster.baton(&["rollout", "undo", "conf", "--watch", "--timeout", "60s"]).expect(0);
+    let _ = cluster.baton(&["rollout", "undo", "conf", "--watch"]).expect(0);
     answers(&cluster.address(0), "seen", "one\n");
     answers(&cluster.address(1), "seen", "one\n");
     assert_eq!(pids(&cluster), before);
@@ -149,7 +149,7 @@ fn a_file_that_makes_it_unhealthy_is_rolled_back_and_told_again() {
     let cluster = cluster(2);
     let _ = cluster.deploy(&configured("good\n", "SIGHUP"), "1.0").expect(0);
     let ran = cluster.deploy(&configured("unhealthy\n", "SIGHUP"), "2.0");
-    assert_eq!(ran.code, FAILED, "{}", ran.stderr);
+    assert_eq!(ran.code, ROLLED_BACK, "{}", ran.stderr);
     for node in 0..2 {
         answers(&cluster.address(node), "config/app.conf", "good\n");
         answers(&cluster.address(node), "healthz", "ok");
@@ -167,7 +167,7 @@ fn a_template_that_a_node_cannot_render_is_refused_before_anything_is_touched() 
     let said = cluster.baton(&["validate", &path]).expect(2).stderr;
     assert!(said.contains("node.adress") && said.contains("line 2"), "{said}");
     let ran = cluster.deploy(&single(configured("a\n{{ node.labels.rack }}\n", "restart")), "2.0");
-    assert_eq!(ran.code, FAILED, "{}", ran.stderr);
+    assert_eq!(ran.code, ROLLED_BACK, "{}", ran.stderr);
     let events = cluster.baton(&["events", "--last", "50"]).expect(0).stdout;
     assert!(events.contains("file `app.conf` cannot be made here") && events.contains("line 2"), "{events}");
     assert_eq!(pids(&cluster), before);
@@ -216,7 +216,7 @@ fn secrets_reach_their_service_and_nothing_else() {
     assert_eq!(list[0]["revisions"].as_array().map(Vec::len), Some(2), "{list}");
     let refused = cluster.baton(&["secret", "rm", "db-password", "--yes"]);
     assert!(refused.code != 0 && refused.stderr.contains("in use by conf"), "{}", refused.stderr);
-    let _ = cluster.baton(&["rollout", "undo", "conf", "--watch", "--timeout", "60s"]).expect(0);
+    let _ = cluster.baton(&["rollout", "undo", "conf", "--watch"]).expect(0);
     answers(&cluster.address(0), "secrets/db_password", VALUE);
     nowhere(&cluster, VALUE);
     nowhere(&cluster, NEXT_VALUE);

@@ -111,7 +111,11 @@ impl Instance {
         let swap = self.swap.as_ref().and_then(|swap| match &swap.phase {
             Phase::Staging { retry, deadline } => Some(retry.at.map_or(*deadline, |at| at.min(*deadline))),
             Phase::Confirming { deadline, .. } => Some(*deadline),
-            Phase::StoppingOld | Phase::Steering { .. } | Phase::Refreshing { .. } => None,
+            Phase::Refreshing { trial: Some(trial), .. } => {
+                let ready = self.current.run().is_some_and(|run| run.ready_since.is_some());
+                Some(if ready { trial.settles_at } else { trial.deadline })
+            }
+            Phase::StoppingOld | Phase::Steering { .. } | Phase::Refreshing { trial: None, .. } => None,
         });
         let drains = self.leaving.values().filter_map(Leaving::overdue_at);
         current.into_iter().chain(swap).chain(drains).min()
@@ -134,11 +138,12 @@ impl Instance {
         current.into_iter().chain(candidate).chain(self.leaving.keys().copied()).collect()
     }
 
-    /// The release of a run that serves or is to serve; `None` of one that is on its way out.
+    /// The release whose files a run has, of one that serves or is to serve; `None` of one that is on its way out.
     #[must_use]
     pub fn plan_of(&self, run: RunNumber) -> Option<&InstancePlan> {
         let mut runs = self.current.run().into_iter().chain(self.candidate());
-        runs.find(|known| known.number == run).map(|known| &*known.plan)
+        let known = runs.find(|known| known.number == run)?;
+        Some(self.refreshing(run).unwrap_or(&known.plan))
     }
 
     /// Every release that it may run next, or go back to.
@@ -188,6 +193,7 @@ impl Instance {
             self.stop_overdue_drains(now, effects);
             self.drop_stale_refresh();
             self.judge_swap(now, effects);
+            self.judge_refresh(now, effects);
             self.follow_target(now, effects);
             self.try_due(now, effects);
             self.tell_ready(effects);

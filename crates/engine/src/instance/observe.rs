@@ -130,8 +130,11 @@ fn swap_phase(swap: &Swap) -> (SwapPhase, String) {
             (SwapPhase::Confirming, "its checks have not passed yet".to_owned())
         }
         Phase::Confirming { run, .. } => (SwapPhase::Confirming, run.reason.clone()),
-        Phase::Refreshing { .. } => {
+        Phase::Refreshing { trial: None, .. } => {
             (SwapPhase::Refreshing, "nothing but files differs: they are being written".to_owned())
+        }
+        Phase::Refreshing { trial: Some(_), .. } => {
+            (SwapPhase::Refreshing, "its files are written; its checks are given the time to fail".to_owned())
         }
         Phase::Steering { .. } => {
             (SwapPhase::Confirming, "it is ready; new connections are being turned to it".to_owned())

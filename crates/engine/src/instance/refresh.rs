@@ -2,11 +2,12 @@
 //! they are written beside the running workload, and its process is told.
 //!
 //! It is a swap with another middle: staged and judged as any other, and the run that was there goes on as the new
-//! release. From [`Phase::Refreshing`] on there is no way back but another change, since files may be written already.
+//! release. Once told, it is on trial for as long as its checks need to fail: one that does not stand gets the files of the
+//! release before back, and is told again. The coordinator is not needed for that.
 
 use super::event::Effect;
-use super::state::{Current, Phase, Retry, Run, Swap};
-use super::{BootMs, Instance};
+use super::state::{Current, Phase, Retry, Run, Swap, Trial};
+use super::{BootMs, Instance, Millis};
 use baton_model::configuration::Change;
 use baton_model::id::RunNumber;
 use baton_model::lifecycle::RunKind;
@@ -32,26 +33,64 @@ impl Instance {
             let plan = swap.plan.clone();
             effects.push(Effect::Refresh { run: run.number, plan, signals: signals.clone() });
         }
-        swap.phase = Phase::Refreshing { run: run.number, signals };
+        swap.phase = Phase::Refreshing { run: run.number, signals, trial: None };
         true
     }
 
-    /// Refreshing → (none): the run goes on as the new release. Its readiness begins anew, so that no gate takes the
-    /// patience of the release before for its own. Outside of a swap: the run has its peers' new places.
+    /// Refreshing: it is told, and on trial from now on. Its readiness begins anew, so that no gate takes the patience of
+    /// the release before for its own. Outside of a swap: the run has its peers' new places.
     pub(super) fn refreshed(&mut self, number: RunNumber, now: BootMs, effects: &mut Vec<Effect>) {
         if self.run_mut(number).is_some_and(|run| run.refresh.take().is_some()) {
             return self.refresh_next(number, effects);
         }
-        if !self.is_refreshing(number) {
+        let (Some(swap), Current::Running(current)) = (&mut self.swap, &mut self.current) else { return };
+        if let Phase::Refreshing { run, trial: trial @ None, .. } = &mut swap.phase
+            && *run == number
+        {
+            *trial = Some(Trial {
+                settles_at: now.plus(time_to_fail(&swap.plan)),
+                deadline: Self::healthy_deadline(&swap.plan, now),
+            });
+            current.ready_since = current.ready_since.map(|_| now);
+        }
+    }
+
+    /// Refreshing → (none) once its trial is over: it goes on as the new release, or gets the files of the one before
+    /// back, remembered as failed unless the plan wants another release meanwhile.
+    pub(super) fn judge_refresh(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
+        let (Some(swap), Current::Running(run)) = (&self.swap, &self.current) else { return };
+        let Phase::Refreshing { signals, trial: Some(trial), .. } = &swap.phase else { return };
+        let (signals, ready) = (signals.clone(), run.ready_since.is_some());
+        let withdrawn = self.target.as_ref().is_some_and(|target| target.release != swap.plan.release);
+        let failed = run.down || run.crash_loop && !ready || (!ready && trial.deadline <= now);
+        if !withdrawn && !failed {
+            if ready && trial.settles_at <= now {
+                self.promote_refresh(effects);
+            }
             return;
         }
+        if failed && !withdrawn {
+            let last = if run.reason.is_empty() { "no check has answered" } else { &run.reason };
+            self.remember_failure(format!("it did not stand with the new files: {last}"), effects);
+        }
+        self.swap = None;
+        if let Current::Running(run) = &mut self.current {
+            effects.push(Effect::Refresh {
+                run: run.number,
+                plan: run.plan.clone(),
+                signals: signals.clone(),
+            });
+            run.refresh = Some(signals);
+        }
+    }
+
+    fn promote_refresh(&mut self, effects: &mut Vec<Effect>) {
         let Some(Swap { plan, .. }) = self.swap.take() else { return };
         let message = format!("{} now runs {} (release {})", self.id, plan.version, plan.release);
         effects.push(Effect::Note { warning: false, kind: "swap-done", message });
         if let Current::Running(run) = &mut self.current {
             run.plan = plan;
-            run.ready_since = run.ready_since.map(|_| now);
-            effects.push(Effect::Check { run: number, plan: run.plan.clone() });
+            effects.push(Effect::Check { run: run.number, plan: run.plan.clone() });
         }
     }
 
@@ -64,14 +103,14 @@ impl Instance {
             effects.push(Effect::Note { warning: true, kind: "files-not-written", message });
             return self.refresh_next(number, effects);
         }
-        if self.is_refreshing(number) {
+        if self.refreshing(number).is_some() {
             self.fail_swap(format!("its files could not be written: {reason}"), effects);
         }
     }
 
     /// Says what waited for the files of the peers to be written.
     fn refresh_next(&self, number: RunNumber, effects: &mut Vec<Effect>) {
-        if let Some(Swap { plan, phase: Phase::Refreshing { run, signals }, .. }) = &self.swap
+        if let Some(Swap { plan, phase: Phase::Refreshing { run, signals, .. }, .. }) = &self.swap
             && *run == number
         {
             effects.push(Effect::Refresh { run: *run, plan: plan.clone(), signals: signals.clone() });
@@ -86,12 +125,18 @@ impl Instance {
         signals: Vec<StopSignal>,
         effects: &mut Vec<Effect>,
     ) {
+        let being_written = self.swap.as_ref().is_some_and(|swap| match swap.phase {
+            Phase::Refreshing { run, trial: None, .. } => run == number,
+            Phase::Refreshing { trial: Some(_), .. } | Phase::Staging { .. } | Phase::StoppingOld => false,
+            Phase::Confirming { .. } | Phase::Steering { .. } => false,
+        });
         // It is asked again once the files that are being written are there.
-        if self.is_refreshing(number) {
+        if being_written {
             return;
         }
+        let Some(plan) = self.plan_of(number).cloned().map(Box::new) else { return };
         if let Some(run) = self.run_mut(number).filter(|run| run.refresh.is_none()) {
-            effects.push(Effect::Refresh { run: number, plan: run.plan.clone(), signals: signals.clone() });
+            effects.push(Effect::Refresh { run: number, plan, signals: signals.clone() });
             run.refresh = Some(signals);
         }
     }
@@ -146,20 +191,27 @@ impl Instance {
         effects.extend(current.filter_map(refresh_due));
     }
 
-    fn is_refreshing(&self, number: RunNumber) -> bool {
-        self.swap.as_ref().is_some_and(|swap| match swap.phase {
-            Phase::Refreshing { run, .. } => run == number,
-            Phase::Staging { .. }
-            | Phase::StoppingOld
-            | Phase::Confirming { .. }
-            | Phase::Steering { .. } => false,
-        })
+    /// The release whose files this run is given.
+    pub(super) fn refreshing(&self, number: RunNumber) -> Option<&InstancePlan> {
+        let swap = self.swap.as_ref()?;
+        match swap.phase {
+            Phase::Refreshing { run, .. } if run == number => Some(&swap.plan),
+            Phase::Refreshing { .. } | Phase::Staging { .. } | Phase::StoppingOld => None,
+            Phase::Confirming { .. } | Phase::Steering { .. } => None,
+        }
     }
 }
 
 fn refresh_due(run: &Run) -> Option<Effect> {
     let signals = run.refresh.clone()?;
     Some(Effect::Refresh { run: run.number, plan: run.plan.clone(), signals })
+}
+
+/// How long the readiness check of a workload that was well needs to say that it no longer is.
+fn time_to_fail(plan: &InstancePlan) -> Millis {
+    plan.spec.checks.readiness.as_ref().map_or(Millis::ZERO, |check| {
+        Millis(check.interval.0.saturating_mul(u64::from(check.fall)).saturating_add(check.timeout.0))
+    })
 }
 
 /// The signals that take a workload from one release to another, where that needs no new process.

@@ -276,9 +276,18 @@ pub(super) enum Phase {
     Confirming { run: Run, deadline: BootMs },
     /// The candidate is ready; new connections are being turned to it. From here there is no way back but another swap.
     Steering { run: Run },
-    /// Nothing differs but files: they are being written for the run that serves, which is told by these signals. From
-    /// here there is no way back either.
-    Refreshing { run: RunNumber, signals: Vec<StopSignal> },
+    /// Nothing differs but files: they are being written for the run that serves, which is told by these signals; once
+    /// it is told, it is on trial.
+    Refreshing { run: RunNumber, signals: Vec<StopSignal>, trial: Option<Trial> },
+}
+
+/// A run that was told of new files and has not proven itself with them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Trial {
+    /// Its checks have had the time to fail by then.
+    pub(super) settles_at: BootMs,
+    /// One that is not ready by then does not stand.
+    pub(super) deadline: BootMs,
 }
 
 /// A swap that failed: not tried again until the plan says another release or a higher attempt.

@@ -24,8 +24,8 @@ impl Instance {
             Some(Swap { plan, stop_first, phase: Phase::Staging { retry: Retry::default(), deadline } });
     }
 
-    /// Staging → Refreshing where nothing but files differs; or → Confirming beside the old release; or → StoppingOld where both need a fixed port; or → (none) where
-    /// the old release has lost its run meanwhile: there is nothing to start beside, so it takes the place.
+    /// Staging → Refreshing where nothing but files differs; or → Confirming beside the old release; or →
+    /// StoppingOld where both need a fixed port; or → (none) where the old release has lost its run meanwhile: there is nothing to start beside, so it takes the place.
     pub(super) fn candidate_fetched(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
         if self.begin_refresh(now, effects) {
             return;
@@ -165,7 +165,7 @@ impl Instance {
         self.drop_swap(effects);
     }
 
-    fn remember_failure(&mut self, reason: String, effects: &mut Vec<Effect>) {
+    pub(super) fn remember_failure(&mut self, reason: String, effects: &mut Vec<Effect>) {
         let Some(Swap { plan, .. }) = &self.swap else { return };
         let message = format!(
             "{} (release {}) failed on {}: {reason}; the release before it stays",

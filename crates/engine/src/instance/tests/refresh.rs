@@ -19,10 +19,12 @@ fn files_alone_are_written_and_told_and_the_run_stays() {
     after_serving(
         "plan 2      -> stage 2 | ready 1, staging 2
          staged 2    -> refresh 1=2 SIGHUP | ready 1, refreshing 2
-         refreshed 1 -> check 1 | ready 2
+         refreshed 1 -> | ready 1, refreshing 2
+         +4 timer    -> check 1 | ready 2
          plan 1      -> stage 1 | ready 2, staging 1
          staged 1    -> refresh 1=1 SIGHUP | ready 2, refreshing 1
-         refreshed 1 -> check 1 | ready 1",
+         refreshed 1 -> | ready 2, refreshing 1
+         +4 timer    -> check 1 | ready 1",
     );
 }
 
@@ -41,8 +43,9 @@ fn a_crash_while_files_are_written_takes_nothing_away() {
          staged 2     -> refresh 1=2 SIGHUP | ready 1, refreshing 2
          crashed 1    -> | starting 1, refreshing 2
          started 1    -> check 1 | starting 1, refreshing 2
-         refreshed 1  -> check 1 | starting 2
-         ready 1      -> | ready 2",
+         refreshed 1  -> | starting 1, refreshing 2
+         +4 timer     -> | starting 1, refreshing 2
+         ready 1      -> check 1 | ready 2",
     );
 }
 
@@ -102,13 +105,34 @@ fn what_cannot_be_written_fails_and_leaves_the_release_before() {
 }
 
 #[test]
+fn what_does_not_stand_gets_the_files_before_back() {
+    let told = "plan 2      -> stage 2 | ready 1, staging 2
+         staged 2    -> refresh 1=2 SIGHUP | ready 1, refreshing 2
+         refreshed 1 -> | ready 1, refreshing 2";
+    after_serving(&format!(
+        "{told}
+         unready 1   -> | starting 1, refreshing 2
+         +59 timer   -> | starting 1, refreshing 2
+         +1 timer    -> refresh 1=1 SIGHUP | starting 1, failed 2
+         refreshed 1 -> | starting 1, failed 2
+         ready 1     -> | ready 1, failed 2
+         plan 1      -> | ready 1"
+    ));
+    after_serving(&format!(
+        "{told}
+         crash-loop 1 -> mend 1, refresh 1=1 SIGHUP | failed 1, failed 2
+         refreshed 1  -> | failed 1, failed 2"
+    ));
+}
+
+#[test]
 fn from_the_writing_on_there_is_no_way_back_but_another_change() {
     after_serving(
         "plan 2      -> stage 2 | ready 1, staging 2
          staged 2    -> refresh 1=2 SIGHUP | ready 1, refreshing 2
          plan 1      -> | ready 1, refreshing 2
-         refreshed 1 -> check 1, stage 1 | ready 2, staging 1
-         staged 1    -> refresh 1=1 SIGHUP | ready 2, refreshing 1",
+         refreshed 1 -> refresh 1=1 SIGHUP | ready 1
+         refreshed 1 -> | ready 1",
     );
     after_serving(
         "plan 2      -> stage 2 | ready 1, staging 2
@@ -123,7 +147,8 @@ fn an_agent_that_was_away_writes_and_tells_again() {
         "plan 2      -> stage 2 | ready 1, staging 2
          staged 2    -> refresh 1=2 SIGHUP | ready 1, refreshing 2
          resumed 1=1 -> check 1, refresh 1=2 SIGHUP | ready 1, refreshing 2
-         refreshed 1 -> check 1 | ready 2
+         refreshed 1 -> | ready 1, refreshing 2
+         +4 timer    -> check 1 | ready 2
          resumed 1=1 -> check 1 | ready 2",
     );
     after_serving(
@@ -140,7 +165,8 @@ fn peers_that_move_while_a_release_changes_are_written_with_it() {
         "plan 2       -> stage 2 | ready 1, staging 2
          staged 2     -> refresh 1=2 SIGHUP | ready 1, refreshing 2
          rerendered 1 -> | ready 1, refreshing 2
-         refreshed 1  -> check 1 | ready 2
+         refreshed 1  -> | ready 1, refreshing 2
+         +4 timer     -> check 1 | ready 2
          rerendered 7 -> | ready 2",
     );
     // One at a time, in this order: an answer must be about what was said last.
@@ -150,7 +176,8 @@ fn peers_that_move_while_a_release_changes_are_written_with_it() {
          plan 2       -> stage 2 | ready 1, staging 2
          staged 2     -> | ready 1, refreshing 2
          refreshed 1  -> refresh 1=2 SIGHUP | ready 1, refreshing 2
-         refreshed 1  -> check 1 | ready 2",
+         refreshed 1  -> | ready 1, refreshing 2
+         +4 timer     -> check 1 | ready 2",
     );
 }
 
@@ -173,10 +200,10 @@ fn what_waited_for_a_secret_goes_on_when_it_comes() {
 #[test]
 fn readiness_begins_anew_with_the_release() {
     let mut instance = instance();
-    let story = ["plan 1", "staged 1", "started 1", "ready 1", "plan 2", "staged 2", "refreshed 1"];
-    for (at, line) in (0..).zip(story) {
+    let story = ["plan 1", "staged 1", "started 1", "ready 1", "plan 2", "staged 2", "refreshed 1", "timer"];
+    for (at, line) in [0, 1, 2, 3, 4, 5, 6, 10].into_iter().zip(story) {
         instance.step(event(CONFIGURED, line), BootMs(1000 * at));
     }
-    let (_, ready_for) = instance.observe(BootMs(6500)).expect("it is reported");
-    assert_eq!(ready_for, Some(Millis(500)));
+    let (_, ready_for) = instance.observe(BootMs(10_500)).expect("it is reported");
+    assert_eq!(ready_for, Some(Millis(4500)));
 }
