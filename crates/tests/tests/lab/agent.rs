@@ -1,6 +1,8 @@
 //! The agent ends and comes back: restarted, killed, frozen, upgraded. No workload notices, no request is lost.
 
-use crate::fleet::{Fleet, install, web};
+use crate::fleet::{Fleet, ROOM, install, measured, web};
+use crate::hosts::repository;
+use baton_tests::harness::wait;
 
 fn one_node() -> Fleet {
     let fleet = Fleet::start(1);
@@ -55,4 +57,39 @@ fn an_upgrade_of_the_package_restarts_the_agent_and_no_workload() {
     fleet.undisturbed("dpkg -i of the program's package alone", "n1", || {
         install(&fleet.hosts, "n1", "new", &["baton"]).ok();
     });
+}
+
+#[test]
+fn an_agent_that_is_killed_in_the_middle_of_a_swap_finishes_it() {
+    let fleet = one_node();
+    let artifact = repository().join("crates/tests/fixtures/web");
+    let slow = web(1).with_program(artifact, r#"["/usr/bin/baton", "sample-web", "--start-after", "2s"]"#);
+    let load = fleet.load(&["n1"]);
+    let path = fleet.write("slow.toml", &slow);
+    fleet.baton(&["deploy", &path, "--version", "2.0"]).ok();
+    wait::until("old and new side by side", ROOM, || match fleet.processes("n1").len() {
+        2 => Ok(()),
+        count => Err(count.to_string()),
+    });
+    fleet.hosts.ask("n1", "kill -9 $(systemctl show --value -p MainPID baton-agent)");
+    let outcome = fleet.baton(&["rollout", "watch", "web", "--timeout", "90s"]);
+    fleet.await_sent(&load, load.sent() + 200);
+    let counted = load.stop();
+    measured(
+        "kill -9 of the agent in the middle of a swap",
+        format!(
+            "rollout ended with {}; {} requests, {} failed, slowest {:.1} ms",
+            outcome.code,
+            counted.sent,
+            counted.failed,
+            counted.quantile_ms(1.0)
+        ),
+    );
+    assert_eq!(outcome.code, 0, "{}", outcome.stdout);
+    assert_eq!(fleet.instances("web")[0]["observed"]["release"], 2);
+    wait::until("one process", ROOM, || match fleet.processes("n1").len() {
+        1 => Ok(()),
+        count => Err(count.to_string()),
+    });
+    assert_eq!(counted.failed, 0, "{:?}", counted.failures);
 }

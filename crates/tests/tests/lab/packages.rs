@@ -48,6 +48,14 @@ fn a_removal_ends_the_workloads_and_a_reinstallation_brings_them_back() {
     install(&fleet.hosts, "n1", "old", &["baton-agent"]).ok();
     fleet.await_connected();
     assert_eq!(fleet.ready("web", 1).len(), 1);
+
+    // A purge of a node at work ends the same way, and removes what is left of it.
+    fleet.hosts.ask("n1", "dpkg --purge baton-agent baton");
+    assert!(fleet.processes("n1").is_empty(), "{:?}", fleet.processes("n1"));
+    // Of cgroup v1, systemd keeps empty groups for a while.
+    let left =
+        "find /var/lib /run /sys/fs/cgroup/unified /etc /usr -name '*baton*' ! -path '/var/lib/dpkg/*'";
+    assert_eq!(fleet.hosts.run("n1", left).stdout, "");
 }
 
 /// The figure of `systemd-analyze security` that docs/install.md states for a unit.
