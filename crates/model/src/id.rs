@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Why a text is not a valid identifier; the message says what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,12 +55,13 @@ fn check_version(text: &str) -> Result<(), IdError> {
     )))
 }
 
+/// Shared text: a decision over ten thousand instances copies names all the time.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Parses and checks `text`.
@@ -70,7 +72,7 @@ macro_rules! text_id {
                 let text = text.into();
                 #[allow(clippy::redundant_closure_call)]
                 ($check)(&text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
             /// The text itself.
             #[must_use]
@@ -97,7 +99,7 @@ macro_rules! text_id {
         }
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.0.as_ref().to_owned()
             }
         }
     };
