@@ -83,6 +83,12 @@ impl World {
         }
     }
 
+    /// What it comes after is not ready, and its report says so: it places nothing new until an operator has acted.
+    fn comes_after_unready(&self, name: &ServiceName) -> bool {
+        self.specs.get(name).is_some_and(|spec| !spec.lifecycle.after.is_empty())
+            && self.waiting(name).contains("it comes after")
+    }
+
     /// `exact-rollback`: once a rollout has ended, every instance that can runs exactly the stable release. A policy that
     /// never restarts leaves down what a fault took down.
     fn inexact(&self, name: &ServiceName) -> Option<Unrest> {
@@ -129,6 +135,9 @@ impl World {
         };
         let missing = wanted.saturating_sub(ready.len());
         let behind = tolerated.iter().filter(|slot| !ready.iter().any(|id| id.slot == **slot)).count();
+        if missing > 0 && ready.len() <= wanted && self.comes_after_unready(name) {
+            return None;
+        }
         if missing != behind.min(missing) || ready.len() > wanted {
             let detail = format!(
                 "{name}: {} of {wanted} run release {goal}: {}",

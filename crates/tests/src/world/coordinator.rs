@@ -242,6 +242,7 @@ impl World {
                 release: release.number,
                 version: release.version.clone(),
                 attempt: assignment.attempt,
+                reload: assignment.reload,
                 artifact: release.artifact.clone(),
                 spec: release.spec.clone(),
             };

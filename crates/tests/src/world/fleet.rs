@@ -8,6 +8,7 @@ use baton_model::artifact::{Artifact, ArtifactFormat};
 use baton_model::configuration::{ConfigFile, OnChange};
 use baton_model::desired::{self, Release, Service};
 use baton_model::id::{Digest, NodeName, PortName, ReleaseNumber, ServiceName, Version};
+use baton_model::lifecycle::Near;
 use baton_model::rollout::{OnFailure, RolloutControl, RolloutPolicy, Strategy};
 use baton_model::spec::{
     Amount, Check, Checks, Count, LogPolicy, Placement, Port, PortKind, Probe, RestartMode, RestartPolicy,
@@ -36,10 +37,13 @@ impl World {
             self.nodes.insert(name.clone(), Node::new(self.options.seed, &name));
             self.links.insert(name, Default::default());
         }
+        // A stream of its own: a seed draws the same fleet with and without.
+        let mut order = Random::of(self.options.seed, "order");
         let services = usize::try_from(random.between(1, 2)).unwrap_or(1);
         for (number, name) in (80..).zip(["api", "web"]).take(services) {
             let name = ServiceName::new(name).expect("a valid name");
-            let spec = draw_spec(&mut random, &name, number, self.nodes.len());
+            let mut spec = draw_spec(&mut random, &name, number, self.nodes.len());
+            spec.lifecycle.after = draw_after(&mut order, self.specs.keys());
             self.specs.insert(name.clone(), spec);
             let service = Service {
                 name: name.clone(),
@@ -88,6 +92,14 @@ impl World {
 /// A file that differs from release to release.
 fn file_of(release: ReleaseNumber) -> ConfigFile {
     ConfigFile { template: format!("release {release}"), on_change: OnChange::Signal(StopSignal::Sighup) }
+}
+
+/// Some services come after those that were drawn before them.
+fn draw_after<'a>(
+    random: &mut Random,
+    earlier: impl Iterator<Item = &'a ServiceName>,
+) -> BTreeMap<ServiceName, Near> {
+    earlier.filter(|_| random.percent(30)).map(|name| (name.clone(), Near::Anywhere)).collect()
 }
 
 /// What the releases of a service ask for; alike for all of them, so that its floor and batch are one number.

@@ -172,6 +172,8 @@ fn healthy(release: baton_model::id::ReleaseNumber, now: UnixMs) -> InstanceObse
         last_exit: None,
         reason: String::new(),
         swap: None,
+        status: String::new(),
+        reload: None,
     }
 }
 
