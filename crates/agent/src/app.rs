@@ -9,6 +9,7 @@ use crate::plan::PlanStore;
 use crate::provisions::Provisions;
 use crate::runs::{Containment, Runs};
 use crate::session::{self, Session};
+use crate::upgrade::{self, Departure, Own, Start, Upgrader};
 use crate::{clock, metrics, notify};
 use baton_model::observed::NodeFacts;
 use std::io;
@@ -68,11 +69,12 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// Runs the agent until `cancel`, which leaves every workload running under its shim.
+/// Runs the agent until `cancel`, or until it is to go on as another program; both leave every workload running under
+/// its shim.
 ///
 /// # Errors
 /// [`AgentError`] when it cannot start; later troubles are told and lived with.
-pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), AgentError> {
+pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<Departure, AgentError> {
     let state = Arc::new(StateDir::open(&config.dir)?);
     let node = Arc::new(state.agent_file()?);
     let coordinators =
@@ -82,6 +84,15 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
     }
     let boot_id = clock::boot_id().map_err(AgentError::io("read the boot id; is /proc mounted?"))?;
     let journal = Journal::open(&state.journal_path(), &boot_id).map_err(opening(state.journal_path()))?;
+    let own = {
+        let (root, boot_id, journal) = (state.root().to_owned(), boot_id.clone(), journal.clone());
+        tokio::task::spawn_blocking(move || upgrade::begin(&root, &boot_id, &journal))
+    };
+    let own =
+        match own.await.map_err(io::Error::other).flatten().map_err(opening(state.root().join("agent")))? {
+            Start::As(own) => *own,
+            Start::Become(program) => return Ok(Departure::Become(program)),
+        };
     let plan = PlanStore::open(&state.plan_path(), &node.name).map_err(opening(state.plan_path()))?;
     let link = watch::Sender::new(None);
     let artifacts = ArtifactStore::open(&state.artifacts_dir(), link.subscribe(), journal.clone())
@@ -94,7 +105,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
     };
     let (runs, run_events) =
         Runs::new(state.runs_dir(), shim, Containment::detect()).map_err(opening(state.runs_dir()))?;
-    let facts = node_facts(&boot_id, &runs);
+    let facts = node_facts(&boot_id, &runs, &own);
     tracing::info!(node = %node.name, dir = %state.root().display(), containment = facts.containment, "agent starts");
 
     let parts = Parts {
@@ -123,6 +134,11 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
     )));
     let _logs =
         AbortOnDropHandle::new(tokio::spawn(logs::keep_bounded(state.logs_dir(), config.log_bytes_max)));
+    let leave = cancel.child_token();
+    let (upgrader, upgrade) =
+        Upgrader::new(own, config.upgrade_within, state.root().to_owned(), link.subscribe(), leave.clone());
+    let _upgrader = AbortOnDropHandle::new(tokio::spawn(upgrader.keep()));
+    let root = state.root().to_owned();
     let quiet = outlook.observed.clone();
     let session = Session {
         state,
@@ -135,13 +151,23 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         instructions,
         link,
         status,
+        upgrade,
     };
-    let _session = AbortOnDropHandle::new(tokio::spawn(session::keep(session, cancel.clone())));
+    let _session = AbortOnDropHandle::new(tokio::spawn(session::keep(session, leave.clone())));
     let _pages = AbortOnDropHandle::new(tokio::spawn(release_pages(quiet)));
-    driver.drive(&mut said, &cancel).await;
-    notify::stopping();
-    tracing::info!("agent ends; its workloads go on");
-    Ok(())
+    driver.drive(&mut said, &leave).await;
+    let departure = upgrade::depart(&root, cancel.is_cancelled())
+        .map_err(AgentError::io("read which program comes next"))?;
+    match &departure {
+        Departure::Stopped => {
+            notify::stopping();
+            tracing::info!("agent ends; its workloads go on");
+        }
+        Departure::Become(program) => {
+            tracing::info!(program = %program.display(), "agent goes on as another program; its workloads go on");
+        }
+    }
+    Ok(departure)
 }
 
 /// Gives back what a start, a deploy or a failure has mapped of the program, each time that nothing has happened
@@ -165,11 +191,11 @@ fn opening(path: PathBuf) -> impl FnOnce(io::Error) -> AgentError {
     AgentError::io(format!("open {}", path.display()))
 }
 
-fn node_facts(boot_id: &str, runs: &Runs) -> NodeFacts {
+fn node_facts(boot_id: &str, runs: &Runs, own: &Own) -> NodeFacts {
     let uname = rustix::system::uname();
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     NodeFacts {
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_version: own.version.as_ref().map_or(env!("CARGO_PKG_VERSION").to_owned(), ToString::to_string),
         boot_id: boot_id.to_owned(),
         kernel: format!("{} {}", text(uname.sysname()), text(uname.release())),
         arch: text(uname.machine()),
@@ -177,5 +203,8 @@ fn node_facts(boot_id: &str, runs: &Runs) -> NodeFacts {
         cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
         memory_bytes: metrics::memory_bytes(),
         ability: Some(runs.host().ability().clone()),
+        program: Some(own.digest),
+        // The session says it, as it is then.
+        upgrade_failure: None,
     }
 }

@@ -1,6 +1,7 @@
 //! The agent's state directory: what lies where, who the node is, and that only one agent uses it.
 
 use crate::durable;
+use crate::upgrade::UPGRADE_WITHIN_DEFAULT;
 use baton_model::id::{InstanceId, NodeName, RunNumber};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub struct AgentConfig {
     pub metrics_every: Duration,
     /// Bytes of logs kept on this node, of all instances together; the oldest rotated files go first.
     pub log_bytes_max: u64,
+    /// A new program of the agent has reached the coordinator within this time, or the one before returns.
+    pub upgrade_within: Duration,
 }
 
 /// Bytes of logs kept on a node unless told otherwise.
@@ -39,6 +42,7 @@ impl AgentConfig {
             shim_program: None,
             metrics_every: Duration::from_secs(2),
             log_bytes_max: LOG_BYTES_DEFAULT,
+            upgrade_within: UPGRADE_WITHIN_DEFAULT,
         }
     }
 }

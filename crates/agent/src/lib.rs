@@ -23,9 +23,11 @@ mod provisions;
 pub mod runs;
 mod session;
 pub mod shim;
+mod upgrade;
 mod workload;
 
 pub use app::{AgentError, run, runtime};
 pub use config::{AgentConfig, AgentFile, LOG_BYTES_DEFAULT, StateDir, StateError};
 pub use halt::{Halted, halt};
 pub use identity::{JoinError, JoinOptions, join};
+pub use upgrade::{Departure, Guard, GuardError, UPGRADE_WITHIN_DEFAULT, go_on_as, guard};

@@ -7,6 +7,7 @@ use baton_model::id::{NodeName, SecretName, ServiceName};
 use baton_model::report::RolloutReport;
 use baton_model::secret::Secret;
 use baton_model::status::{NodeStatus, SecretStatus, ServiceStatus};
+use baton_model::upgrade::AgentUpgrade;
 use baton_proto::v1;
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
 use std::time::Duration;
@@ -133,6 +134,23 @@ impl Api {
     pub(crate) async fn remove_node(&mut self, node: &NodeName) -> Result<()> {
         self.client.remove_node(bounded(v1::NodeRef { name: node.to_string() })).await?;
         Ok(())
+    }
+
+    /// Asks for a program of the agents to be rolled over nodes.
+    pub(crate) async fn upgrade_agents(&mut self, request: v1::UpgradeAgentsRequest) -> Result<AgentUpgrade> {
+        understood(self.client.upgrade_agents(bounded(request)).await?.into_inner().try_into())
+    }
+
+    /// How the latest upgrade of the agents stands.
+    pub(crate) async fn agent_upgrade(&mut self) -> Result<AgentUpgrade> {
+        let request = v1::GetAgentUpgradeRequest {};
+        understood(self.client.get_agent_upgrade(bounded(request)).await?.into_inner().try_into())
+    }
+
+    /// Ends the latest upgrade of the agents.
+    pub(crate) async fn cancel_agent_upgrade(&mut self) -> Result<AgentUpgrade> {
+        let request = v1::CancelAgentUpgradeRequest {};
+        understood(self.client.cancel_agent_upgrade(bounded(request)).await?.into_inner().try_into())
     }
 
     /// Makes a one-time token.

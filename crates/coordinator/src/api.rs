@@ -17,6 +17,7 @@ mod reload;
 mod secrets;
 mod services;
 pub(crate) mod status;
+mod upgrade;
 
 pub(crate) use agent::AgentApi;
 pub(crate) use enrollment::EnrollmentApi;

@@ -1,10 +1,12 @@
-//! What a coordinator does from time to time: look for silence, store the time, collect artifacts.
+//! What a coordinator does from time to time: look for silence, store the time, collect artifacts; and the upgrade of
+//! the agents.
 
 use crate::artifacts::{COLLECT_EVERY, collect};
 use crate::clock::MARK_EVERY;
 use crate::events::event;
 use crate::records::{self, SERVICES};
 use crate::state::Coordinator;
+use crate::upgrade;
 use baton_model::desired::Service;
 use baton_model::event::Severity;
 use std::collections::BTreeSet;
@@ -22,6 +24,7 @@ const LOOK_MIN: Duration = Duration::from_millis(10);
 pub(crate) fn start(coordinator: &Arc<Coordinator>, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
     let look = Duration::from_millis(coordinator.sessions.timing.silence.0 / LOOKS_PER_SILENCE).max(LOOK_MIN);
     vec![
+        tokio::spawn(upgrade::keep(Arc::clone(coordinator), stop.clone())),
         every(look, coordinator, stop, |coordinator| async move { tell_silent(&coordinator) }),
         every(
             MARK_EVERY.duration(),
@@ -90,7 +93,18 @@ async fn collect_artifacts(coordinator: Arc<Coordinator>) {
         }
     };
     let releases = services.iter().flat_map(|(_, service)| service.value.releases.values());
-    let referenced: BTreeSet<_> = releases.map(|release| release.artifact.digest).collect();
+    let mut referenced: BTreeSet<_> = releases.map(|release| release.artifact.digest).collect();
+    match upgrade::current(&coordinator).await {
+        // Also of one that is over for now: a node that is waited for may come back and fetch it.
+        Ok(upgrade) => referenced.extend(upgrade.map(|read| read.value.artifact.digest)),
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot tell which program agents run; no artifact is collected"
+            );
+            return;
+        }
+    }
     let artifacts = Arc::clone(&coordinator.artifacts);
     match tokio::task::spawn_blocking(move || collect(&artifacts, &referenced, SystemTime::now())).await {
         Ok(Ok(0)) => {}

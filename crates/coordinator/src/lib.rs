@@ -29,6 +29,7 @@ mod sessions;
 mod state;
 pub mod store;
 mod systemd;
+mod upgrade;
 
 pub use app::{Bound, CoordinatorConfig, bind, run};
 pub use error::CoordinatorError;

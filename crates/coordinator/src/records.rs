@@ -8,6 +8,7 @@
 //! progress/<service>       what the engine remembers                   written by reconcile alone
 //! plan/<node>              who runs what, with its generation          written by reconcile alone
 //! outbox/<number>          events of a decision, on their way there    written with the decision, removed by the journal
+//! upgrade                  the agents' program, node by node            written by the API and by the upgrade's task
 //! secret/<name>            a secret's revisions, encrypted             written by the API
 //! event/<first number>     a batch of the journal                      written by the journal alone
 //! journal/floor            what trimmed batches said of agents' numbers
@@ -37,6 +38,7 @@ pub(crate) const EVENTS: &str = "event/";
 pub(crate) const OUTBOX: &str = "outbox/";
 pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const CLOCK: &str = "clock";
+pub(crate) const UPGRADE: &str = "upgrade";
 pub(crate) const JOURNAL_FLOOR: &str = "journal/floor";
 
 /// The cluster's own record.

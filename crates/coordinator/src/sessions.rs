@@ -14,6 +14,7 @@ pub(crate) mod boundary;
 mod provide;
 pub(crate) mod ready;
 pub(crate) mod stream;
+mod upgrade;
 
 use crate::clock::Clock;
 use crate::provisions::Outline;
@@ -76,6 +77,8 @@ struct Link {
     sent: Generation,
     /// What it was given for each service.
     provided: BTreeMap<ServiceName, Outline>,
+    /// The latest request to go on as another program that it was sent; 0: none.
+    upgrade_asked: u64,
 }
 
 /// What a session is run with.
@@ -172,6 +175,7 @@ impl Sessions {
             cut: cut.clone(),
             sent: Generation(0),
             provided: BTreeMap::new(),
+            upgrade_asked: 0,
         };
         let mut flapping = false;
         if let Some(old) = entry.link.replace(link) {

@@ -30,6 +30,7 @@ mod sight;
 #[cfg(test)]
 mod stories;
 mod turn;
+pub mod upgrade;
 
 pub use audit::audit;
 pub use decide::decide;

@@ -23,3 +23,4 @@ pub mod secret;
 pub mod spec;
 pub mod status;
 pub mod time;
+pub mod upgrade;

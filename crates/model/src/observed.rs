@@ -1,8 +1,9 @@
 //! What is: reported by agents, kept by the coordinator's sessions, never stored.
 
 use crate::confinement::Ability;
-use crate::id::{Generation, InstanceId, NodeName, ReleaseNumber, RunNumber};
+use crate::id::{Digest, Generation, InstanceId, NodeName, ReleaseNumber, RunNumber};
 use crate::time::UnixMs;
+use crate::upgrade::UpgradeFailure;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,7 +33,7 @@ pub struct NodeObserved {
 /// Facts of a node that change seldom.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
-    /// The agent's version.
+    /// The agent's version: its own, or what the operator called it who upgraded it.
     pub agent_version: String,
     /// The kernel's boot id; a new one means that everything before is gone.
     pub boot_id: String,
@@ -49,6 +50,12 @@ pub struct NodeFacts {
     /// What it can honour of limits and sandboxes; `None` from an agent that does not tell yet.
     #[serde(default)]
     pub ability: Option<Ability>,
+    /// SHA-256 of the program that the agent runs; `None` from an agent that cannot upgrade itself.
+    #[serde(default)]
+    pub program: Option<Digest>,
+    /// The latest upgrade that it did not take, where it took none since.
+    #[serde(default)]
+    pub upgrade_failure: Option<UpgradeFailure>,
 }
 
 /// What is known of one instance.

@@ -22,6 +22,7 @@ pub mod report;
 pub mod rollout;
 pub mod spec;
 pub mod status;
+pub mod upgrade;
 
 pub use field::WireError;
 

@@ -11,6 +11,7 @@ use crate::config::{AgentFile, StateDir};
 use crate::driver::{Instruction, Outlook};
 use crate::identity;
 use crate::journal::{Draft, Journal};
+use crate::upgrade::UpgradeLink;
 use backoff::Backoff;
 use baton_model::metrics::NodeMetrics;
 use baton_model::observed::NodeFacts;
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     pub(crate) link: watch::Sender<Option<Channel>>,
     /// What to tell the service manager, in one line.
     pub(crate) status: watch::Sender<String>,
+    /// To go on as another program, and why one was not taken.
+    pub(crate) upgrade: UpgradeLink,
 }
 
 /// Keeps a session up until cancelled.

@@ -6,8 +6,11 @@ use crate::driver::{Instruction, Snapshot};
 use crate::identity;
 use crate::journal::{Draft, Entry};
 use crate::logs;
+use crate::upgrade::Ask;
+use baton_model::observed::NodeFacts;
 use baton_model::plan::NodePlan;
 use baton_model::time::UnixMs;
+use baton_proto::convert::WireError;
 use baton_proto::convert::configuration::provision;
 use baton_proto::convert::observed::instance_to_wire;
 use baton_proto::identity::Identity;
@@ -89,8 +92,9 @@ pub(super) async fn serve(
     said: &mut Said,
 ) -> Ended {
     let (out, outbox) = mpsc::channel(OUTBOX_MAX);
+    let failure = session.upgrade.failure.borrow_and_update().clone();
     let hello = v1::Hello {
-        facts: Some(session.facts.clone().into()),
+        facts: Some(NodeFacts { upgrade_failure: failure, ..session.facts.clone() }.into()),
         generation: session.outlook.observed.borrow().generation.0,
         address: session.node.address.to_string(),
     };
@@ -224,6 +228,13 @@ impl Talk {
                         None => Ok(()),
                     }
                 }
+                Ok(()) = session.upgrade.failure.changed() => {
+                    let failure = session.upgrade.failure.borrow_and_update().clone();
+                    match failure {
+                        Some(failure) => self.say(Say::UpgradeFailure(failure.into())).await,
+                        None => Ok(()),
+                    }
+                }
                 Ok(()) = events.changed() => {
                     events.borrow_and_update();
                     self.say_events(session).await
@@ -255,6 +266,10 @@ impl Talk {
                     "provision-refused",
                     format!("what a service is provided with cannot be understood, is the coordinator newer than this agent? {error}"),
                 )),
+            },
+            Some(Hear::UpgradeAgent(asked)) => match ask(asked) {
+                Ok(ask) => drop(session.upgrade.asks.send_replace(Some(ask))),
+                Err(error) => tracing::warn!(error, "an upgrade cannot be understood, is the coordinator newer than this agent?"),
             },
             Some(Hear::EventsStored(stored)) => session.journal.stored_through(stored.through),
             Some(Hear::LogRequest(request)) => self.begin_logs(request, session).await?,
@@ -314,6 +329,15 @@ async fn sleep_until(due: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+fn ask(asked: v1::UpgradeAgent) -> Result<Ask, String> {
+    let artifact = asked.artifact.ok_or("it names no program")?;
+    Ok(Ask {
+        request: asked.request,
+        version: asked.version.parse().map_err(|error| format!("{error}"))?,
+        artifact: artifact.try_into().map_err(|error: WireError| error.to_string())?,
+    })
 }
 
 fn message(say: Say) -> v1::AgentMessage {

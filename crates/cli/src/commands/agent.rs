@@ -5,10 +5,11 @@ use crate::fault::Fault;
 use crate::global::Global;
 use crate::roles;
 use anyhow::Result;
-use baton_agent::{AgentConfig, JoinOptions, LOG_BYTES_DEFAULT};
+use baton_agent::{AgentConfig, Departure, Guard, JoinOptions, LOG_BYTES_DEFAULT};
 use baton_model::id::NodeName;
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -44,8 +45,35 @@ enum Action {
         /// MiB of logs kept on this node, of all instances together; the oldest rotated files go first.
         #[arg(long, value_name = "MIB", default_value_t = LOG_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
         logs_mib: u64,
+        /// A new program of the agent has reached the coordinator within this time, or the one before returns.
+        #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "60s", env = "BATON_UPGRADE_WITHIN", hide_env_values = true)]
+        upgrade_within: Millis,
         #[command(flatten)]
         process: roles::ProcessOptions,
+    },
+    /// Bring the agent's program back where a new one does not work; the agent starts this in an upgrade.
+    #[command(hide = true)]
+    GuardUpgrade {
+        /// The agent's folder.
+        #[arg(long)]
+        dir: PathBuf,
+        /// The agent's process, which started this one.
+        #[arg(long)]
+        process: u32,
+        /// Which request is tried.
+        #[arg(long)]
+        request: u64,
+        /// How long the new program has.
+        #[arg(long, value_parser = Millis::parse)]
+        within: Millis,
+        /// Somebody starts the agent again when it ends.
+        #[arg(long)]
+        supervised: bool,
+        #[command(flatten)]
+        process_options: roles::ProcessOptions,
+        /// What the agent was started with.
+        #[arg(last = true)]
+        agent: Vec<OsString>,
     },
     /// End every workload of this node while its agent is stopped; they start again with the agent.
     #[command(
@@ -90,15 +118,25 @@ struct JoinArgs {
 pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     match args.action {
         Action::Join(args) => join(args, global).await,
-        Action::Run { dir, coordinators, metrics_every, logs_mib, process } => {
+        Action::Run { dir, coordinators, metrics_every, logs_mib, upgrade_within, process } => {
             process.prepare()?;
             let config = AgentConfig {
                 coordinators,
                 metrics_every: metrics_every.duration(),
                 log_bytes_max: logs_mib << 20,
-                ..AgentConfig::new(dir)
+                upgrade_within: upgrade_within.duration(),
+                ..AgentConfig::new(dir.clone())
             };
-            baton_agent::run(config, roles::stop_asked()?).await?;
+            match baton_agent::run(config, roles::stop_asked()?).await? {
+                Departure::Stopped => Ok(Exit::Done),
+                // Returns only where neither program can be executed.
+                Departure::Become(program) => Err(baton_agent::go_on_as(&dir, &program).into()),
+            }
+        }
+        Action::GuardUpgrade { dir, process, request, within, supervised, process_options, agent } => {
+            process_options.prepare()?;
+            let within = within.duration();
+            baton_agent::guard(Guard { dir, process, request, within, supervised, agent })?;
             Ok(Exit::Done)
         }
         Action::Halt { dir } => halt(&dir).await,

@@ -1,6 +1,8 @@
 //! `baton node`: the hosts, what operators say of them, and invitations for new ones.
 
 mod ability;
+mod token;
+mod upgrade;
 
 use crate::confirm;
 use crate::exit::Exit;
@@ -12,15 +14,14 @@ use crate::table::{self, Table, plain, styled};
 use anyhow::Result;
 use baton_model::id::NodeName;
 use baton_model::status::NodeStatus;
-use baton_model::time::{Millis, UnixMs};
+use baton_model::time::Millis;
 use baton_proto::v1;
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 /// Pause between two looks whether a node is empty.
 const EMPTY_POLL: Duration = Duration::from_millis(200);
 
-/// List, show, label, cordon, drain, remove and invite nodes.
+/// List, show, label, cordon, drain, upgrade, remove and invite nodes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   baton node ls
@@ -81,6 +82,8 @@ enum Action {
         #[arg(required = true, value_name = "LABEL")]
         labels: Vec<String>,
     },
+    /// Roll a program of the agents over the nodes; no workload is restarted.
+    Upgrade(upgrade::Args),
     /// Forget a node; its certificate is refused from then on.
     #[command(visible_alias = "remove", after_help = "Examples:\n  baton node rm node-3")]
     Rm {
@@ -102,7 +105,7 @@ enum Action {
         #[arg(long)]
         operator: bool,
         /// How long it may be used.
-        #[arg(long, value_name = "LENGTH", value_parser = lifetime, default_value = "1h")]
+        #[arg(long, value_name = "LENGTH", value_parser = token::lifetime, default_value = "1h")]
         ttl: Millis,
     },
 }
@@ -128,8 +131,9 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
         Action::Drain { node, wait } => drain(global, &node, wait.map(Millis::duration)).await,
         Action::Undrain { node } => set(global, draining(&node, false), "is used again").await,
         Action::Label { node, labels } => set(global, label(&node, &labels)?, "has these labels now").await,
+        Action::Upgrade(args) => upgrade::run(args, global).await,
         Action::Rm { node, yes } => remove(global, &node, yes).await,
-        Action::Token { name, operator, ttl } => token(global, name, operator, ttl).await,
+        Action::Token { name, operator, ttl } => token::run(global, name, operator, ttl).await,
     }
 }
 
@@ -209,41 +213,6 @@ async fn remove(global: &Global, node: &NodeName, yes: bool) -> Result<Exit> {
     }
     api.remove_node(node).await?;
     eprintln!("`{node}` is forgotten");
-    Ok(Exit::Done)
-}
-
-/// A length of time in which something can happen.
-fn lifetime(text: &str) -> Result<Millis, String> {
-    match Millis::parse(text)? {
-        Millis::ZERO => {
-            Err("a token that may never be used is none; write a length such as \"10m\"".to_owned())
-        }
-        some => Ok(some),
-    }
-}
-
-async fn token(global: &Global, name: Option<String>, operator: bool, ttl: Millis) -> Result<Exit> {
-    let role = if operator { "operator" } else { "node" };
-    let request =
-        v1::CreateTokenRequest { role: role.to_owned(), name: name.clone(), ttl_s: ttl.0.div_ceil(1000) };
-    let made = global.api().await?.create_token(request).await?;
-    let expires = UnixMs(made.expires_at_ms);
-    if global.json {
-        global.print_json(
-            &serde_json::json!({ "token": made.token, "role": role, "name": name, "expires_at": expires }),
-        )?;
-        return Ok(Exit::Done);
-    }
-    writeln!(std::io::stdout(), "{}", made.token)?;
-    let who = name.as_deref().unwrap_or("NAME");
-    eprintln!("good once, until {}; use it with", show::date(expires));
-    if operator {
-        eprintln!("  baton context add CONTEXT --coordinator HOST:PORT --as {who} --token TOKEN");
-    } else {
-        eprintln!(
-            "  baton agent join --coordinator HOST:PORT --name {who} --address IP --dir DIR --token TOKEN"
-        );
-    }
     Ok(Exit::Done)
 }
 

@@ -106,7 +106,7 @@ fn invalid(error: impl std::fmt::Display) -> Refusal {
 }
 
 /// The artifact must be here in full before a release may name it.
-async fn present(coordinator: &Arc<Coordinator>, artifact: &Artifact) -> Result<(), Refusal> {
+pub(super) async fn present(coordinator: &Arc<Coordinator>, artifact: &Artifact) -> Result<(), Refusal> {
     let (artifacts, digest) = (Arc::clone(&coordinator.artifacts), artifact.digest);
     let stat = blocking(move || artifacts.stat(digest)).await?;
     if !stat.complete {

@@ -22,7 +22,7 @@ const LABEL_CHARS_MAX: usize = 63;
 /// Instances named in a message to a person.
 const NAMED_MAX: usize = 5;
 
-fn unknown(name: &NodeName) -> Refusal {
+pub(super) fn unknown(name: &NodeName) -> Refusal {
     Refusal::NotFound(format!("there is no node `{name}`; `baton node ls` shows those there are"))
 }
 

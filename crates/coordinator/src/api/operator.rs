@@ -1,6 +1,9 @@
 //! What operators call: who they are is checked here, what is done is in the files beside.
 
-use super::{Answers, artifacts, control, deploy, events, logs, nodes, operator_of, plan, reload, secrets, services};
+use super::{
+    Answers, artifacts, control, deploy, events, logs, nodes, operator_of, plan, reload, secrets, services,
+    upgrade,
+};
 use crate::records::NODES;
 use crate::state::Coordinator;
 use baton_model::desired::Node;
@@ -130,6 +133,27 @@ impl OperatorService for OperatorApi {
     ) -> Answer<v1::CreateTokenResponse> {
         let by = operator_of(&self.0, peer(&request)).await?;
         Ok(Response::new(super::enrollment::create_token(&self.0, &by, request.into_inner()).await?))
+    }
+
+    async fn upgrade_agents(&self, request: Request<v1::UpgradeAgentsRequest>) -> Answer<v1::AgentUpgrade> {
+        let by = operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(upgrade::request(&self.0, &by, request.into_inner()).await?))
+    }
+
+    async fn get_agent_upgrade(
+        &self,
+        request: Request<v1::GetAgentUpgradeRequest>,
+    ) -> Answer<v1::AgentUpgrade> {
+        operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(upgrade::get(&self.0).await?))
+    }
+
+    async fn cancel_agent_upgrade(
+        &self,
+        request: Request<v1::CancelAgentUpgradeRequest>,
+    ) -> Answer<v1::AgentUpgrade> {
+        let by = operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(upgrade::cancel(&self.0, &by).await?))
     }
 
     async fn set_secret(&self, request: Request<v1::SetSecretRequest>) -> Answer<v1::SecretStatus> {

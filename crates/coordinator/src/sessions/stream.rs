@@ -216,6 +216,12 @@ impl Speaker<'_> {
                 }
             }
             Message::Event(event) => self.record(event)?,
+            Message::UpgradeFailure(failure) => {
+                self.hear(|known| {
+                    known.facts.upgrade_failure = Some(failure.into());
+                    Changed::Yes
+                });
+            }
             Message::LogLines(lines) => {
                 if self.hear(|_| Changed::No) {
                     self.coordinator.logs.deliver(self.node, lines);

@@ -48,6 +48,8 @@ impl From<NodeFacts> for v1::NodeFacts {
             cpus: facts.cpus,
             memory_bytes: facts.memory_bytes,
             ability: facts.ability.map(Into::into),
+            program: facts.program.map(|digest| digest.to_string()),
+            upgrade_failure: facts.upgrade_failure.map(Into::into),
         }
     }
 }
@@ -64,6 +66,8 @@ impl From<v1::NodeFacts> for NodeFacts {
             cpus: wire.cpus,
             memory_bytes: wire.memory_bytes,
             ability: wire.ability.map(Into::into),
+            program: wire.program.and_then(|digest| digest.parse().ok()),
+            upgrade_failure: wire.upgrade_failure.map(Into::into),
         }
     }
 }

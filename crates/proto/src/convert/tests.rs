@@ -18,6 +18,7 @@ use baton_model::report::{RolloutReport, ServiceReport};
 use baton_model::spec::ServiceSpec;
 use baton_model::status::{DeployPlan, NodeStatus, ServiceStatus};
 use baton_model::time::{Millis, UnixMs};
+use baton_model::upgrade::AgentUpgrade;
 use proptest::prelude::*;
 use prost::Message;
 use std::fmt::Debug;
@@ -49,6 +50,7 @@ fn everything_goes_over_and_comes_back() {
     check::<NodeStatus, v1::NodeStatus>(samples::node_statuses());
     check::<DeployPlan, v1::DeployPlan>(samples::deploy_plans());
     check::<Exit, v1::Exit>(samples::exits());
+    check::<AgentUpgrade, v1::AgentUpgrade>(samples::upgrades());
 }
 
 #[test]

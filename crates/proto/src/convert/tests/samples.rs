@@ -30,6 +30,7 @@ use baton_model::status::{
     ServiceStatus,
 };
 use baton_model::time::{Millis, UnixMs};
+use baton_model::upgrade::{AgentUpgrade, NodeAsked, NodeUpgrade, UpgradeFailure};
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -514,6 +515,8 @@ pub(super) fn node_statuses() -> Vec<NodeStatus> {
             open_files_max: 1 << 20,
             nice_min: -20,
         }),
+        program: Some(Digest([7; 32])),
+        upgrade_failure: Some(UpgradeFailure { request: 3, reason: "it does not start".to_owned() }),
     };
     let one = NodeStatus {
         node: nodes().pop().unwrap(),
@@ -585,4 +588,35 @@ pub(super) fn encoded() -> Vec<Vec<u8>> {
         v1::DeployPlan::from(deploy_plans().pop().unwrap()).encode_to_vec(),
         v1::Observed { generation: 1, instances: observed }.encode_to_vec(),
     ]
+}
+
+pub(super) fn upgrades() -> Vec<AgentUpgrade> {
+    let asked = |back_at, well_since| {
+        let ready = ["web.1".parse().unwrap()].into();
+        NodeUpgrade::Asked(NodeAsked { at: UnixMs(4), ready, back_at, well_since })
+    };
+    let nodes = [
+        ("a", NodeUpgrade::Waiting),
+        ("b", asked(None, None)),
+        ("c", asked(Some(UnixMs(5)), Some(UnixMs(6)))),
+        ("d", NodeUpgrade::Done { at: UnixMs(7) }),
+        ("e", NodeUpgrade::Failed { reason: "silent".to_owned() }),
+    ];
+    let one = AgentUpgrade {
+        request: 2,
+        version: "2.0".parse().unwrap(),
+        artifact: Artifact {
+            digest: Digest([7; 32]),
+            size_bytes: 1,
+            format: ArtifactFormat::File { name: "baton".to_owned() },
+            unpacked_bytes: 1,
+        },
+        batch: Amount::Percent(25),
+        requested_at: UnixMs(3),
+        requested_by: "alice".to_owned(),
+        nodes: nodes.map(|(name, node)| (name.parse().unwrap(), node)).into(),
+        paused: Some("e: silent".to_owned()),
+        cancelled: true,
+    };
+    vec![AgentUpgrade { paused: None, cancelled: false, ..one.clone() }, one]
 }

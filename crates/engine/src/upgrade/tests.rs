@@ -1,0 +1,3 @@
+//! Stories of an upgrade: three nodes, and what each of them says.
+
+use super::*;
