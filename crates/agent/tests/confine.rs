@@ -69,7 +69,7 @@ const LOOK_AROUND: &str = r#"
         echo "files=$(ulimit -Hn)"
         echo "core=$(ulimit -Hc)"
         echo "folder=$(pwd)"
-        echo "writes-etc=$(can /etc/baton-was-here)"
+        echo "writes-etc=$([ -w /etc ] && echo yes || echo no)"
         echo "writes-tmp=$(can /tmp/mine)"
         echo "writes-var-tmp=$(can /var/tmp/mine)"
         echo "sees-tmp=$(ls -A /tmp | tr '\n' ' ')"
@@ -151,6 +151,11 @@ fn refused_without_root() {
     }
 }
 
+/// The same for a workload whose `/tmp` is the machine's: it leaves nothing there.
+fn at_home() -> String {
+    LOOK_AROUND.replace("/var/tmp/mine", "$HOME/mine").replace("/tmp/mine", "$HOME/mine")
+}
+
 #[tokio::test]
 async fn root_without_capabilities_is_not_almighty() {
     if !is_root() {
@@ -158,7 +163,7 @@ async fn root_without_capabilities_is_not_almighty() {
     }
     let mut node = node();
     let sandbox = Sandbox { capabilities: Some(Default::default()), ..Sandbox::default() };
-    let handle = node.runs.start(confined(&node, 1, Limits::default(), sandbox, LOOK_AROUND)).await.unwrap();
+    let handle = node.runs.start(confined(&node, 1, Limits::default(), sandbox, &at_home())).await.unwrap();
     node.started().await;
     let seen = report(&node).await;
     assert_eq!(seen["user"], "0 0");
@@ -172,7 +177,7 @@ async fn what_needs_no_rights_works_for_any_agent() {
     let limits = Limits { open_files: Some(256), core_bytes: Some(0), ..Limits::default() };
     let sandbox =
         Sandbox { umask: Some(0o077), nice: Some(7), no_new_privileges: true, ..Sandbox::default() };
-    let handle = node.runs.start(confined(&node, 1, limits, sandbox, LOOK_AROUND)).await.unwrap();
+    let handle = node.runs.start(confined(&node, 1, limits, sandbox, &at_home())).await.unwrap();
     node.started().await;
     let seen = report(&node).await;
     for (name, expect) in
