@@ -70,6 +70,11 @@ pub async fn halt(dir: &Path) -> Result<Halted, StateError> {
             .left
             .extend(stopping.keys().map(|(instance, run)| format!("{instance} run {run} does not end")));
     }
+    if halted.left.is_empty()
+        && let Err(error) = crate::provisions::forget_secrets(state.root())
+    {
+        halted.left.push(format!("the secrets of this node could not be removed from memory: {error}"));
+    }
     Ok(halted)
 }
 

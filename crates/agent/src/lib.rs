@@ -30,4 +30,5 @@ pub use app::{AgentError, run, runtime};
 pub use config::{AgentConfig, AgentFile, LOG_BYTES_DEFAULT, StateDir, StateError};
 pub use halt::{Halted, halt};
 pub use identity::{JoinError, JoinOptions, join};
+pub use provisions::forget_secrets;
 pub use upgrade::{Departure, Guard, GuardError, UPGRADE_WITHIN_DEFAULT, go_on_as, guard};

@@ -237,13 +237,35 @@ fn secrets_reach_their_service_and_nothing_else() {
     answers(&cluster.address(0), "secrets/db_password", VALUE);
     answers(&cluster.address(1), "secrets/db_password", VALUE);
 
-    // With the service its files and its secret's use are gone.
+    // With the service its files and its secret's use are gone, from memory too.
+    assert!(in_memory(NEXT_VALUE) || in_memory(VALUE), "this test looks where secrets are");
     let _ = cluster.baton(&["service", "rm", "conf", "--yes"]).expect(0);
     wait::until("no service", ROOM, || {
         let ran = cluster.baton(&["secret", "rm", "db-password", "--yes"]);
         if ran.code == 0 { Ok(()) } else { Err(ran.stderr) }
     });
     assert_eq!(cluster.json(&["secret", "ls"]), Value::Array(Vec::new()));
+    wait::until("no value in memory", ROOM, || {
+        if in_memory(VALUE) || in_memory(NEXT_VALUE) { Err("one is there".to_owned()) } else { Ok(()) }
+    });
+}
+
+/// Whether a value is in any of the folders in memory that agents of this user may take.
+fn in_memory(value: &str) -> bool {
+    let user = nix::unistd::Uid::effective();
+    let session = std::env::var_os("XDG_RUNTIME_DIR").map(|folder| Path::new(&folder).join("baton"));
+    let mut folders = vec![PathBuf::from("/run/baton"), PathBuf::from(format!("/dev/shm/baton-{user}"))];
+    folders.extend(session);
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if std::fs::read(&path).is_ok_and(|bytes| bytes == value.as_bytes()) {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Looks for a value in every file of the cluster, in the journal, in the logs and in what `/proc` shows of processes.

@@ -32,22 +32,44 @@ pub(crate) fn candidates() -> Vec<PathBuf> {
     runtime.into_iter().chain(system).chain(session).chain([shared]).collect()
 }
 
-/// Makes the folder of the agent whose state directory is `state`: several agents of one host stay apart.
+/// The folder of the agent whose state directory is `state`: several agents of one host stay apart.
+fn name_of(state: &Path) -> String {
+    let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
+    let hex: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("secrets-{hex}")
+}
+
+/// Finds the place for the secrets of the agent whose state directory is `state`. Its own folder is made when there is
+/// something to put into it.
 ///
 /// # Errors
 /// No candidate is in memory and ours; says of each why not.
 pub(crate) fn open(candidates: &[PathBuf], state: &Path) -> Result<PathBuf, NoMemory> {
-    let name = Sha256::digest(state.as_os_str().as_encoded_bytes());
-    let name: String = name[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let mut why = Vec::new();
     for candidate in candidates {
-        let folder = candidate.join(format!("secrets-{name}"));
-        match make(candidate).and_then(|()| in_memory(candidate)).and_then(|()| make(&folder)) {
-            Ok(()) => return Ok(folder),
+        match make(candidate).and_then(|()| in_memory(candidate)) {
+            Ok(()) => return Ok(candidate.join(name_of(state))),
             Err(error) => why.push(format!("{}: {error}", candidate.display())),
         }
     }
     Err(NoMemory(why.join("; ")))
+}
+
+/// Removes what is left of the secrets of the node whose state directory is `state`: for whoever ends a whole node
+/// without its agent. Needs no agent; a node that goes on gets them anew from its coordinator.
+///
+/// # Errors
+/// Those of the file system.
+pub fn forget_secrets(state: &Path) -> io::Result<()> {
+    let state = fs::canonicalize(state)?;
+    for folder in candidates().iter().map(|candidate| candidate.join(name_of(&state))) {
+        match fs::remove_dir_all(&folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// A folder that others may pass through, but not list, and that nobody else can have put there.

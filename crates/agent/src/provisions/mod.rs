@@ -12,6 +12,8 @@ mod files;
 mod memory;
 mod vault;
 
+pub use memory::forget_secrets;
+
 use crate::config::{AgentFile, StateDir};
 use crate::durable;
 use crate::runs::confine;
@@ -110,9 +112,6 @@ impl Provisions {
         memory::make(&config_root)?;
         let memory = memory::open(&memory::candidates(), state.root());
         let vault = memory.as_deref().ok().map(Vault::open).transpose()?;
-        if let Ok(root) = &memory {
-            memory::make(&root.join("runs"))?;
-        }
         let path = state.root().join("provisions.json");
         let known = durable::read_json(&path)?.unwrap_or_default();
         Ok(Self {
@@ -224,6 +223,11 @@ impl Provisions {
         if let Some(folder) = self.secrets_folder(instance, run).filter(|f| !values.is_empty() || f.exists())
         {
             let files = values.iter().map(|(name, value)| (*name, value.expose())).collect();
+            // Others may pass through these, to the folder that is theirs.
+            for parent in folder.ancestors().skip(1).take(2).collect::<Vec<_>>().into_iter().rev() {
+                memory::make(parent)
+                    .map_err(|source| ProvisionError::Io { folder: parent.display().to_string(), source })?;
+            }
             put(&folder, &files, SECRET_MODE, owner)?;
         }
         Ok(folders)
@@ -263,6 +267,10 @@ impl Provisions {
     pub(crate) fn forget(&self, instance: &InstanceId, run: RunNumber) {
         let folders = [Some(self.config_folder(instance, run)), self.secrets_folder(instance, run)];
         folders.iter().flatten().for_each(|folder| remove(folder));
+        // With the last run that has secrets their folders go; others are not empty.
+        if let Ok(root) = &self.memory {
+            let _ = fs::remove_dir(root.join("runs")).and_then(|()| fs::remove_dir(root));
+        }
     }
 
     /// Removes the folders of runs that are not among these (`<instance>-<run>`): what an earlier agent died over.

@@ -23,9 +23,13 @@ impl Vault {
     /// Those of the file system.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         let folder = root.join("vault");
-        memory::make(&folder)?;
         let mut values = BTreeMap::new();
-        for entry in fs::read_dir(&folder)? {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { folder, values }),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
             let entry = entry?;
             // Anything else is a write that an earlier agent died in.
             if let Some(key) = entry.file_name().to_str().and_then(key_of) {
@@ -45,7 +49,11 @@ impl Vault {
     /// Those of the file system; what could not be written is used all the same while this agent lives.
     pub(super) fn add(&mut self, values: BTreeMap<SecretKey, Secret>) -> io::Result<()> {
         let new = values.into_iter().filter(|(key, _)| !self.values.contains_key(key));
-        self.values.extend(new.collect::<Vec<_>>());
+        let new: Vec<_> = new.collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.values.extend(new);
         self.write()
     }
 
@@ -63,6 +71,15 @@ impl Vault {
     }
 
     fn write(&self) -> io::Result<()> {
+        let root = self.folder.parent().ok_or_else(|| io::Error::other("a folder without a parent"))?;
+        if self.values.is_empty() {
+            let gone = fs::remove_dir_all(&self.folder);
+            // Not while runs have something in it.
+            let _ = fs::remove_dir(root);
+            return gone
+                .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
+        }
+        memory::make(root)?;
         let names: BTreeMap<String, &Secret> =
             self.values.iter().map(|(key, value)| (name_of(key), value)).collect();
         let files = names.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();

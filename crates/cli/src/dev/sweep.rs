@@ -48,10 +48,13 @@ pub(super) fn sweep(parent: &Path) -> Vec<PathBuf> {
     left
 }
 
-/// Removes the control groups of the cluster's runs, once nothing runs in them.
+/// Removes the control groups of the cluster's runs, once nothing runs in them, and its secrets from memory.
 pub(super) fn remove_control_groups(dir: &Path) {
     for node in std::fs::read_dir(dir.join("nodes")).into_iter().flatten().flatten() {
         baton_agent::runs::remove_empty_groups(&node.path().join("runs"));
+        if let Err(error) = baton_agent::forget_secrets(&node.path()) {
+            tracing::warn!(%error, "secrets of a node that was thrown away are left in memory");
+        }
     }
 }
 
