@@ -7,8 +7,10 @@ use std::time::Duration;
 
 const ROOM: Duration = Duration::from_secs(60);
 
+/// What happens to a file's bytes.
+type Damage = fn(&mut Vec<u8>);
 /// How a file comes to be damaged. Its mode and name stay; only the first leaves its length.
-const DAMAGES: [(&str, fn(&mut Vec<u8>)); 2] = [
+const DAMAGES: [(&str, Damage); 2] = [
     ("one bit", |bytes| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;

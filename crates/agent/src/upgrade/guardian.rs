@@ -141,13 +141,10 @@ pub(super) fn start(guard: &Guard) -> io::Result<u32> {
 /// Ends the guardian, which is a child of this process; one that is not, or not any more, is left alone.
 pub(super) fn dismiss(guardian: u32) {
     let Ok(pid) = i32::try_from(guardian).map(Pid::from_raw) else { return };
-    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::StillAlive) => {
-            // Ours and not reaped, so its number means no other process.
-            let _ = kill(pid, Signal::SIGKILL);
-            let _ = waitpid(pid, None);
-        }
-        Ok(_) | Err(_) => {}
+    if waitpid(pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
+        // Ours and not reaped, so its number means no other process.
+        let _ = kill(pid, Signal::SIGKILL);
+        let _ = waitpid(pid, None);
     }
 }
 

@@ -111,7 +111,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = Key::open(folder.path(), true).err().unwrap().to_string();
         assert!(error.contains("secrets.key") && error.contains("backup"), "{error}");
-        drop(Key::open(folder.path(), false).unwrap());
+        let _made = Key::open(folder.path(), false).unwrap();
         let path = folder.path().join(KEY_FILE);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();

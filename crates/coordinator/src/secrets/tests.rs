@@ -50,7 +50,7 @@ async fn a_value_comes_back_after_a_restart_and_is_nowhere_in_the_folder() {
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!bytes.windows(13).any(|window| window == b"correct-horse"));
-        assert!(!bytes.windows(8).any(|window| window == hex(b"correct-horse")[..8].as_bytes()));
+        assert!(!bytes.windows(8).any(|window| window == &hex(b"correct-horse").as_bytes()[..8]));
     }
 }
 

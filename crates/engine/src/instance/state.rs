@@ -245,7 +245,7 @@ impl Run {
     /// Whether it is in a crash loop. A run that has held for long enough has left it, as the shim itself counts.
     pub(super) fn is_in_crash_loop(&self, now: BootMs) -> bool {
         let enough = self.plan.spec.restart.reset_after;
-        self.crash_loop && !self.ready_since.is_some_and(|since| now.since(since) >= enough)
+        self.crash_loop && self.ready_since.is_none_or(|since| now.since(since) < enough)
     }
 
     /// Whether the last end was one its policy is content with.

@@ -102,11 +102,11 @@ fn start(turn: &mut Turn<'_>, index: usize) {
 fn wait_for_approval(turn: &mut Turn<'_>, number: u32, reason: String) {
     let Some(rollout) = turn.rollout() else { return };
     let (outcome, told) = (rollout.outcome, rollout.reason == reason);
-    if outcome != RolloutOutcome::Paused || !told {
-        if let Some(rollout) = &mut turn.memory.rollout {
-            rollout.outcome = RolloutOutcome::Paused;
-            rollout.reason.clone_from(&reason);
-        }
+    if (outcome != RolloutOutcome::Paused || !told)
+        && let Some(rollout) = &mut turn.memory.rollout
+    {
+        rollout.outcome = RolloutOutcome::Paused;
+        rollout.reason.clone_from(&reason);
     }
     if outcome != RolloutOutcome::Paused {
         let message = format!("{}: {reason}", turn.name);
