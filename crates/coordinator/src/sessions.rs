@@ -272,22 +272,6 @@ impl Sessions {
         entry.send(node, message)
     }
 
-    /// Queues a plan for a node, unless its session was sent it before.
-    pub(crate) fn send_plan(
-        &self,
-        node: &NodeName,
-        generation: Generation,
-        plan: impl FnOnce() -> v1::NodePlan,
-    ) {
-        let mut state = self.lock();
-        let Some(entry) = state.nodes.get_mut(node) else { return };
-        let Some(link) = entry.link.as_mut().filter(|link| link.sent < generation) else { return };
-        link.sent = generation;
-        if entry.send(node, v1::coordinator_message::Message::Plan(plan())).is_err() {
-            tracing::warn!(%node, "the node was dropped before its plan could be queued");
-        }
-    }
-
     /// What the engine sees.
     pub(crate) fn observed(&self) -> Observed {
         let nodes =

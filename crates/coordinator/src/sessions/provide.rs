@@ -1,11 +1,27 @@
-//! What each session was given beside its plan, so that only what differs is sent.
+//! What each session was given, the plan and what goes beside it, so that only what differs is sent.
 
 use super::Sessions;
 use crate::provisions::Outline;
-use baton_model::id::{NodeName, ServiceName};
+use baton_model::id::{Generation, NodeName, ServiceName};
 use baton_proto::v1;
 
 impl Sessions {
+    /// Queues a plan for a node, unless its session was sent it before.
+    pub(crate) fn send_plan(
+        &self,
+        node: &NodeName,
+        generation: Generation,
+        plan: impl FnOnce() -> v1::NodePlan,
+    ) {
+        let mut state = self.lock();
+        let Some(entry) = state.nodes.get_mut(node) else { return };
+        let Some(link) = entry.link.as_mut().filter(|link| link.sent < generation) else { return };
+        link.sent = generation;
+        if entry.send(node, v1::coordinator_message::Message::Plan(plan())).is_err() {
+            tracing::warn!(%node, "the node was dropped before its plan could be queued");
+        }
+    }
+
     /// Whether the node's session was given something else for this service, or nothing yet.
     pub(crate) fn wants(&self, node: &NodeName, service: &ServiceName, outline: &Outline) -> bool {
         let state = self.lock();
