@@ -8,6 +8,7 @@
 //! ```
 //! Going back, nothing is waited for but health, and an instance that fails does not stop the others.
 
+use super::tally::{Tally, tally};
 use super::zone::OneZone;
 use super::{begin, finish, stop};
 use crate::gate::health::{self, Health};
@@ -22,23 +23,6 @@ use baton_model::time::{Millis, UnixMs};
 
 /// How often one stage may lose its health again while it bakes; a release that flaps more than this has failed.
 const RELAPSES_MAX: u32 = 3;
-
-/// What the cohort of a stage looks like now.
-#[derive(Debug, Default)]
-struct Tally {
-    /// Not healthy, and neither failed nor lost.
-    open: u32,
-    /// Of these, those whose node is silent.
-    deferred: u32,
-    /// Not yet given the goal, for want of budget.
-    unassigned: u32,
-    /// Instances that the stage still has to place.
-    missing: u32,
-    /// Healthy for the first time.
-    newly_healthy: Vec<u64>,
-    /// Failed for the first time, and why.
-    newly_failed: Vec<(u64, String)>,
-}
 
 /// Takes the current stage one step further.
 pub(super) fn step(turn: &mut Turn<'_>) {
@@ -143,91 +127,6 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
     if let Some(spec) = turn.spec().filter(|_| places) {
         let wishes = turn.missing(spec, goal).into_iter().map(|wish| Wish { stage: Some(index), ..wish });
         turn.wishes = wishes.collect();
-    }
-}
-
-/// Instances that are not placed yet. A node that is only silent will want its own, and a release of which nothing
-/// runs anywhere has not been rolled out: what is not known is not a pass.
-fn missing(turn: &Turn<'_>) -> u32 {
-    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-    let live = count(turn.live().count() - turn.replaced().len());
-    let wanted = turn.spec().map_or(0, |spec| turn.wanted(spec)).max(1);
-    count(turn.wishes.len()).max(wanted.saturating_sub(live))
-}
-
-/// Asks after the health of each of the cohort, and says what is waited for.
-fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Tally {
-    let mut tally = Tally::default();
-    let Some(rollout) = turn.rollout() else { return tally };
-    if rollout.stages[index].places {
-        tally.missing = missing(turn);
-    }
-    let goal = rollout.goal();
-    let stage = rollout.stages[index].clone();
-    let stage_number = u32::try_from(index + 1).unwrap_or(u32::MAX);
-    for number in &stage.cohort {
-        let Some(slot) = turn.memory.slots.get(number).filter(|slot| !slot.retiring).cloned() else {
-            continue;
-        };
-        if Some(slot.release) != goal || stage.again.contains(number) {
-            tally.open += 1;
-            tally.unassigned += 1;
-            continue;
-        }
-        let subject = Subject::Instance(turn.id(*number));
-        let deadline = slot.assigned_at.plus(policy.healthy_deadline);
-        match health::ask(turn, *number, &slot, policy.min_healthy) {
-            Health::Healthy => {
-                if !stage.healthy.contains(number) || stage.failed.contains_key(number) {
-                    tally.newly_healthy.push(*number);
-                }
-            }
-            Health::Lost => {}
-            Health::Failed(why) => fail_slot(&mut tally, &stage, *number, why),
-            Health::Settling(at) => {
-                tally.open += 1;
-                let reason = format!(
-                    "it is ready, and counts as healthy after {} without a break",
-                    policy.min_healthy
-                );
-                turn.wait(subject, "health", reason, Some(at));
-            }
-            Health::Deferred(until) => {
-                tally.open += 1;
-                tally.deferred += 1;
-                let reason =
-                    format!("node {} is silent; if it stays so, the instance is placed elsewhere", slot.node);
-                turn.wait(subject, "node-silent", reason, Some(until));
-            }
-            Health::Coming(what) => {
-                let overdue = turn.now >= deadline && !stage.healthy.contains(number);
-                if stage.failed.contains_key(number) {
-                    continue;
-                } else if overdue {
-                    let why = format!("not healthy within {}: {what}", policy.healthy_deadline);
-                    fail_slot(&mut tally, &stage, *number, why);
-                } else {
-                    tally.open += 1;
-                    turn.wake(Some(slot.assigned_at.plus(health::CANNOT_RUN_GRACE)));
-                    turn.wait(subject, "health", what, Some(deadline));
-                }
-            }
-        }
-    }
-    if tally.unassigned > 0 {
-        let busy = OneZone::of(turn).busy();
-        let (gate, reason) = match busy {
-            Some(zones) => ("zone", format!("one zone at a time: instances in {zones} are still changing")),
-            None => ("budget", turn.budget.refusal()),
-        };
-        turn.wait(Subject::Stage(stage_number), gate, reason, None);
-    }
-    tally
-}
-
-fn fail_slot(tally: &mut Tally, stage: &StageProgress, number: u64, why: String) {
-    if !stage.failed.contains_key(&number) {
-        tally.newly_failed.push((number, why));
     }
 }
 

@@ -22,6 +22,7 @@ mod describe;
 mod finish;
 mod machine;
 mod stop;
+mod tally;
 mod zone;
 
 use crate::turn::Turn;

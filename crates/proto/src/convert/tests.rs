@@ -3,6 +3,7 @@
 
 mod refusals;
 mod samples;
+mod specs;
 
 use super::WireError;
 use super::event::{agent_event, agent_event_to_wire};
@@ -38,7 +39,7 @@ where
 
 #[test]
 fn everything_goes_over_and_comes_back() {
-    check::<ServiceSpec, v1::ServiceSpec>(samples::specs());
+    check::<ServiceSpec, v1::ServiceSpec>(specs::specs());
     check::<Release, v1::Release>(samples::releases());
     check::<NodePlan, v1::NodePlan>(samples::plans());
     check::<Node, v1::Node>(samples::nodes());

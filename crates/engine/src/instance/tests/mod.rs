@@ -1,6 +1,7 @@
 //! Stories of one instance as scripts: each line is what happens, then what must be done and what is reported.
 
 mod lives;
+mod mend;
 mod properties;
 mod refresh;
 mod stories;
@@ -19,6 +20,12 @@ use baton_model::spec::{
 };
 use baton_model::time::{BootMs, Millis};
 use std::collections::BTreeMap;
+
+/// A first release comes up, with its checks passing.
+const UP: &str = "plan 1    -> stage 1 | fetching 1
+                  staged 1  -> start 1=1 | starting 1
+                  started 1 -> check 1 | starting 1
+                  ready 1   -> | ready 1";
 
 /// What kind of service a story is about.
 #[derive(Clone, Copy, Debug)]

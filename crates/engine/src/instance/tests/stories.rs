@@ -1,6 +1,6 @@
 //! What the machine must do, story by story.
 
-use super::{FIXED, NEVER, ON_FAILURE, SOCKET, UNCHECKED, check};
+use super::{FIXED, NEVER, ON_FAILURE, SOCKET, UNCHECKED, UP, check};
 
 #[test]
 fn a_first_release_is_fetched_started_and_checked() {
@@ -102,11 +102,6 @@ fn ends_are_the_shims_to_restart() {
     check(ON_FAILURE, &format!("{up}\n not-live 1 -> restart 1 | starting 1"));
 }
 
-const UP: &str = "plan 1    -> stage 1 | fetching 1
-                  staged 1  -> start 1=1 | starting 1
-                  started 1 -> check 1 | starting 1
-                  ready 1   -> | ready 1";
-
 #[test]
 fn a_candidate_that_cannot_get_the_connections_is_given_up() {
     check(
@@ -121,43 +116,6 @@ fn a_candidate_that_cannot_get_the_connections_is_given_up() {
              steer-failed 2 -> steer 1 from 2, stop 2 | ready 1, reverting 2
              steered 1      -> | ready 1, reverting 2
              stopped 2      -> forget 2 | ready 1, failed 2"
-        ),
-    );
-}
-
-#[test]
-fn damaged_files_are_mended_as_often_as_they_are_found() {
-    check(
-        SOCKET,
-        &format!(
-            "{UP}
-             damaged 1     -> mend 1 | starting 1
-             mend-failed 1 -> | starting 1
-             damaged 1     -> mend 1 | starting 1
-             mended 1      -> restart 1 | starting 1
-             mended 1      -> restart 1 | starting 1
-             started 1     -> check 1 | starting 1
-             mended 1      -> | starting 1
-             ready 1       -> | ready 1
-             damaged 1     -> mend 1 | starting 1
-             found-good 1  -> restart 1 | starting 1
-             damaged 9     -> | starting 1"
-        ),
-    );
-}
-
-#[test]
-fn a_damaged_candidate_is_mended_and_goes_on() {
-    check(
-        SOCKET,
-        &format!(
-            "{UP}
-             plan 2    -> stage 2 | ready 1, staging 2
-             staged 2  -> start 2=2 beside 1 | ready 1, confirming 2
-             damaged 2 -> mend 2 | ready 1, confirming 2
-             mended 2  -> restart 2 | ready 1, confirming 2
-             started 2 -> check 2 | ready 1, confirming 2
-             ready 2   -> steer 2 from 1 | ready 1, confirming 2"
         ),
     );
 }

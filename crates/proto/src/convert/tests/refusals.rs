@@ -35,7 +35,7 @@ fn specs() {
         wire.checks.as_mut().unwrap().readiness.as_mut().unwrap()
     }
     refused::<ServiceSpec, v1::ServiceSpec>(
-        || samples::specs().swap_remove(1).into(),
+        || super::specs::specs().swap_remove(1).into(),
         &[
             ("name", |wire| wire.name = "Web".to_owned()),
             ("checks", |wire| wire.checks = None),
