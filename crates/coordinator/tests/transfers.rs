@@ -245,8 +245,14 @@ async fn who_follows_logs_goes_on_where_a_node_stood_when_it_comes_back() {
         let request = loop {
             match session.next().await.unwrap().unwrap() {
                 Told::LogRequest(request) => break request,
-                Told::Plan(_) | Told::Welcome(_) | Told::Heartbeat(_) | Told::EventsStored(_) | Told::Provision(_) => {}
-                other @ (Told::LogCancel(_) | Told::Replaced(_)) => panic!("{other:?}"),
+                Told::Plan(_)
+                | Told::Welcome(_)
+                | Told::Heartbeat(_)
+                | Told::EventsStored(_)
+                | Told::Provision(_) => {}
+                other @ (Told::LogCancel(_) | Told::Replaced(_) | Told::UpgradeAgent(_)) => {
+                    panic!("{other:?}")
+                }
             }
         };
         let after = if told == 0 { vec![] } else { vec![mark.clone()] };

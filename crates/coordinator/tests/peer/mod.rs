@@ -152,7 +152,8 @@ impl Session {
                 | Told::EventsStored(_)
                 | Told::Provision(_)
                 | Told::LogRequest(_)
-                | Told::LogCancel(_) => {}
+                | Told::LogCancel(_)
+                | Told::UpgradeAgent(_) => {}
                 Told::Replaced(replaced) => panic!("replaced by session {}", replaced.by_session),
             }
         }
