@@ -154,6 +154,11 @@ impl StateDir {
         Ok(Self { root, _lock: lock })
     }
 
+    /// The process that opened the directory `root` last, as it said itself.
+    pub(crate) fn latest_holder(root: &Path) -> Option<u32> {
+        fs::read_to_string(root.join("lock")).ok()?.trim().parse().ok()
+    }
+
     /// Who this node is.
     ///
     /// # Errors

@@ -166,8 +166,9 @@ impl Turn<'_> {
         let batch: Vec<_> = there.take(batch as usize).collect();
         for (name, ready) in batch {
             let asked = NodeAsked { at: self.now, ready, back_at: None, well_since: None };
-            self.is_past(self.now.plus(SILENT_FAILS_AFTER));
-            self.upgrade.nodes.insert(name, NodeUpgrade::Asked(asked));
+            self.upgrade.nodes.insert(name.clone(), NodeUpgrade::Asked(asked));
+            // Deciding again must change nothing: what is known of it already counts now.
+            self.look_at(&name);
         }
     }
 

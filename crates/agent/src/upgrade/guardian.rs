@@ -90,10 +90,17 @@ pub fn guard(guard: Guard) -> Result<(), GuardError> {
     }
     // Nothing tells whether there is a supervisor but what it does.
     std::thread::sleep(SUPERVISOR_WITHIN);
-    match StateDir::open(&guard.dir) {
-        Err(StateError::InUse { .. }) => Ok(()),
-        Ok(_) | Err(_) => Err(failed("go on as the agent")(return_as(&guard.agent))),
+    if is_followed(&guard) {
+        return Ok(());
     }
+    Err(failed("go on as the agent")(return_as(&guard.agent)))
+}
+
+/// Whether another agent was started after the one that was guarded: it has the folder, or has had it.
+fn is_followed(guard: &Guard) -> bool {
+    let latest = StateDir::latest_holder(&guard.dir);
+    latest.is_some_and(|latest| latest != guard.process)
+        || matches!(StateDir::open(&guard.dir), Err(StateError::InUse { .. }))
 }
 
 /// Whether the process ends in time: a pidfd is readable from then on; see pidfd_open(2).

@@ -116,6 +116,8 @@ impl Wire {
                 self.logs.lock().unwrap().push(lines);
                 None
             }
+            // Nothing here asks for an upgrade.
+            Say::UpgradeFailure(_) => None,
         }
     }
 }

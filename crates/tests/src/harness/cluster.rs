@@ -22,11 +22,13 @@ pub struct ClusterOptions {
     pub nodes: u32,
     /// Further arguments of `baton dev`.
     pub extra: Vec<String>,
+    /// Further variables of its environment, which its agents inherit.
+    pub env: Vec<(String, String)>,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { nodes: 3, extra: Vec::new() }
+        Self { nodes: 3, extra: Vec::new(), env: Vec::new() }
     }
 }
 
@@ -123,6 +125,7 @@ impl Cluster {
             .arg("--dir")
             .arg(folder.path().join("cluster"))
             .args(&options.extra)
+            .envs(options.env.iter().cloned())
             .env("BATON_CONFIG_DIR", folder.path().join("config"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
