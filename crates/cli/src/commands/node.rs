@@ -226,7 +226,8 @@ async fn list(global: &Global) -> Result<Exit> {
         eprintln!("there is no node yet; `baton node token` invites one");
         return Ok(Exit::Done);
     }
-    let mut table = Table::new(&["NODE", "ADDRESS", "STATE", "INSTANCES", "PLAN", "CPU", "MEMORY", "LABELS"]);
+    let mut table =
+        Table::new(&["NODE", "ADDRESS", "STATE", "INSTANCES", "AGENT", "PLAN", "CPU", "MEMORY", "LABELS"]);
     for status in &nodes {
         let (style, state) = state(status);
         let plan = if status.plan_generation == status.acked_generation {
@@ -240,6 +241,7 @@ async fn list(global: &Global) -> Result<Exit> {
             plain(&status.node.address),
             styled(style, state),
             plain(status.instances.len()),
+            plain(if status.facts.agent_version.is_empty() { "-" } else { &status.facts.agent_version }),
             plan,
             plain(metrics.map_or_else(|| "-".to_owned(), |metrics| show::share(metrics.cpu))),
             plain(
