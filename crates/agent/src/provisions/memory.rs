@@ -87,6 +87,7 @@ pub(super) fn make(folder: &Path) -> io::Result<()> {
 }
 
 fn in_memory(folder: &Path) -> io::Result<()> {
+    #[allow(clippy::useless_conversion, reason = "its width differs between machines")]
     let kind = i64::from(statfs(folder)?.f_type);
     if MEMORY.contains(&kind) {
         return Ok(());

@@ -7,6 +7,7 @@ mod say;
 mod wish;
 
 use crate::budget::{Budget, Counted};
+use crate::instance::needs_no_process;
 use crate::memory::Memory;
 use crate::nodes::{NodeView, Nodes};
 use crate::outcome::EventDraft;
@@ -256,12 +257,13 @@ impl<'a> Turn<'a> {
     }
 
     /// A change between these releases keeps the old process serving until the new one is ready. A fixed port makes
-    /// that impossible; a release that is no longer kept may have had one.
+    /// that impossible, and so does a change of files alone, which the serving process itself takes in; a release that
+    /// is no longer kept may have had either.
     pub(crate) fn overlaps(&self, from: ReleaseNumber, to: ReleaseNumber) -> bool {
-        [from, to].iter().all(|number| {
-            let ports = self.release(*number).map(|release| &release.spec.ports);
-            ports.is_some_and(|ports| !ports.values().any(|port| port.kind.is_exclusive()))
-        })
+        let (Some(old), Some(new)) = (self.release(from), self.release(to)) else { return false };
+        let exclusive = |release: &Release| release.spec.ports.values().any(|port| port.kind.is_exclusive());
+        let in_place = || old.artifact == new.artifact && needs_no_process(&old.spec, &new.spec);
+        !exclusive(old) && !exclusive(new) && !in_place()
     }
 
     /// Gives a slot a release, or another attempt at the one it has.
