@@ -153,7 +153,11 @@ fn only_what_changed_takes_a_new_generation() {
         let one = |(slot, release): &(u64, u64)| {
             (
                 id(*slot),
-                crate::outcome::Assignment { release: baton_model::id::ReleaseNumber(*release), attempt: 1, reload: 0 },
+                crate::outcome::Assignment {
+                    release: baton_model::id::ReleaseNumber(*release),
+                    attempt: 1,
+                    reload: 0,
+                },
             )
         };
         slots.iter().map(one).collect()
