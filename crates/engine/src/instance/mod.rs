@@ -117,8 +117,10 @@ impl Instance {
             }
             Phase::StoppingOld | Phase::Steering { .. } | Phase::Refreshing { trial: None, .. } => None,
         });
+        let runs = self.current.run().into_iter().chain(self.candidate());
+        let files = runs.filter_map(|run| run.refresh_retry.at);
         let drains = self.leaving.values().filter_map(Leaving::overdue_at);
-        current.into_iter().chain(swap).chain(drains).min()
+        current.into_iter().chain(swap).chain(files).chain(drains).min()
     }
 
     /// Whether nothing is left of it and the agent may forget it.
@@ -179,7 +181,7 @@ impl Instance {
             Event::Dependencies { unready } => self.dependencies(unready),
             Event::Reloaded { run, reload, failure } => self.reloaded(run, reload, failure, effects),
             Event::Refreshed(run) => self.refreshed(run, now, effects),
-            Event::RefreshFailed { run, reason } => self.refresh_failed(run, &reason, effects),
+            Event::RefreshFailed { run, reason } => self.refresh_failed(run, &reason, now, effects),
             Event::Rerendered { run, signals } => self.rerendered(run, signals, effects),
             Event::Provisioned => self.provisioned(now),
             Event::Timer => {}
@@ -196,6 +198,7 @@ impl Instance {
             self.judge_refresh(now, effects);
             self.follow_target(now, effects);
             self.try_due(now, effects);
+            self.retry_refresh(now, effects);
             self.tell_ready(effects);
             if effects.len() == said {
                 return;

@@ -40,7 +40,9 @@ impl Instance {
     /// Refreshing: it is told, and on trial from now on. Its readiness begins anew, so that no gate takes the patience of
     /// the release before for its own. Outside of a swap: the run has its peers' new places.
     pub(super) fn refreshed(&mut self, number: RunNumber, now: BootMs, effects: &mut Vec<Effect>) {
-        if self.run_mut(number).is_some_and(|run| run.refresh.take().is_some()) {
+        if let Some(run) = self.run_mut(number).filter(|run| run.refresh.is_some()) {
+            run.refresh = None;
+            run.refresh_retry = Retry::default();
             return self.refresh_next(number, effects);
         }
         let (Some(swap), Current::Running(current)) = (&mut self.swap, &mut self.current) else { return };
@@ -81,6 +83,7 @@ impl Instance {
                 signals: signals.clone(),
             });
             run.refresh = Some(signals);
+            run.refresh_retry = Retry::default();
         }
     }
 
@@ -94,17 +97,39 @@ impl Instance {
         }
     }
 
-    /// Refreshing → (none), remembered as failed: no file was changed.
-    pub(super) fn refresh_failed(&mut self, number: RunNumber, reason: &str, effects: &mut Vec<Effect>) {
+    /// Refreshing → (none), remembered as failed: no file was changed. What a run is to have of its own release is
+    /// tried again until it has it: it may hold the files of another one.
+    pub(super) fn refresh_failed(
+        &mut self,
+        number: RunNumber,
+        reason: &str,
+        now: BootMs,
+        effects: &mut Vec<Effect>,
+    ) {
         let id = self.id.clone();
-        if self.run_mut(number).is_some_and(|run| run.refresh.take().is_some()) {
-            let message =
-                format!("the files of {id} could not be brought up to date with its peers: {reason}");
-            effects.push(Effect::Note { warning: true, kind: "files-not-written", message });
-            return self.refresh_next(number, effects);
+        if let Some(run) = self.run_mut(number).filter(|run| run.refresh.is_some()) {
+            run.refresh_retry.failed(reason.to_owned(), now);
+            if run.refresh_retry.failures == 1 {
+                let message =
+                    format!("the files of {id} could not be written, and are tried again: {reason}");
+                effects.push(Effect::Note { warning: true, kind: "files-not-written", message });
+            }
+            return;
         }
         if self.refreshing(number).is_some() {
             self.fail_swap(format!("its files could not be written: {reason}"), effects);
+        }
+    }
+
+    /// Tries again what could not be written for a run.
+    pub(super) fn retry_refresh(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
+        let numbers: Vec<RunNumber> =
+            self.current.run().into_iter().chain(self.candidate()).map(|run| run.number).collect();
+        for number in numbers {
+            if let Some(run) = self.run_mut(number).filter(|run| run.refresh_retry.is_due(now)) {
+                run.refresh_retry.at = None;
+                effects.extend(refresh_due(run));
+            }
         }
     }
 
@@ -181,11 +206,10 @@ impl Instance {
         self.drop_stale_refresh();
         if let Some(Swap { phase: Phase::Refreshing { run, .. }, .. }) = &self.swap {
             let number = *run;
-            // Nothing of the agent before is under way, and these files are made with the peers of now.
-            if let Some(run) = self.run_mut(number) {
-                run.refresh = None;
+            // Otherwise its own release's files come first.
+            if self.run_mut(number).is_some_and(|run| run.refresh.is_none()) {
+                return self.refresh_next(number, effects);
             }
-            return self.refresh_next(number, effects);
         }
         let current = self.current.run().into_iter().chain(self.candidate());
         effects.extend(current.filter_map(refresh_due));

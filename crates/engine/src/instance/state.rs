@@ -123,6 +123,9 @@ pub(super) struct Run {
     /// Its files are being brought up to date with its peers; these signals tell it.
     #[serde(default)]
     pub(super) refresh: Option<Vec<StopSignal>>,
+    /// When that is tried again, where it could not be done.
+    #[serde(default)]
+    pub(super) refresh_retry: Retry,
     /// It waits for its files to be mended.
     #[serde(default)]
     pub(super) damaged: bool,
@@ -163,6 +166,7 @@ impl Run {
             last_words: String::new(),
             damaged: false,
             refresh: None,
+            refresh_retry: Retry::default(),
             reload: None,
             told_ready: None,
         }
