@@ -160,7 +160,13 @@ impl Journal {
 
 fn log(events: &[Event]) {
     for event in events {
-        tracing::info!(kind = event.kind, service = ?event.service, node = ?event.node, message = event.message, "event");
+        tracing::info!(
+            kind = event.kind,
+            service = event.service.as_ref().map(tracing::field::display),
+            node = event.node.as_ref().map(tracing::field::display),
+            message = event.message,
+            "event"
+        );
     }
 }
 
