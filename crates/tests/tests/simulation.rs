@@ -24,7 +24,7 @@ const ONCE_FAILED: [u64; 10] = [
     148,     // the audit took what a superseded rollout had placed for a change in another zone
     12_292,  // what was ready and had not confirmed its plan was changed as if it were out of service
     16_073,  // the same
-    6_408, // a change of files alone was counted as one that keeps the old process serving
+    6_408,   // a change of files alone was counted as one that keeps the old process serving
     7_209, // files that could not be written back were given up, and the instance passed for the release before
     4394, // a rollout ended while a slot whose place was taken still served the old release, and changed it past its stages
     8294, // what the budget did not let go back was healthy at the wrong release, and counted as restored
