@@ -2,6 +2,8 @@
 
 /// Words further away than this many edits (or a third of the word) are not offered.
 const EDITS_MAX: usize = 3;
+/// So much of a word is enough to know what it was the beginning of.
+const BEGINNING_MIN: usize = 4;
 /// A longer word is nobody's slip of the finger, and comparing it would cost by its length.
 const WORD_MAX: usize = 64;
 
@@ -12,12 +14,17 @@ pub(super) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
     }
     let limit = EDITS_MAX.min(word.chars().count().div_ceil(3));
     let plain = fold(word);
-    candidates
-        .into_iter()
-        .map(|candidate| (edits(&plain, &fold(candidate)), candidate))
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let near = candidates
+        .iter()
+        .map(|candidate| (edits(&plain, &fold(candidate)), *candidate))
         .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .min_by_key(|(distance, _)| *distance);
+    let mut begun = candidates.iter().filter(|candidate| fold(candidate).starts_with(&plain));
+    match (near, begun.next(), begun.next()) {
+        (_, Some(only), None) if plain.len() >= BEGINNING_MIN => Some(only),
+        (near, _, _) => near.map(|(_, candidate)| candidate),
+    }
 }
 
 /// Case and the three ways to join words are no difference worth an edit.
@@ -69,6 +76,7 @@ mod tests {
             ("rollback", Some("roll-back")),
             ("sigterm", Some("SIGTERM")),
             ("TERM", None),
+            ("repl", Some("replicas")),
             ("volumes", None),
             ("", None),
         ] {
