@@ -3,6 +3,7 @@
 use crate::package::{self, Options};
 use crate::run;
 use anyhow::{Result, ensure};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,7 +23,7 @@ const NEEDED: [(&str, &str); 7] = [
 ];
 /// The base of the lab's hosts is kept here for the next time, unless `LAB` names another place.
 const LAB: &str = "/var/tmp/baton-lab-xtask";
-/// Upgrades are to this version, of the same program.
+/// Upgrades are to this version, of the same program with these bytes behind it, which ELF does not mind.
 const NEWER: &str = "+lab1";
 
 /// Packages the program of this tree, makes the hosts' base, runs the tests, and clears the hosts away whatever came.
@@ -48,7 +49,7 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     outcome.and(cleared)
 }
 
-/// Builds the packages twice, of one program: as this version and as a newer one.
+/// Builds the packages twice, of one program and of its twin: as this version and as a newer one.
 fn packages() -> Result<PathBuf> {
     let out = package::target().join("package/lab");
     let program = match std::env::var_os("BATON_PROGRAM") {
@@ -59,13 +60,16 @@ fn packages() -> Result<PathBuf> {
     let stripped = out.join("baton");
     std::fs::create_dir_all(&out)?;
     run::quiet(Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(&program))?;
-    for (folder, suffix) in [("old", ""), ("new", NEWER)] {
+    let twin = out.join("baton-newer");
+    let _ = std::fs::copy(&stripped, &twin)?;
+    std::fs::OpenOptions::new().append(true).open(&twin)?.write_all(NEWER.as_bytes())?;
+    for (folder, suffix, program) in [("old", "", stripped), ("new", NEWER, twin)] {
         let version = format!("{}{suffix}", env!("CARGO_PKG_VERSION"));
         let out = out.join(folder);
         if out.exists() {
             std::fs::remove_dir_all(&out)?;
         }
-        package::build(&Options { program: stripped.clone(), version, out })?;
+        package::build(&Options { program, version, out })?;
     }
     Ok(out)
 }

@@ -1,7 +1,7 @@
 //! The agent ends and comes back: restarted, killed, frozen, upgraded. No workload notices, no request is lost.
 
 use crate::fleet::{Fleet, ROOM, install, measured, web};
-use crate::hosts::repository;
+use crate::hosts::{repository, setting};
 use baton_tests::harness::wait;
 
 fn one_node() -> Fleet {
@@ -57,6 +57,43 @@ fn an_upgrade_of_the_package_restarts_the_agent_and_no_workload() {
     fleet.undisturbed("dpkg -i of the program's package alone", "n1", || {
         install(&fleet.hosts, "n1", "new", &["baton"]).ok();
     });
+}
+
+/// The last bytes of the program that the agent runs, which tell the programs here apart.
+fn running(fleet: &Fleet) -> String {
+    fleet.hosts.ask("n1", "tail -c 5 /proc/$(systemctl show --value -p MainPID baton-agent)/exe")
+}
+
+#[test]
+fn an_upgrade_by_the_coordinator_outlives_restarts_until_a_newer_package_comes() {
+    let fleet = one_node();
+    let packaged = std::path::Path::new(&setting("BATON_LAB_PACKAGES")).join("baton");
+    let mut bytes = std::fs::read(packaged).expect("the packaged program");
+    bytes.extend(b"+lab2");
+    let program = fleet.folder().join("second");
+    std::fs::write(&program, bytes).expect("a file of the test");
+    let (agent, before) = (fleet.agent("n1"), fleet.processes("n1"));
+    let load = fleet.load(&["n1"]);
+    let program = program.display().to_string();
+    let upgrade = ["node", "upgrade", "--version", "2.0", "--program", &program, "--watch"];
+    fleet.baton(&[upgrade.as_slice(), &["--timeout", "90s"]].concat()).ok();
+    assert_eq!(running(&fleet), "+lab2");
+    assert_eq!(fleet.agent("n1"), agent, "systemd's main process is the same");
+    for (name, value) in [("ActiveState", "active"), ("NRestarts", "0")] {
+        assert_eq!(fleet.hosts.property("n1", "baton-agent", name), value, "{name}");
+    }
+    let counted = load.stop();
+    assert_eq!(fleet.processes("n1"), before, "a workload was touched");
+    assert!(counted.sent > 0 && counted.failed == 0, "{:?}", counted.failures);
+
+    fleet.undisturbed("systemctl restart of an upgraded agent", "n1", || {
+        fleet.hosts.ask("n1", "systemctl restart baton-agent");
+    });
+    assert_eq!(running(&fleet), "+lab2");
+    fleet.undisturbed("dpkg -i over an upgraded agent", "n1", || {
+        install(&fleet.hosts, "n1", "new", &["baton", "baton-agent"]).ok();
+    });
+    assert_eq!(running(&fleet), "+lab1");
 }
 
 #[test]
