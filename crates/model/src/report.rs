@@ -55,7 +55,7 @@ pub struct Waiting {
     /// What waits.
     pub subject: Subject,
     /// The gate, budget or fact that holds it: a stable word (`health`, `bake`, `approval`, `paused`, `budget`,
-    /// `no-node`, `node-silent`, `swap`, `start`, `crash-loop`, `deadline`, ...).
+    /// `zone`, `no-node`, `node-silent`, `swap`, `start`, `crash-loop`, `deadline`, ...).
     pub gate: String,
     /// A sentence for people: what is waited for, and what an operator can do where something can be done.
     pub reason: String,

@@ -7,6 +7,7 @@ use crate::live::{self, Line, Style};
 use crate::show;
 use crate::table::{self, Table, plain, styled};
 use anyhow::Result;
+use baton_model::desired::Release;
 use baton_model::id::ServiceName;
 use baton_model::observed::ReloadPhase;
 use baton_model::report::Health;
@@ -157,7 +158,8 @@ fn show(status: &ServiceStatus, global: &Global) -> Result<()> {
     lines.extend(instances(status).lines());
     lines.push(Line::new());
     lines.extend(releases(status).lines());
-    if let Some(release) = status.releases.last() {
+    let runs = |release: &&Release| Some(release.number) == status.report.stable;
+    if let Some(release) = status.releases.iter().find(runs).or(status.releases.last()) {
         lines.push(Line::new());
         lines.extend(spec(&release.spec));
     }
