@@ -1,7 +1,6 @@
 //! The agent's state directory: what lies where, who the node is, and that only one agent uses it.
 
 use crate::durable;
-use crate::upgrade::UPGRADE_WITHIN_DEFAULT;
 use baton_model::id::{InstanceId, NodeName, RunNumber};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +28,8 @@ pub struct AgentConfig {
     pub upgrade_within: Duration,
 }
 
+/// Told nothing else, a new program is confirmed within this time, or the old one returns.
+pub const UPGRADE_WITHIN_DEFAULT: Duration = Duration::from_secs(60);
 /// Bytes of logs kept on a node unless told otherwise.
 pub const LOG_BYTES_DEFAULT: u64 = 4 << 30;
 

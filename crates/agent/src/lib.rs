@@ -27,8 +27,8 @@ mod upgrade;
 mod workload;
 
 pub use app::{AgentError, run, runtime};
-pub use config::{AgentConfig, AgentFile, LOG_BYTES_DEFAULT, StateDir, StateError};
+pub use config::{AgentConfig, AgentFile, LOG_BYTES_DEFAULT, StateDir, StateError, UPGRADE_WITHIN_DEFAULT};
 pub use halt::{Halted, halt};
 pub use identity::{JoinError, JoinOptions, join};
 pub use provisions::forget_secrets;
-pub use upgrade::{Departure, Guard, GuardError, UPGRADE_WITHIN_DEFAULT, go_on_as, guard};
+pub use upgrade::{Departure, Guard, GuardError, go_on_as, guard};

@@ -21,6 +21,7 @@ mod error;
 mod events;
 mod init;
 mod logs;
+mod outline;
 mod provisions;
 mod reconcile;
 mod records;

@@ -3,10 +3,11 @@
 //! It is no part of a decision and no part of a plan: peers move without one, and a plan is kept on a node's disk. It is
 //! made anew after each decision, and sent where it differs from what a session was sent.
 
+use crate::outline::{Outline, Outlines};
 use crate::secrets::Secrets;
 use crate::sessions::Sessions;
 use baton_engine::cycle::Snapshot;
-use baton_model::configuration::{Peer, Provision, SecretKey};
+use baton_model::configuration::{Peer, Provision};
 use baton_model::desired::Release;
 use baton_model::id::{InstanceId, NodeName, ServiceName};
 use baton_model::observed::Observed;
@@ -14,17 +15,6 @@ use baton_model::spec::PortKind;
 use baton_proto::convert::configuration::provision_to_wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// What a node is given for one service: with the names of its secrets instead of their values.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outline {
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) peers: Arc<Vec<Peer>>,
-    pub(crate) secrets: BTreeSet<SecretKey>,
-}
-
-/// Outlines by node and service.
-pub(crate) type Outlines = BTreeMap<NodeName, BTreeMap<ServiceName, Outline>>;
 
 /// What each node is to be given. Only for services of which a release has files or secrets.
 pub(crate) fn outlines(snapshot: &Snapshot, observed: impl FnOnce() -> Observed) -> Outlines {

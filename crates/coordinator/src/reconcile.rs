@@ -205,6 +205,8 @@ impl Reconcile {
     ) {
         self.journal.record(events.into_iter().map(|draft| from_draft(draft, decided_at)).collect());
         let snapshot = self.cache.snapshot();
+        // Before any node hears of it: what it answers is held against this.
+        self.view.send_replace(Arc::new(View { snapshot: Arc::clone(&snapshot), report }));
         self.provider.send(&snapshot).await;
         for (node, record) in plans {
             match dispatch::fill(node, record, &snapshot.desired) {
@@ -212,7 +214,6 @@ impl Reconcile {
                 Err(error) => tracing::error!(%error, "a plan is withheld"),
             }
         }
-        self.view.send_replace(Arc::new(View { snapshot, report }));
         if let Err(error) = self.cache.drop_removed_services(&self.records).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot forget a removed service yet");
             self.cache.forget();

@@ -17,7 +17,7 @@ pub(crate) mod stream;
 mod upgrade;
 
 use crate::clock::Clock;
-use crate::provisions::Outline;
+use crate::outline::Outline;
 use baton_model::id::{Generation, NodeName, ServiceName, SessionId};
 use baton_model::metrics::NodeMetrics;
 use baton_model::observed::{NodeFacts, NodeObserved, Observed};

@@ -5,7 +5,7 @@
 
 use crate::id::{InstanceId, NodeName, SecretName};
 use crate::secret::Secret;
-use crate::spec::StopSignal;
+use crate::signal::StopSignal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

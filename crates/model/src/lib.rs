@@ -4,6 +4,7 @@
 //! is parsed into them once, at the edge, and never again. They derive serde because one representation
 //! serves both the records of the store and the CLI's `--json` (`docs/adr/0001-one-serde-form.md`).
 
+pub mod amount;
 pub mod artifact;
 pub mod configuration;
 pub mod confinement;
@@ -20,6 +21,7 @@ pub mod render;
 pub mod report;
 pub mod rollout;
 pub mod secret;
+pub mod signal;
 pub mod spec;
 pub mod status;
 pub mod time;

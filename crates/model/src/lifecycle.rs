@@ -1,7 +1,7 @@
 //! How the processes of a service live beyond start, check and stop: jobs that end, order, notification, reload, hooks.
 
 use crate::id::ServiceName;
-use crate::spec::StopSignal;
+use crate::signal::StopSignal;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,8 +2,8 @@
 //!
 //! The stages a policy compiles into, and the machine that runs them, are the engine's.
 
+use crate::amount::Amount;
 use crate::id::{ReleaseNumber, RolloutId};
-use crate::spec::Amount;
 use crate::time::{Millis, UnixMs};
 use serde::{Deserialize, Serialize};
 

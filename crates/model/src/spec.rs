@@ -2,6 +2,9 @@
 //!
 //! Defaults are in [`crate::file`], where a person leaves a field out; here every field has its value.
 
+pub use crate::amount::Amount;
+pub use crate::signal::StopSignal;
+
 use crate::configuration::Configuration;
 use crate::confinement::{Limits, Sandbox};
 use crate::id::{PortName, ServiceName};
@@ -216,53 +219,6 @@ pub struct StopPolicy {
     pub drain: Millis,
 }
 
-/// Signals that may ask a workload to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum StopSignal {
-    /// SIGTERM
-    Sigterm,
-    /// SIGINT
-    Sigint,
-    /// SIGQUIT
-    Sigquit,
-    /// SIGHUP
-    Sighup,
-    /// SIGUSR1
-    Sigusr1,
-    /// SIGUSR2
-    Sigusr2,
-    /// SIGKILL: no warning at all.
-    Sigkill,
-}
-
-impl StopSignal {
-    /// All of them, in the order they are offered to people.
-    pub const ALL: [Self; 7] = [
-        Self::Sigterm,
-        Self::Sigint,
-        Self::Sigquit,
-        Self::Sighup,
-        Self::Sigusr1,
-        Self::Sigusr2,
-        Self::Sigkill,
-    ];
-
-    /// The name, as in signal(7).
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sigterm => "SIGTERM",
-            Self::Sigint => "SIGINT",
-            Self::Sigquit => "SIGQUIT",
-            Self::Sighup => "SIGHUP",
-            Self::Sigusr1 => "SIGUSR1",
-            Self::Sigusr2 => "SIGUSR2",
-            Self::Sigkill => "SIGKILL",
-        }
-    }
-}
-
 /// When and how fast a workload that ended is started again.
 ///
 /// The first restart is at once; then `base` doubling to `max`, with full jitter
@@ -314,49 +270,6 @@ pub enum Count {
     Replicas(u32),
     /// One on each eligible node.
     PerNode,
-}
-
-/// A number or a share of a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind", content = "value")]
-pub enum Amount {
-    /// An absolute number.
-    Number(u32),
-    /// Percent of the whole, 0 to 100.
-    Percent(u32),
-}
-
-impl Amount {
-    /// Of `whole`, rounded down: for what may be out of service.
-    #[must_use]
-    pub fn floor_of(self, whole: u32) -> u32 {
-        match self {
-            Self::Number(n) => n.min(whole),
-            Self::Percent(p) => {
-                u32::try_from(u64::from(whole) * u64::from(p) / 100).unwrap_or(whole).min(whole)
-            }
-        }
-    }
-
-    /// Of `whole`, rounded up: for what must stay in service.
-    #[must_use]
-    pub fn ceil_of(self, whole: u32) -> u32 {
-        match self {
-            Self::Number(n) => n.min(whole),
-            Self::Percent(p) => {
-                u32::try_from((u64::from(whole) * u64::from(p)).div_ceil(100)).unwrap_or(whole).min(whole)
-            }
-        }
-    }
-}
-
-impl fmt::Display for Amount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(n) => write!(f, "{n}"),
-            Self::Percent(p) => write!(f, "{p}%"),
-        }
-    }
 }
 
 /// Bounds of the logs of one instance.

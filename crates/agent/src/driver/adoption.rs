@@ -116,7 +116,7 @@ impl Driver {
                 found.entry(id).or_default().gone.insert(run, listeners);
             }
             Err(error) => {
-                let error = super::launch::told(&error);
+                let error = super::told::told(&error);
                 let draft = Draft::error("run-not-adopted", format!("{error}; it is asked again"));
                 match named {
                     Some((id, _)) => {

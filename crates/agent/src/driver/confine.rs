@@ -1,6 +1,6 @@
 //! Limits and sandbox of a release on this node: asked when it is staged, and made for each run.
 
-use super::launch::told;
+use super::told::told;
 use crate::runs::{Confinement, Host, Needs};
 use crate::workload::Surroundings;
 use baton_model::spec::ServiceSpec;

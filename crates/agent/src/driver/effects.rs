@@ -1,6 +1,7 @@
 //! Carries out what the machines ask for. Each effect is idempotent per run, and what takes time answers later.
 
-use super::launch::{self, Launch, surroundings, told};
+use super::launch::{self, Launch, surroundings};
+use super::told::told;
 use super::{Driver, Inner, clock};
 use crate::artifacts::ArtifactError;
 use crate::checks::dial::Dial;

@@ -2,6 +2,7 @@
 
 use super::confine;
 use super::swap::{Kept, Steered};
+use super::told::told;
 use crate::artifacts::ArtifactStore;
 use crate::config::{AgentFile, StateDir};
 use crate::provisions::{Folders, Provisions};
@@ -258,15 +259,4 @@ pub(super) async fn rehearse(
     let scratch = state.instance_dir(instance).join(REHEARSAL);
     confine::rehearse(&plan.spec, &around, &command.program, host, scratch).await?;
     super::lifecycle::resolve(&around, &plan.spec).map(drop)
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,7 +1,7 @@
 //! From a spec's hooks and reload to commands that can be executed as they are. Asked when a release is staged, too, so
 //! that a hook which is not in the artifact is known before the old release is touched.
 
-use super::launch::told;
+use super::told::told;
 use crate::runs::{Lifecycle, Reload, Timed, preflight, signal_number};
 use crate::workload::{Command, Surroundings};
 use baton_model::lifecycle as model;

@@ -17,9 +17,10 @@ mod refresh;
 mod settle;
 mod snapshot;
 mod swap;
+mod told;
 
-pub(crate) use launch::told;
 pub(crate) use snapshot::Snapshot;
+pub(crate) use told::told;
 
 use crate::artifacts::ArtifactStore;
 use crate::clock;

@@ -1,7 +1,7 @@
 //! The files of runs: written anew for a release that needs no new process, and for peers that moved.
 
 use super::effects::order;
-use super::launch::told;
+use super::told::told;
 use super::{Driver, Inner};
 use crate::journal::Draft;
 use baton_engine::instance::Event;

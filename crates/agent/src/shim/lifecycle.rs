@@ -6,7 +6,7 @@
 //! timed: timeout_ms u64, program text, arguments texts                             (0 of a time: none)
 //! ```
 
-use super::config::{Command, Input, digits_of, text, texts, with_digits};
+use super::encoding::{Command, Input, digits_of, text, texts, with_digits};
 use super::memory;
 use baton_model::lifecycle::HookPoint;
 use baton_model::time::Millis;

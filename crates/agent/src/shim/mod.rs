@@ -31,6 +31,7 @@ pub(crate) mod config;
 pub(crate) mod confine;
 pub(crate) mod control;
 mod descriptor;
+mod encoding;
 mod ending;
 mod favour;
 pub(crate) mod freeze;

@@ -1,8 +1,8 @@
 //! The system calls of a parent: become one, start a child.
 
-use super::config::Command;
 use super::confine::{self, Failed};
 use super::descriptor::{move_up, pipe};
+use super::encoding::Command;
 use super::favour;
 use super::kernel::own_start_time;
 use super::protocol::Identity;

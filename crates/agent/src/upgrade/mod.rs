@@ -33,8 +33,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-/// Told nothing else, a new program is confirmed within this time, or the old one returns.
-pub const UPGRADE_WITHIN_DEFAULT: Duration = Duration::from_secs(60);
 /// A connection that is not back by then makes a fetch fail for now.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 /// Attempts to fetch a program; each goes on where the one before stopped.

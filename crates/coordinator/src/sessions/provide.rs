@@ -1,7 +1,7 @@
 //! What each session was given, the plan and what goes beside it, so that only what differs is sent.
 
 use super::Sessions;
-use crate::provisions::Outline;
+use crate::outline::Outline;
 use baton_model::id::{Generation, NodeName, ServiceName};
 use baton_proto::v1;
 

@@ -2,6 +2,7 @@
 
 use super::error::IdentityError;
 use super::files::Identity;
+use super::name::TlsIo;
 use super::tls;
 use rustls::ServerConfig;
 use std::io;
@@ -13,7 +14,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 
 /// A client that has not finished its handshake by then is dropped; a plaintext or silent client costs no more.
@@ -24,9 +24,6 @@ const HANDSHAKES_MAX: usize = 256;
 const READY_MAX: usize = 16;
 /// Pause after `accept` failed, as it does when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// A connection whose handshake is done; tonic finds the client's certificate in it.
-pub type TlsIo = TlsStream<TcpStream>;
 
 /// The server's TLS, whose certificate can be replaced while it serves. Clones share it.
 #[derive(Clone, Debug)]

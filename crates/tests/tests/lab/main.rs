@@ -13,3 +13,4 @@ mod install;
 mod network;
 mod packages;
 mod power;
+mod supervisors;

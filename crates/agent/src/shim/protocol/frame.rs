@@ -1,9 +1,8 @@
 //! One message as bytes: its header, and the values in its body.
 
-use super::life;
 use super::state::{Ended, Identity, NOTE_BYTES, Note, Phase, State};
 use super::{FRAME_BYTES, PROTOCOL_VERSION, Refusal, SetupStep};
-use baton_model::observed::Exit;
+use baton_model::observed::{Exit, HookEnd};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"BTNs");
 const HEADER_BYTES: usize = 12;
@@ -73,7 +72,7 @@ impl Writer {
             Some(Exit::StartDeadline) => (8, 0),
             Some(Exit::StopDeadline) => (9, 0),
             Some(Exit::BeforeStart(end)) => {
-                let (kind, value) = life::hook_end(end);
+                let (kind, value) = hook_end(end);
                 (BEFORE_START + kind, value)
             }
         };
@@ -203,7 +202,7 @@ impl<'a> Reader<'a> {
             9 => Ok(Some(Exit::StopDeadline)),
             kind => {
                 let kind = kind.checked_sub(BEFORE_START).ok_or(FrameError::Malformed)?;
-                Ok(Some(Exit::BeforeStart(life::hook_end_of(kind, value)?)))
+                Ok(Some(Exit::BeforeStart(hook_end_of(kind, value)?)))
             }
         }
     }
@@ -271,5 +270,25 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(FrameError::Malformed),
         })
+    }
+}
+
+/// A hook's end as a kind and a value.
+pub(super) fn hook_end(end: HookEnd) -> (u8, i32) {
+    match end {
+        HookEnd::Code(code) => (1, code),
+        HookEnd::Signal(signal) => (2, signal),
+        HookEnd::Exec(errno) => (3, errno),
+        HookEnd::Timeout => (4, 0),
+    }
+}
+
+pub(super) fn hook_end_of(kind: u8, value: i32) -> Result<HookEnd, FrameError> {
+    match kind {
+        1 => Ok(HookEnd::Code(value)),
+        2 => Ok(HookEnd::Signal(value)),
+        3 => Ok(HookEnd::Exec(value)),
+        4 => Ok(HookEnd::Timeout),
+        _ => Err(FrameError::Malformed),
     }
 }

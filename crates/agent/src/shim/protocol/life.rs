@@ -1,28 +1,9 @@
 //! What is told of a workload's life beyond its starts and ends: its own words, its hooks, its reloads.
 
-use super::frame::{FrameError, Reader, Writer};
-use super::state::{NOTE_BYTES, Note};
+use super::frame::{FrameError, Reader, Writer, hook_end, hook_end_of};
+use super::state::{NOTE_BYTES, Note, Notified};
 use baton_model::lifecycle::HookPoint;
 use baton_model::observed::HookEnd;
-
-/// What a workload says of itself, as in sd_notify(3); nothing of it outlives the workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Notified {
-    /// It has said `READY=1`.
-    pub(crate) ready: bool,
-    /// It has said `RELOADING=1`, and not `READY=1` since.
-    pub(crate) reloading: bool,
-    /// It has said `STOPPING=1`.
-    pub(crate) stopping: bool,
-    /// Its last `STATUS=`, cut.
-    pub(crate) status: Note,
-}
-
-impl Default for Notified {
-    fn default() -> Self {
-        Self { ready: false, reloading: false, stopping: false, status: Note::EMPTY }
-    }
-}
 
 /// A hook that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,26 +27,6 @@ pub(crate) enum ReloadEnd {
     Deaf,
     /// The workload ended, or did not run.
     Ended,
-}
-
-/// A hook's end as a kind and a value.
-pub(super) fn hook_end(end: HookEnd) -> (u8, i32) {
-    match end {
-        HookEnd::Code(code) => (1, code),
-        HookEnd::Signal(signal) => (2, signal),
-        HookEnd::Exec(errno) => (3, errno),
-        HookEnd::Timeout => (4, 0),
-    }
-}
-
-pub(super) fn hook_end_of(kind: u8, value: i32) -> Result<HookEnd, FrameError> {
-    match kind {
-        1 => Ok(HookEnd::Code(value)),
-        2 => Ok(HookEnd::Signal(value)),
-        3 => Ok(HookEnd::Exec(value)),
-        4 => Ok(HookEnd::Timeout),
-        _ => Err(FrameError::Malformed),
-    }
 }
 
 impl Writer {

@@ -15,8 +15,8 @@ mod state;
 mod tests;
 
 pub(crate) use frame::{Frame, FrameError};
-pub(crate) use life::{HookFailed, Notified, ReloadEnd};
-pub(crate) use state::{Ended, Identity, NOTE_BYTES, Note, Phase, State};
+pub(crate) use life::{HookFailed, ReloadEnd};
+pub(crate) use state::{Ended, Identity, NOTE_BYTES, Note, Notified, Phase, State};
 
 use frame::{Reader, Writer};
 

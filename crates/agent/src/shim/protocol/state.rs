@@ -1,6 +1,5 @@
 //! What is told of a run: how its shim stands, how its workload ended.
 
-use super::life::Notified;
 use baton_model::observed::Exit;
 
 /// Bytes kept of the workload's last line on stderr.
@@ -114,5 +113,24 @@ impl Note {
 impl std::fmt::Debug for Note {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?}", String::from_utf8_lossy(self.bytes()))
+    }
+}
+
+/// What a workload says of itself, as in sd_notify(3); nothing of it outlives the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Notified {
+    /// It has said `READY=1`.
+    pub(crate) ready: bool,
+    /// It has said `RELOADING=1`, and not `READY=1` since.
+    pub(crate) reloading: bool,
+    /// It has said `STOPPING=1`.
+    pub(crate) stopping: bool,
+    /// Its last `STATUS=`, cut.
+    pub(crate) status: Note,
+}
+
+impl Default for Notified {
+    fn default() -> Self {
+        Self { ready: false, reloading: false, stopping: false, status: Note::EMPTY }
     }
 }
