@@ -13,4 +13,3 @@ mod install;
 mod network;
 mod packages;
 mod power;
-mod supervisors;
