@@ -116,9 +116,13 @@ fn parent(pid: u64) -> u64 {
     rest.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a parent")
 }
 
+/// Those that run: one that has ended and is not reaped yet executes nothing.
 fn children(pid: u64) -> Vec<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
+    text.split_ascii_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .filter(|child| wait::is_alive(*child))
+        .collect()
 }
 
 /// A process that stands still until this is dropped.
