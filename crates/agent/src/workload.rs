@@ -209,6 +209,7 @@ pub(crate) mod tests {
             limits: Default::default(),
             sandbox: Default::default(),
             configuration: Default::default(),
+            route: None,
         }
     }
 

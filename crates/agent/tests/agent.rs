@@ -232,6 +232,7 @@ fn spec(port: u16) -> ServiceSpec {
         limits: Default::default(),
         sandbox: Default::default(),
         configuration: Default::default(),
+        route: None,
     }
 }
 

@@ -222,6 +222,7 @@ fn read_service(
         limits: confinement::limits(reader, top),
         sandbox: confinement::sandbox(reader, top),
         configuration,
+        route: None,
     };
     (spec, artifact, templates)
 }

@@ -106,6 +106,7 @@ macro_rules! text_id {
 }
 
 text_id!(/** A host with an agent. */ NodeName, |t: &str| check_name("node name", t));
+text_id!(/** A process that carries traffic. */ GatewayName, |t: &str| check_name("gateway name", t));
 text_id!(/** A named workload. */ ServiceName, |t: &str| check_name("service name", t));
 text_id!(/** A port of a service; also its name in `LISTEN_FDNAMES` and, upper-cased with `_` for `-`, in `PORT_<NAME>`. */ PortName, |t: &str| check_name("port name", t));
 text_id!(/** A secret that the coordinator keeps. */ SecretName, check_secret);
@@ -139,6 +140,8 @@ number_id!(/** Numbers the plans of one node; only grows (invariant `generation-
 number_id!(/** Numbers the runs (shims) of one instance on its node; only grows. */ RunNumber);
 number_id!(/** Version of one record in the store, for compare-and-set; 0 means absent. */ Revision);
 number_id!(/** Numbers the agent sessions a coordinator has opened; a newer one replaces the older. */ SessionId);
+number_id!(/** Numbers the whole tables that a coordinator sends to gateways; only grows. */ TableRevision);
+number_id!(/** Numbers the states of one service's route; only grows. */ RouteRevision);
 number_id!(/** Place of an event in the journal; only grows. */ EventSeq);
 
 /// One running copy of a service: the service and a slot number that is never used again.

@@ -20,6 +20,7 @@ pub mod receipt;
 pub mod render;
 pub mod report;
 pub mod rollout;
+pub mod route;
 pub mod secret;
 pub mod signal;
 pub mod spec;

@@ -1,7 +1,11 @@
 //! What is: reported by agents, kept by the coordinator's sessions, never stored.
 
 use crate::confinement::Ability;
-use crate::id::{Digest, Generation, InstanceId, NodeName, ReleaseNumber, RunNumber};
+use crate::id::{
+    Digest, GatewayName, Generation, InstanceId, NodeName, ReleaseNumber, RouteRevision, RunNumber,
+    ServiceName,
+};
+use crate::route::UpstreamId;
 use crate::time::UnixMs;
 use crate::upgrade::UpgradeFailure;
 use serde::{Deserialize, Serialize};
@@ -15,6 +19,20 @@ pub struct Observed {
     pub nodes: BTreeMap<NodeName, NodeObserved>,
     /// When this coordinator began to listen; a node never heard is silent since then.
     pub listening_since: UnixMs,
+    /// The gateways that have been heard since the coordinator started.
+    #[serde(default)]
+    pub gateways: BTreeMap<GatewayName, GatewayObserved>,
+}
+
+/// What is known of one gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayObserved {
+    /// When it was last heard, on the coordinator's clock.
+    pub last_heard: UnixMs,
+    /// The revision of each route that it serves by; a route that is not named here it does not have.
+    pub routes: BTreeMap<ServiceName, RouteRevision>,
+    /// Requests and connections still in flight to runs that its routes no longer name.
+    pub busy: BTreeMap<UpstreamId, u64>,
 }
 
 /// What is known of one node.

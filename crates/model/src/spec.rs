@@ -10,6 +10,7 @@ use crate::confinement::{Limits, Sandbox};
 use crate::id::{PortName, ServiceName};
 use crate::lifecycle::Lifecycle;
 use crate::rollout::RolloutPolicy;
+use crate::route::RouteSpec;
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,6 +54,9 @@ pub struct ServiceSpec {
     /// Templates and secrets.
     #[serde(default)]
     pub configuration: Configuration,
+    /// How gateways bring requests to it; without one, clients come to its ports themselves.
+    #[serde(default)]
+    pub route: Option<RouteSpec>,
 }
 
 /// A port of a service.

@@ -80,6 +80,7 @@ pub fn spec(name: &str, replicas: u32) -> ServiceSpec {
         limits: Default::default(),
         sandbox: Default::default(),
         configuration: Default::default(),
+        route: None,
     }
 }
 

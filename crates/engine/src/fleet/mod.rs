@@ -106,7 +106,11 @@ impl Fleet {
     /// What the coordinator has heard.
     #[must_use]
     pub fn observed(&self) -> Observed {
-        Observed { nodes: self.heard.clone(), listening_since: self.listening_since }
+        Observed {
+            nodes: self.heard.clone(),
+            listening_since: self.listening_since,
+            gateways: Default::default(),
+        }
     }
 
     /// What is remembered, without revisions.

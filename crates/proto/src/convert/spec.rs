@@ -51,6 +51,7 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             limits: wire.limits.map(Into::into).unwrap_or_default(),
             sandbox: optional("sandbox", wire.sandbox)?.unwrap_or_default(),
             configuration: optional("configuration", wire.configuration)?.unwrap_or_default(),
+            route: None,
         })
     }
 }

@@ -51,7 +51,11 @@ impl World {
         self.trace.line(self.now, &format!("coordinator {process} starts"));
         self.coordinator = Some(Coordinator {
             process,
-            observed: Observed { nodes: BTreeMap::new(), listening_since: self.unix_now() },
+            observed: Observed {
+                nodes: BTreeMap::new(),
+                listening_since: self.unix_now(),
+                gateways: Default::default(),
+            },
             frozen_until: 0,
             cycle: Cycle::default(),
             running: false,

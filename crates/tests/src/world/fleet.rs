@@ -170,5 +170,6 @@ fn draw_spec(random: &mut Random, name: &ServiceName, number: u16, nodes: usize)
         limits: Default::default(),
         sandbox: Default::default(),
         configuration: Default::default(),
+        route: None,
     }
 }

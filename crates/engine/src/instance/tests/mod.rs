@@ -107,6 +107,7 @@ fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
         limits: Default::default(),
         sandbox: Default::default(),
         configuration: if kind.configured { configuration(release) } else { Default::default() },
+        route: None,
     };
     let mut spec = spec;
     spec.lifecycle = lifecycle(kind.life);
