@@ -132,6 +132,7 @@ impl Fixture {
             version: version.parse().unwrap(),
             attempt: 1,
             reload: 0,
+            released: Default::default(),
             artifact,
             spec,
         }

@@ -35,6 +35,7 @@ pub(crate) fn fill(
             version: release.version.clone(),
             attempt: assignment.attempt,
             reload: assignment.reload,
+            released: Default::default(),
             artifact: release.artifact.clone(),
             spec: release.spec.clone(),
         };

@@ -3,7 +3,7 @@
 use crate::confinement::Ability;
 use crate::id::{
     Digest, GatewayName, Generation, InstanceId, NodeName, ReleaseNumber, RouteRevision, RunNumber,
-    ServiceName,
+    ServiceName, TableRevision,
 };
 use crate::route::UpstreamId;
 use crate::time::UnixMs;
@@ -11,6 +11,7 @@ use crate::upgrade::UpgradeFailure;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
 /// Everything the coordinator knows of its nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,40 @@ pub struct GatewayObserved {
     pub routes: BTreeMap<ServiceName, RouteRevision>,
     /// Requests and connections still in flight to runs that its routes no longer name.
     pub busy: BTreeMap<UpstreamId, u64>,
+}
+
+/// What a gateway says of itself: by what it serves, and what is still in flight beside it. Both are of one moment: who
+/// reads that a route no longer names a run reads in the same breath what that run still has to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayState {
+    /// The table that it serves by and has on disk; 0: none.
+    pub table: TableRevision,
+    /// The revision of each route in it.
+    pub routes: BTreeMap<ServiceName, RouteRevision>,
+    /// Requests and connections in flight to runs that the routes no longer name.
+    pub busy: BTreeMap<UpstreamId, u64>,
+    /// The latest table that it did not take, until it takes one.
+    pub refused: Option<TableRefused>,
+}
+
+/// A table that a gateway did not take; it goes on by the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRefused {
+    /// Which.
+    pub revision: TableRevision,
+    /// Why not.
+    pub reason: String,
+}
+
+/// What a gateway is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayFacts {
+    /// Version of Baton that it runs.
+    pub version: String,
+    /// Where it listens for HTTP.
+    pub http: Vec<SocketAddr>,
+    /// Where it listens for HTTPS.
+    pub https: Vec<SocketAddr>,
 }
 
 /// What is known of one node.

@@ -1,7 +1,7 @@
 //! What a node must do: the whole of it, with a generation.
 
 use crate::artifact::Artifact;
-use crate::id::{Generation, InstanceId, NodeName, ReleaseNumber, Version};
+use crate::id::{Generation, InstanceId, NodeName, ReleaseNumber, RunNumber, Version};
 use crate::spec::ServiceSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +29,10 @@ pub struct InstancePlan {
     /// Counts the reloads that operators asked for; a workload started under a lower number is to reload.
     #[serde(default)]
     pub reload: u64,
+    /// The runs up to this one are out of every live gateway's routes and idle: where the service has a route, one of
+    /// them may be stopped before its time to drain is over.
+    #[serde(default)]
+    pub released: RunNumber,
     /// What to run.
     pub artifact: Artifact,
     /// How to run it.

@@ -306,12 +306,19 @@ impl fmt::Display for UpstreamId {
     }
 }
 
-impl TryFrom<String> for UpstreamId {
-    type Error = crate::id::IdError;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+impl std::str::FromStr for UpstreamId {
+    type Err = crate::id::IdError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || crate::id::IdError(format!("`{text}` is not a run of an instance: SERVICE.SLOT/RUN"));
         let (instance, run) = text.split_once('/').ok_or_else(bad)?;
         Ok(Self { instance: instance.parse()?, run: RunNumber(run.parse().map_err(|_| bad())?) })
+    }
+}
+
+impl TryFrom<String> for UpstreamId {
+    type Error = crate::id::IdError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::field::{WireError, counted, required, text};
 use crate::v1;
 use baton_model::desired::Release;
-use baton_model::id::{Generation, InstanceId, ReleaseNumber};
+use baton_model::id::{Generation, InstanceId, ReleaseNumber, RunNumber};
 use baton_model::plan::{InstancePlan, NodePlan};
 use baton_model::time::UnixMs;
 use std::collections::BTreeMap;
@@ -45,6 +45,7 @@ impl From<NodePlan> for v1::NodePlan {
         for (id, instance) in plan.instances {
             let key = (id.service.as_str().to_owned(), instance.release.0);
             let (number, attempt, reload) = (instance.release, instance.attempt, instance.reload);
+            let released = instance.released.0;
             let release = v1::Release {
                 number: number.0,
                 version: instance.version.into(),
@@ -61,7 +62,7 @@ impl From<NodePlan> for v1::NodePlan {
                 known.insert(key, at);
                 at
             });
-            instances.push(v1::InstancePlan { id: id.into(), release_index, attempt, reload });
+            instances.push(v1::InstancePlan { id: id.into(), release_index, attempt, reload, released });
         }
         Self { node: plan.node.into(), generation: plan.generation.0, releases, instances }
     }
@@ -90,6 +91,7 @@ impl TryFrom<v1::NodePlan> for NodePlan {
                 version: release.version.clone(),
                 attempt: instance.attempt,
                 reload: instance.reload,
+                released: RunNumber(instance.released),
                 artifact: release.artifact.clone(),
                 spec: release.spec.clone(),
             };

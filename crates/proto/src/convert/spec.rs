@@ -27,6 +27,7 @@ impl From<ServiceSpec> for v1::ServiceSpec {
             limits: Some(spec.limits.into()),
             sandbox: Some(spec.sandbox.into()),
             configuration: Some(spec.configuration.into()),
+            route: spec.route.map(Into::into),
         }
     }
 }
@@ -51,7 +52,7 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             limits: wire.limits.map(Into::into).unwrap_or_default(),
             sandbox: optional("sandbox", wire.sandbox)?.unwrap_or_default(),
             configuration: optional("configuration", wire.configuration)?.unwrap_or_default(),
-            route: None,
+            route: optional("route", wire.route)?,
         })
     }
 }

@@ -2,6 +2,7 @@
 //! whatever make a conversion panic.
 
 mod refusals;
+mod routes;
 mod samples;
 mod specs;
 
@@ -13,9 +14,10 @@ use baton_model::desired::{Node, Release};
 use baton_model::event::Event;
 use baton_model::id::{EventSeq, NodeName};
 use baton_model::metrics::NodeMetrics;
-use baton_model::observed::Exit;
+use baton_model::observed::{Exit, GatewayFacts, GatewayState};
 use baton_model::plan::NodePlan;
 use baton_model::report::{RolloutReport, ServiceReport};
+use baton_model::route::RouteTable;
 use baton_model::spec::ServiceSpec;
 use baton_model::status::{DeployPlan, NodeStatus, ServiceStatus};
 use baton_model::time::{Millis, UnixMs};
@@ -52,6 +54,9 @@ fn everything_goes_over_and_comes_back() {
     check::<DeployPlan, v1::DeployPlan>(samples::deploy_plans());
     check::<Exit, v1::Exit>(samples::exits());
     check::<AgentUpgrade, v1::AgentUpgrade>(samples::upgrades());
+    check::<RouteTable, v1::RouteTable>(routes::tables());
+    check::<GatewayState, v1::GatewayState>(routes::states());
+    check::<GatewayFacts, v1::GatewayFacts>(routes::facts());
 }
 
 #[test]
@@ -120,6 +125,8 @@ fn survive_as_anything(bytes: &[u8]) {
     survive::<ServiceStatus, v1::ServiceStatus>(bytes);
     survive::<NodeStatus, v1::NodeStatus>(bytes);
     survive::<DeployPlan, v1::DeployPlan>(bytes);
+    survive::<RouteTable, v1::RouteTable>(bytes);
+    survive::<GatewayState, v1::GatewayState>(bytes);
     if let Ok(wire) = v1::Observed::decode(bytes) {
         let _ = instances_observed(wire.instances, UnixMs(1));
     }

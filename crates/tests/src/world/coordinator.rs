@@ -247,6 +247,7 @@ impl World {
                 version: release.version.clone(),
                 attempt: assignment.attempt,
                 reload: assignment.reload,
+                released: Default::default(),
                 artifact: release.artifact.clone(),
                 spec: release.spec.clone(),
             };

@@ -118,6 +118,7 @@ fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
         version: Version::new(format!("{release}.0")).expect("a valid version"),
         attempt,
         reload: 0,
+        released: Default::default(),
         artifact: Artifact { digest, size_bytes: 1, format: ArtifactFormat::Tar, unpacked_bytes: 1 },
         spec,
     }

@@ -13,10 +13,10 @@ use baton_model::status::ServiceStatus;
 use baton_model::time::UnixMs;
 
 /// The path that an error must name, and what breaks the field.
-type Case<W> = (&'static str, fn(&mut W));
+pub(super) type Case<W> = (&'static str, fn(&mut W));
 
 /// Breaks one field of a good message, and compares the path of the error.
-fn refused<M, W>(good: impl Fn() -> W, cases: &[Case<W>])
+pub(super) fn refused<M, W>(good: impl Fn() -> W, cases: &[Case<W>])
 where
     M: TryFrom<W, Error = WireError> + std::fmt::Debug,
 {

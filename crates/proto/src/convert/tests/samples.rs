@@ -76,6 +76,7 @@ pub(super) fn plans() -> Vec<NodePlan> {
             version: release.version.clone(),
             attempt,
             reload: u64::from(attempt) * 7,
+            released: RunNumber(u64::from(attempt) * 3),
             artifact: release.artifact.clone(),
             spec: spec(name, number, StopSignal::Sigint),
         }
@@ -425,6 +426,8 @@ pub(super) fn encoded() -> Vec<Vec<u8>> {
         v1::ServiceStatus::from(services().pop().unwrap()).encode_to_vec(),
         v1::NodeStatus::from(node_statuses().pop().unwrap()).encode_to_vec(),
         v1::DeployPlan::from(deploy_plans().pop().unwrap()).encode_to_vec(),
+        v1::RouteTable::from(super::routes::tables().pop().unwrap()).encode_to_vec(),
+        v1::GatewayState::from(super::routes::states().pop().unwrap()).encode_to_vec(),
         v1::Observed { generation: 1, instances: observed }.encode_to_vec(),
     ]
 }

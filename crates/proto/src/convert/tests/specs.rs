@@ -86,7 +86,7 @@ pub(super) fn spec(name: &str, n: usize, signal: StopSignal) -> ServiceSpec {
         limits: limits(n),
         sandbox: sandbox(n),
         configuration: if n.is_multiple_of(2) { configuration(signal) } else { Default::default() },
-        route: None,
+        route: n.is_multiple_of(2).then(|| super::routes::route_spec(n)),
     }
 }
 

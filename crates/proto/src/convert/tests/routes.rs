@@ -1,0 +1,219 @@
+//! Routes that between them hold every variant and every field both set and unset; and what is refused of them.
+
+use super::refusals::refused;
+use super::specs::service;
+use crate::v1;
+use baton_model::id::{ReleaseNumber, RouteRevision, TableRevision};
+use baton_model::observed::{GatewayFacts, GatewayState, TableRefused};
+use baton_model::route::{
+    Balance, Condition, Ejection, Entry, HttpProtocol, Key, Mirror, Retries, Route, RouteSpec, RouteTable,
+    Rule, Split, Timeouts, TrafficCheck, TrafficLimits, Upstream, Weight,
+};
+use baton_model::time::Millis;
+use std::collections::BTreeMap;
+
+fn keys() -> [Key; 4] {
+    let name = || "x-user".to_owned();
+    [Key::Address, Key::Header(name()), Key::Cookie(name()), Key::Query(name())]
+}
+
+pub(super) fn route_spec(n: usize) -> RouteSpec {
+    let http = |hosts: &[&str], protocol| Entry::Http {
+        hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        path: "/shop".to_owned(),
+        protocol,
+    };
+    let entries = [
+        http(&["shop.example", "*.shop.example"], HttpProtocol::Http1),
+        http(&[], HttpProtocol::Http2),
+        Entry::Tcp { listen: u16::MAX },
+    ];
+    let key = keys()[n % 4].clone();
+    let balances = [Balance::LeastLoaded, Balance::RoundRobin, Balance::Hash(key.clone())];
+    let check = TrafficCheck {
+        path: "/up".to_owned(),
+        interval: Millis(1000),
+        timeout: Millis(1),
+        rise: 1,
+        fall: u32::MAX,
+    };
+    RouteSpec {
+        entry: entries[n % 3].clone(),
+        port: "http".parse().unwrap(),
+        balance: balances[n % 3].clone(),
+        split_by: key,
+        sticky_cookie: n.is_multiple_of(2).then(|| "baton".to_owned()),
+        timeouts: Timeouts { connect: Millis(1), response: Millis(u64::MAX), idle: Millis(3) },
+        retries: Retries { attempts: 4, budget_percent: 5, hedge_after: Millis(6) },
+        limits: TrafficLimits {
+            body_bytes_max: u64::MAX,
+            in_flight_max: 7,
+            queue_max: 8,
+            queue_timeout: Millis(9),
+        },
+        check: n.is_multiple_of(2).then_some(check),
+        ejection: Ejection { failures: 10, base: Millis(11), share_max: Weight(12) },
+        slow_start: Millis(13),
+        zone_spill_below: Weight::ALL,
+    }
+}
+
+fn route(n: usize) -> Route {
+    let to = ReleaseNumber(2);
+    let key = || keys()[n % 4].clone();
+    let conditions = vec![
+        Condition::Is { key: key(), value: None },
+        Condition::Is { key: key(), value: Some(String::new()) },
+        Condition::Path { prefix: "/".to_owned() },
+        Condition::Host { name: "preview.example".to_owned() },
+        Condition::Share { key: key(), share: Weight(1) },
+    ];
+    let mirror = Mirror {
+        to,
+        share: Weight(2500),
+        body_bytes_max: 1 << 20,
+        in_flight_max: 64,
+        unsafe_methods: true,
+        compare_bodies: true,
+    };
+    let weights = [(ReleaseNumber(1), Weight(9_999)), (to, Weight(1))];
+    let upstream = |release, address: &str, zone: Option<&str>| Upstream {
+        release: ReleaseNumber(release),
+        address: address.parse().unwrap(),
+        zone: zone.map(str::to_owned),
+    };
+    let upstreams = [
+        ("web.1/1", upstream(1, "10.0.0.1:8080", None)),
+        ("web.1/2", upstream(2, "[2001:db8::1]:1", Some("a"))),
+    ];
+    let full = n.is_multiple_of(2);
+    Route {
+        revision: RouteRevision(u64::MAX),
+        spec: route_spec(n),
+        split: if full { Split { weights: weights.into() } } else { Split::default() },
+        rules: if full { vec![Rule { conditions, to }, Rule { conditions: vec![], to }] } else { vec![] },
+        mirror: full.then_some(mirror),
+        held: full,
+        upstreams: if full {
+            upstreams.into_iter().map(|(id, upstream)| (id.parse().unwrap(), upstream)).collect()
+        } else {
+            BTreeMap::new()
+        },
+    }
+}
+
+pub(super) fn tables() -> Vec<RouteTable> {
+    // Twelve of them meet every pair of the choices above.
+    let routes = (0..12).map(|n| (service(&format!("web{n}")), route(n)));
+    vec![RouteTable::default(), RouteTable { revision: TableRevision(7), routes: routes.collect() }]
+}
+
+pub(super) fn states() -> Vec<GatewayState> {
+    let one = GatewayState {
+        table: TableRevision(9),
+        routes: BTreeMap::from([(service("web"), RouteRevision(4)), (service("db"), RouteRevision(1))]),
+        busy: BTreeMap::from([("web.3/2".parse().unwrap(), 12), ("web.4/1".parse().unwrap(), 0)]),
+        refused: Some(TableRefused {
+            revision: TableRevision(10),
+            reason: "two routes are the same".to_owned(),
+        }),
+    };
+    vec![GatewayState::default(), one]
+}
+
+pub(super) fn facts() -> Vec<GatewayFacts> {
+    let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let one = GatewayFacts {
+        version: "0.1.0".to_owned(),
+        http: addresses(&["0.0.0.0:80", "[::]:80"]),
+        https: addresses(&["0.0.0.0:443"]),
+    };
+    vec![GatewayFacts::default(), one]
+}
+
+#[test]
+fn what_no_gateway_could_serve_is_refused() {
+    fn web0(wire: &mut v1::RouteTable) -> &mut v1::Route {
+        wire.routes.get_mut("web0").unwrap()
+    }
+    fn spec(wire: &mut v1::RouteTable) -> &mut v1::RouteSpec {
+        web0(wire).spec.as_mut().unwrap()
+    }
+    refused::<RouteTable, v1::RouteTable>(
+        || tables().swap_remove(1).into(),
+        &[
+            ("routes[\"web0\"].revision", |wire| web0(wire).revision = 0),
+            ("routes[\"web0\"].spec", |wire| web0(wire).spec = None),
+            ("routes[\"web0\"].spec.entry", |wire| spec(wire).entry = None),
+            ("routes[\"web0\"].spec.tcp.listen", |wire| {
+                spec(wire).entry = Some(v1::route_spec::Entry::Tcp(v1::TcpEntry { listen: 0 }));
+            }),
+            ("routes[\"web0\"].spec.http.path", |wire| {
+                let http = v1::HttpEntry { hosts: vec![], path: "shop".to_owned(), protocol: 1 };
+                spec(wire).entry = Some(v1::route_spec::Entry::Http(http));
+            }),
+            ("routes[\"web0\"].spec.http.protocol", |wire| {
+                let http = v1::HttpEntry { hosts: vec![], path: "/".to_owned(), protocol: 0 };
+                spec(wire).entry = Some(v1::route_spec::Entry::Http(http));
+            }),
+            ("routes[\"web0\"].spec.balance.kind", |wire| spec(wire).balance.as_mut().unwrap().kind = None),
+            ("routes[\"web0\"].spec.split_by.kind", |wire| {
+                spec(wire).split_by.as_mut().unwrap().kind = None;
+            }),
+            ("routes[\"web0\"].spec.sticky_cookie", |wire| spec(wire).sticky_cookie = Some(String::new())),
+            ("routes[\"web0\"].spec.timeouts", |wire| spec(wire).timeouts = None),
+            ("routes[\"web0\"].spec.limits", |wire| spec(wire).limits = None),
+            ("routes[\"web0\"].spec.check.interval_ms", |wire| {
+                spec(wire).check.as_mut().unwrap().interval_ms = 0;
+            }),
+            ("routes[\"web0\"].spec.ejection.share_max", |wire| {
+                spec(wire).ejection.as_mut().unwrap().share_max = 10_001;
+            }),
+            ("routes[\"web0\"].spec.zone_spill_below", |wire| spec(wire).zone_spill_below = 1 << 16),
+            ("routes[\"web0\"].split.weights", |wire| {
+                web0(wire).split.as_mut().unwrap().weights.insert(2, 2);
+            }),
+            ("routes[\"web0\"].split.weights[0]", |wire| {
+                web0(wire).split.as_mut().unwrap().weights = BTreeMap::from([(0, 10_000)]);
+            }),
+            ("routes[\"web0\"].rules[0].to", |wire| web0(wire).rules[0].to = 0),
+            ("routes[\"web0\"].rules[0].conditions[0].kind", |wire| {
+                web0(wire).rules[0].conditions[0].kind = None;
+            }),
+            ("routes[\"web0\"].rules[0].conditions[0].is.key", |wire| {
+                let is = v1::KeyIs { key: None, value: None };
+                web0(wire).rules[0].conditions[0].kind = Some(v1::condition::Kind::Is(is));
+            }),
+            ("routes[\"web0\"].mirror.share", |wire| web0(wire).mirror.as_mut().unwrap().share = 10_001),
+            ("routes[\"web0\"].upstreams[\"web.1/1\"].address", |wire| {
+                web0(wire).upstreams.get_mut("web.1/1").unwrap().address = "n1:80".to_owned();
+            }),
+            ("routes[\"web0\"].upstreams[\"web.1\"]", |wire| {
+                let upstream = web0(wire).upstreams["web.1/1"].clone();
+                web0(wire).upstreams.insert("web.1".to_owned(), upstream);
+            }),
+        ],
+    );
+}
+
+#[test]
+fn what_no_gateway_could_say_is_refused() {
+    refused::<GatewayState, v1::GatewayState>(
+        || states().swap_remove(1).into(),
+        &[
+            ("routes[\"Web\"]", |wire| {
+                wire.routes.insert("Web".to_owned(), 1);
+            }),
+            ("routes[\"web\"]", |wire| {
+                wire.routes.insert("web".to_owned(), 0);
+            }),
+            ("busy[\"web.1\"]", |wire| {
+                wire.busy.insert("web.1".to_owned(), 1);
+            }),
+        ],
+    );
+    refused::<GatewayFacts, v1::GatewayFacts>(
+        || facts().swap_remove(1).into(),
+        &[("http[1]", |wire| wire.http[1] = "[::]".to_owned())],
+    );
+}
