@@ -18,6 +18,7 @@ mod ports;
 mod reader;
 mod suggest;
 mod template;
+mod traffic;
 mod value;
 mod workload;
 
@@ -145,6 +146,7 @@ const TOP: &[&str] = &[
     "secrets",
     "limits",
     "sandbox",
+    "route",
 ];
 
 /// Reads a service file.
@@ -206,6 +208,8 @@ fn read_service(
         min_available.unwrap_or_else(|| defaults::min_available(placement.count, rollout.max_unavailable));
     let logs = workload::logs(reader, top);
     let (configuration, templates) = configuration::configuration(reader, top);
+    let served = traffic::Served { ports: &ports, readiness: checks.readiness.as_ref() };
+    let route = traffic::route(reader, top, &served);
     let spec = ServiceSpec {
         name,
         exec,
@@ -222,7 +226,7 @@ fn read_service(
         limits: confinement::limits(reader, top),
         sandbox: confinement::sandbox(reader, top),
         configuration,
-        route: None,
+        route,
     };
     (spec, artifact, templates)
 }

@@ -4,6 +4,10 @@
 //! The engine makes a [`Route`] for each service that has one; the coordinator sends all of them as one whole
 //! [`RouteTable`]; a gateway takes a table in at once, acknowledges each route's revision, and keeps it on disk.
 
+mod text;
+
+pub use text::{CONDITION_FORMS, KEY_FORMS, RouteTextError, WEIGHT_FORMS, is_host, is_path};
+
 use crate::id::{InstanceId, ReleaseNumber, RouteRevision, RunNumber, ServiceName, TableRevision};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -75,13 +79,6 @@ impl Weight {
     #[must_use]
     pub const fn rest(self) -> Self {
         Self(Self::ALL.0.saturating_sub(self.0))
-    }
-}
-
-impl fmt::Display for Weight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, part) = (self.0 / 100, self.0 % 100);
-        if part == 0 { write!(f, "{whole}%") } else { write!(f, "{whole}.{part:02}%") }
     }
 }
 

@@ -8,8 +8,10 @@ mod confinement;
 mod fleet;
 mod lifecycle;
 mod ports;
+mod traffic;
 mod workload;
 
+use crate::route::Weight;
 use crate::spec::ServiceSpec;
 use crate::time::Millis;
 use std::fmt::Display;
@@ -33,6 +35,7 @@ pub(super) fn findings(spec: &ServiceSpec) -> Vec<Finding> {
     lifecycle::check(spec, &mut findings);
     confinement::check(spec, &mut findings);
     fleet::check(spec, &mut findings);
+    traffic::check(spec, &mut findings);
     findings.0
 }
 
@@ -64,6 +67,11 @@ impl Findings {
             return false;
         }
         true
+    }
+
+    /// Tells a share of more than everything; whether it was one that can be.
+    fn share(&mut self, field: &str, share: Weight) -> bool {
+        self.range(field, share, Weight::NONE, Weight::ALL)
     }
 
     /// The same for a length of time, which is written in quotes.

@@ -2,6 +2,7 @@
 
 use crate::configuration::OnChange;
 use crate::rollout::{OnFailure, Strategy};
+use crate::route::{HttpProtocol, Key, Weight};
 use crate::spec::{Amount, Count, RestartMode, StopSignal};
 use crate::time::Millis;
 
@@ -69,3 +70,28 @@ pub(super) fn min_available(count: Count, max_unavailable: Amount) -> Amount {
 
 /// Permission bits of a Unix socket: the workload's user and group may connect.
 pub(super) const SOCKET_MODE: u32 = 0o660;
+
+pub(super) const ROUTE_PROTOCOL: HttpProtocol = HttpProtocol::Http1;
+pub(super) const ROUTE_SPLIT_BY: Key = Key::Address;
+/// A gateway stands near its instances: what takes longer to connect is gone or overloaded.
+pub(super) const ROUTE_CONNECT: Millis = Millis::secs(1);
+pub(super) const ROUTE_RESPONSE: Millis = Millis::secs(30);
+pub(super) const ROUTE_IDLE: Millis = Millis::secs(300);
+pub(super) const ROUTE_ATTEMPTS: u32 = 2;
+pub(super) const ROUTE_RETRY_BUDGET_PERCENT: u32 = 20;
+/// A process that is stopped, not dead, still accepts connections: only a second attempt answers within a second.
+pub(super) const ROUTE_HEDGE_AFTER: Millis = Millis(500);
+pub(super) const ROUTE_BODY_BYTES_MAX: u64 = 100 * 1024 * 1024;
+pub(super) const ROUTE_IN_FLIGHT_MAX: u32 = 1024;
+pub(super) const ROUTE_QUEUE_MAX: u32 = 1024;
+pub(super) const ROUTE_QUEUE_TIMEOUT: Millis = Millis::secs(5);
+pub(super) const ROUTE_CHECK_INTERVAL: Millis = Millis::secs(1);
+pub(super) const ROUTE_CHECK_TIMEOUT: Millis = Millis(500);
+pub(super) const ROUTE_CHECK_RISE: u32 = 1;
+pub(super) const ROUTE_CHECK_FALL: u32 = 2;
+pub(super) const ROUTE_EJECTION_FAILURES: u32 = 5;
+pub(super) const ROUTE_EJECTION_BASE: Millis = Millis::secs(10);
+/// Half may be left out: beyond that the fault is more likely everybody's.
+pub(super) const ROUTE_EJECTION_SHARE: Weight = Weight(5_000);
+pub(super) const ROUTE_SLOW_START: Millis = Millis::secs(10);
+pub(super) const ROUTE_ZONE_SPILL_BELOW: Weight = Weight(7_000);

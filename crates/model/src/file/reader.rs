@@ -47,6 +47,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("secrets.NAME", super::configuration::SECRET),
     ("limits", super::confinement::LIMITS),
     ("sandbox", super::confinement::SANDBOX),
+    ("route", super::traffic::ROUTE),
     ("checks", super::workload::CHECKS),
     ("checks.readiness", super::workload::CHECK),
 ];

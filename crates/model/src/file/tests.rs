@@ -4,6 +4,7 @@
 use super::*;
 use crate::configuration::{OnChange, SecretKey};
 use crate::lifecycle::{Near, Reload, RunKind};
+use crate::route::{Balance, Entry, HttpProtocol, Key, Weight};
 use crate::spec::{Amount, Count, PortKind, RestartMode, StopSignal};
 use crate::time::Millis;
 use mistakes::MISTAKES;
@@ -23,6 +24,7 @@ macro_rules! http {
     };
 }
 
+mod documentation;
 mod mistakes;
 
 /// The problem as the test shows it: where, what, the line with a caret under it, and the help.
@@ -238,6 +240,43 @@ fn sockets_of_all_kinds_are_read() {
 }
 
 #[test]
+fn routes_are_read() {
+    let source = http!(
+        r#"
+        [checks.readiness]
+        kind = "http"
+        port = "http"
+        path = "/health"
+        [route]
+        hosts = ["shop.example.com", "*.shop.example.com"]
+        path = "/api"
+        protocol = "http"
+        balance = "hash"
+        hash_by = "cookie:session"
+        split_by = "header:X-User"
+        zone_spill_below = "62.5%"
+        [route.retries]
+        attempts = 0
+        hedge_after = "0s"
+        "#
+    );
+    let route = |source: &str| parse(source).unwrap_or_else(|it| panic!("{it:#?}")).spec.route.unwrap();
+    let spec = route(source);
+    let Entry::Http { hosts, path, protocol } = &spec.entry else { panic!("{:?}", spec.entry) };
+    assert_eq!((hosts.len(), path.as_str(), *protocol), (2, "/api", HttpProtocol::Http1));
+    assert_eq!(spec.port.as_str(), "http");
+    assert_eq!(spec.balance, Balance::Hash(Key::Cookie("session".to_owned())));
+    assert_eq!(spec.split_by, Key::Header("x-user".to_owned()));
+    assert_eq!((spec.zone_spill_below, spec.retries.hedge_after), (Weight(6_250), Millis::ZERO));
+    // The gateways ask what the readiness check asks, where it asks the same port for HTTP.
+    assert_eq!(spec.check.map(|check| check.path).as_deref(), Some("/health"));
+    assert_eq!(route(http!("[route]\n")).check, None);
+    assert_eq!(route(http!("[route.check]\n")).check.map(|check| check.path).as_deref(), Some("/"));
+    let tcp = route(http!("[route]\nprotocol = \"tcp\"\nlisten = 5432\n"));
+    assert_eq!((tcp.entry, tcp.retries.hedge_after), (Entry::Tcp { listen: 5432 }, Millis::ZERO));
+}
+
+#[test]
 fn floors_follow_from_the_count() {
     for (text, floor, out) in [
         ("", Amount::Number(0), Amount::Number(1)),
@@ -308,90 +347,6 @@ proptest! {
     #[test]
     fn values_of_all_kinds_are_read_or_refused(field in 0..fleet::ROLLOUT.len(), text in "\"[0-9.a-z% -]{0,12}\"|-?[0-9]{1,30}|[0-9]{1,3}\\.[0-9]{1,3}|true|\\[[0-9]{1,9}\\]|1979-05-27|inf|nan|0x[0-9a-f]{1,20}") {
         spans_lie_within(&format!("{}[rollout]\n{} = {text}\n", web!(""), fleet::ROLLOUT[field]));
-    }
-}
-
-const DOCUMENTATION: &str = include_str!("../../../../docs/service-file.md");
-
-/// The rows of the reference: field, and the default as TOML where it is a value.
-fn documented_fields() -> Vec<(&'static str, Option<&'static str>)> {
-    let code = |cell: &'static str| cell.trim().strip_prefix('`').and_then(|cell| cell.strip_suffix('`'));
-    DOCUMENTATION
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `"))
-        .map(|row| {
-            let (field, rest) = row.split_once('`').expect(row);
-            let default = rest.trim_end().trim_end_matches('|').rsplit('|').next().expect(row);
-            (field, code(default))
-        })
-        .collect()
-}
-
-#[test]
-fn documented_defaults_are_the_defaults() {
-    let check = http!("[checks.readiness]\nkind = \"http\"\nport = \"http\"\n");
-    let plain = parse(check).unwrap().spec;
-    let mut compared = 0;
-    for (field, default) in documented_fields() {
-        let Some(default) = default else { continue };
-        let (section, name) = field.rsplit_once('.').expect(field);
-        let source = match section {
-            "checks.readiness" => format!("{check}{name} = {default}\n"),
-            _ => format!("{check}[{section}]\n{name} = {default}\n"),
-        };
-        let spec = parse(&source).unwrap_or_else(|problems| panic!("{field}: {problems:#?}")).spec;
-        assert_eq!(spec, plain, "{field} is not {default} by default");
-        compared += 1;
-    }
-    assert!(compared >= 25, "only {compared} defaults were found in the documentation");
-}
-
-#[test]
-fn every_field_is_documented() {
-    let documented: Vec<&str> = documented_fields().into_iter().map(|(field, _)| field).collect();
-    let sections = [
-        ("ports.NAME.", ports::PORT),
-        ("checks.readiness.", workload::CHECK),
-        ("stop.", workload::STOP),
-        ("restart.", workload::RESTART),
-        ("after.", &["NAME"]),
-        ("notify.", lifecycle::NOTIFY),
-        ("reload.", lifecycle::RELOAD),
-        ("hooks.", lifecycle::HOOKS),
-        ("hooks.before_start.", lifecycle::HOOK),
-        ("placement.", fleet::PLACEMENT),
-        ("rollout.", fleet::ROLLOUT),
-        ("logs.", workload::LOGS),
-        ("files.NAME.", configuration::FILE),
-        ("secrets.NAME.", configuration::SECRET),
-        ("limits.", confinement::LIMITS),
-        ("sandbox.", confinement::SANDBOX),
-        ("", &["name", "type", "artifact", "exec"]),
-    ];
-    for (section, fields) in sections {
-        for field in fields {
-            let path = format!("{section}{field}");
-            assert!(documented.contains(&path.as_str()), "{path} is not in docs/service-file.md");
-        }
-    }
-    assert_eq!(
-        documented.len(),
-        sections.iter().map(|(_, fields)| fields.len()).sum::<usize>(),
-        "a field is documented that is not there"
-    );
-}
-
-#[test]
-fn documented_examples_are_right() {
-    let blocks: Vec<&str> =
-        DOCUMENTATION.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() >= 3);
-    for block in blocks {
-        let source =
-            if block.starts_with("name") { block.to_owned() } else { format!("{}{block}", http!("")) };
-        if let Err(problems) = parse(&source) {
-            panic!("{block}\n{problems:#?}");
-        }
     }
 }
 

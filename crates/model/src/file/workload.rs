@@ -137,7 +137,8 @@ fn probe(reader: &mut Reader, section: &Section<'_, '_>) -> Option<Probe> {
     })
 }
 
-fn port_reference(written: &DeValue<'_>) -> Result<PortName, Fault> {
+/// The name of a port of this service.
+pub(super) fn port_reference(written: &DeValue<'_>) -> Result<PortName, Fault> {
     if let DeValue::Integer(number) = written {
         return Err(Fault::new(
             format!("is the number {number}, where the name of a port is expected"),

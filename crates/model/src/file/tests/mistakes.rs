@@ -306,4 +306,56 @@ pub(super) const MISTAKES: &[(&str, &str)] = &[
     ),
     ("secret with a value", web!("[secrets]\ndb-password = \"hunter2\"\n")),
     ("secret with a bad name", web!("[secrets.db]\nsecret = \"db password\"\n")),
+    // Routes.
+    ("route without a port to send to", web!("[route]\n")),
+    ("route of two ports", http!("[ports.admin]\nkind = \"dynamic\"\n[route]\n")),
+    ("route to a number", http!("[route]\nport = 8080\n")),
+    ("route to a port that is not there", http!("[route]\nport = \"htpp\"\n")),
+    (
+        "route to a Unix socket",
+        http!("[ports.local]\nkind = \"socket\"\npath = \"/run/web/web.sock\"\n[route]\nport = \"local\"\n"),
+    ),
+    (
+        "route to a UDP port",
+        web!("[ports.dns]\nkind = \"socket\"\nport = 53\nprotocol = \"udp\"\n[route]\nport = \"dns\"\n"),
+    ),
+    (
+        "route of a one-shot",
+        "name = \"job\"\ntype = \"one-shot\"\nartifact = \"./job\"\nexec = [\"job\"]\n[ports.http]\nkind = \"dynamic\"\n[route]\n",
+    ),
+    ("hosts as one text", http!("[route]\nhosts = \"shop.example.com\"\n")),
+    (
+        "hosts that no request has",
+        http!(
+            "[route]\nhosts = [\"https://Shop.example.com:443/\", \"*\", \"shop.*.com\", \"a.com\", \"a.com\"]\n"
+        ),
+    ),
+    ("path with a query", http!("[route]\npath = \"/api?v=1\"\n")),
+    ("path without a slash", http!("[route]\npath = \"api\"\n")),
+    ("protocol of another system", http!("[route]\nprotocol = \"grpc\"\n")),
+    ("tcp without a port to listen on", http!("[route]\nprotocol = \"tcp\"\n")),
+    (
+        "tcp with what needs requests",
+        http!(
+            "[route]\nprotocol = \"tcp\"\nlisten = 5432\nhosts = [\"db\"]\nbalance = \"hash\"\nhash_by = \"cookie:user\"\nretries = { hedge_after = \"1s\" }\n"
+        ),
+    ),
+    ("http with a port to listen on", http!("[route]\nlisten = 80\n")),
+    ("key of a word", http!("[route]\nsplit_by = \"user\"\n")),
+    ("key for a balance that has none", http!("[route]\nhash_by = \"cookie:user\"\n")),
+    ("cookie with a space", http!("[route]\nsticky_cookie = \"my cookie\"\n")),
+    ("share without a unit", http!("[route]\nzone_spill_below = 70\nejection = { share = 0.5 }\n")),
+    ("share of more than all", http!("[route]\nzone_spill_below = \"170%\"\n")),
+    (
+        "hedge after the timeout",
+        http!("[route]\ntimeouts = { response = \"400ms\" }\nretries = { hedge_after = \"400ms\" }\n"),
+    ),
+    ("retries without a budget", http!("[route.retries]\nbudget = \"0%\"\n")),
+    ("budget of half a percent", http!("[route.retries]\nbudget = \"0.5%\"\n")),
+    (
+        "limits out of range",
+        http!("[route.limits]\nbody = \"2048GiB\"\nin_flight = 0\nqueue_timeout = \"2h\"\n"),
+    ),
+    ("gateway check longer than its interval", http!("[route.check]\ntimeout = \"5s\"\n")),
+    ("timeouts in the wrong section", http!("[route]\nconnect = \"1s\"\n")),
 ];
