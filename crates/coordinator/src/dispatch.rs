@@ -35,7 +35,7 @@ pub(crate) fn fill(
             version: release.version.clone(),
             attempt: assignment.attempt,
             reload: assignment.reload,
-            released: Default::default(),
+            released: assignment.released,
             artifact: release.artifact.clone(),
             spec: release.spec.clone(),
         };

@@ -116,7 +116,7 @@ impl Reconcile {
                     let written = self.write(write, events, decided_at).await;
                     cycle.written(written)
                 }
-                Action::Send { plans, events, report } => {
+                Action::Send { plans, events, report, routes: _ } => {
                     self.send(&plans, events, report, decided_at).await;
                     cycle.sent()
                 }

@@ -10,10 +10,12 @@ pub use refusal::decide_audited;
 use crate::input::Input;
 use crate::outcome::{Assignments, EventDraft};
 use crate::progress::{Progress, ServiceProgress};
+use crate::route::routes;
 use baton_model::desired::Desired;
-use baton_model::id::{Generation, InstanceId, NodeName, Revision, ServiceName};
+use baton_model::id::{Generation, InstanceId, NodeName, Revision, RouteRevision, ServiceName};
 use baton_model::observed::Observed;
 use baton_model::report::Report;
+use baton_model::route::Route;
 use baton_model::time::{Millis, UnixMs};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -101,6 +103,9 @@ pub enum Action {
         events: Vec<EventDraft>,
         /// For readers.
         report: Report,
+        /// The routes of all services, where they are others than those of the send before (or this is the first): for
+        /// the table of every gateway.
+        routes: Option<BTreeMap<ServiceName, Route>>,
     },
     /// Nothing to do until woken by a change, or until this time.
     Wait(Option<UnixMs>),
@@ -127,8 +132,14 @@ pub struct Cycle {
     refused: BTreeSet<ServiceName>,
     /// The same by the present run, which may still break off.
     refusing: BTreeSet<ServiceName>,
+    /// The revisions of the routes that were sent last; `None` before the first send.
+    routed: Option<RouteRevisions>,
+    /// The routes of the present run, where they differ from those.
+    routes: Option<(RouteRevisions, BTreeMap<ServiceName, Route>)>,
     wake_at: Option<UnixMs>,
 }
+
+type RouteRevisions = BTreeMap<ServiceName, RouteRevision>;
 
 impl Cycle {
     /// Begins a run. Whatever an earlier run had left is thrown away.
@@ -152,6 +163,7 @@ impl Cycle {
             Input { desired: &desired, observed, progress: &progress, unconfirmed: &unconfirmed, now };
         let (outcome, refused) = decide_audited(&input);
         self.now = now;
+        self.routes = self.changed_routes(&progress, &outcome.progress);
         self.writes = progress_writes(outcome.progress, &revisions);
         self.plans = plan_writes(outcome.assignments, plans, observed, &mut self.writes);
         self.events = outcome.events;
@@ -170,7 +182,12 @@ impl Cycle {
         let mut events = std::mem::take(&mut self.owed);
         events.append(&mut self.events);
         self.refused = std::mem::take(&mut self.refusing);
+        let routes = self.routes.take().map(|(revisions, routes)| {
+            self.routed = Some(revisions);
+            routes
+        });
         Action::Send {
+            routes,
             plans: std::mem::take(&mut self.plans),
             events,
             report: std::mem::take(&mut self.report),
@@ -219,6 +236,22 @@ impl Cycle {
         );
         self.writes.clear();
         self.plans.clear();
+        self.routes = None;
+    }
+
+    /// All routes as they will be remembered, where any has another revision than was sent last.
+    fn changed_routes(
+        &self,
+        stored: &Progress,
+        changed: &BTreeMap<ServiceName, Option<ServiceProgress>>,
+    ) -> Option<(RouteRevisions, BTreeMap<ServiceName, Route>)> {
+        let kept = stored.iter().filter(|(name, _)| !changed.contains_key(*name));
+        let new = changed.iter().filter_map(|(name, memory)| Some((name, memory.as_ref()?)));
+        let latest = || kept.clone().chain(new.clone());
+        let routed = latest().filter(|(_, memory)| memory.route.current.is_some());
+        let revisions: RouteRevisions =
+            routed.map(|(name, memory)| (name.clone(), memory.route.revision)).collect();
+        (self.routed.as_ref() != Some(&revisions)).then(|| (revisions, routes(latest())))
     }
 
     /// The sends were handed over.

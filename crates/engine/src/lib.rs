@@ -25,6 +25,7 @@ mod report;
 mod retire;
 mod rollout;
 mod roster;
+pub mod route;
 mod scale;
 mod sight;
 #[cfg(test)]

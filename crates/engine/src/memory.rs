@@ -43,6 +43,7 @@ impl<'a> Memory<'a> {
                     && stored.slots == memory.slots
                     && stored.rollout == memory.rollout
                     && stored.silent == memory.silent
+                    && stored.route == memory.route
             }
             (memory, None) => **memory == ServiceProgress::default(),
         }
@@ -83,5 +84,6 @@ fn working_copy(stored: &ServiceProgress) -> ServiceProgress {
         rollout: stored.rollout.clone(),
         history: Vec::new(),
         silent: stored.silent.clone(),
+        route: stored.route.clone(),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::progress::ServiceProgress;
 use baton_model::event::Severity;
-use baton_model::id::{InstanceId, NodeName, ReleaseNumber, ServiceName};
+use baton_model::id::{InstanceId, NodeName, ReleaseNumber, RunNumber, ServiceName};
 use baton_model::report::Report;
 use baton_model::time::UnixMs;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,9 @@ pub struct Assignment {
     /// The reloads that were asked for; see `InstancePlan::reload`.
     #[serde(default)]
     pub reload: u64,
+    /// The last run that is out of every live gateway's routes; see `InstancePlan::released`.
+    #[serde(default)]
+    pub released: RunNumber,
 }
 
 /// An event before it has its place and time.

@@ -1,8 +1,9 @@
 //! What is remembered between decisions: an input and an output, stored per service.
 
-use baton_model::id::{NodeName, ReleaseNumber, RolloutId, ServiceName};
+use baton_model::id::{NodeName, ReleaseNumber, RolloutId, RouteRevision, RunNumber, ServiceName};
 use baton_model::report::RolloutReport;
 use baton_model::rollout::RolloutOutcome;
+use baton_model::route::{Mirror, Route, Rule, UpstreamId, Weight};
 use baton_model::time::UnixMs;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,9 @@ pub struct ServiceProgress {
     /// The nodes of its slots that were silent at the decision before; what changes here is an event.
     #[serde(default)]
     pub silent: BTreeSet<NodeName>,
+    /// What gateways are told to do with its requests.
+    #[serde(default)]
+    pub route: RouteProgress,
 }
 
 /// Ended rollouts kept per service; older ones remain in the event journal.
@@ -47,6 +51,36 @@ pub struct Slot {
     /// The slot whose place it takes; that one retires once this one is ready.
     #[serde(default)]
     pub replaces: Option<u64>,
+    /// See `InstancePlan::released`.
+    #[serde(default)]
+    pub released: RunNumber,
+}
+
+/// The memory of a service's route: what gateways are told now, and since which revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteProgress {
+    /// The last revision that was given; only grows, also while there is no route.
+    pub revision: RouteRevision,
+    /// What gateways are to do now, under [`RouteProgress::revision`]; `None` where nothing is routed. The whole table
+    /// of a fleet is the routes of all its services: [`crate::route::routes`].
+    pub current: Option<Route>,
+    /// The revision since which each run is named, of all that the route names. A run is available once every live
+    /// gateway has acknowledged it.
+    pub entered: BTreeMap<UpstreamId, RouteRevision>,
+    /// Runs that the route named, which may still be sent requests or have some in flight.
+    pub left: BTreeMap<UpstreamId, Departure>,
+}
+
+/// A run on its way out of the gateways. It may be stopped once every live gateway has acknowledged the revision and
+/// has nothing in flight to it, or the time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// The first revision that does not name it.
+    pub revision: RouteRevision,
+    /// When that revision was made.
+    pub since: UnixMs,
+    /// It is waited for until then: [`Departure::since`] and its release's `stop.drain`.
+    pub until: UnixMs,
 }
 
 /// The memory of a rollout.
@@ -111,4 +145,20 @@ pub struct StageProgress {
     pub healthy_at: Option<UnixMs>,
     /// When it was done.
     pub ended_at: Option<UnixMs>,
+    /// What it does to the traffic once its cohort is healthy; `None` shares it by ready instances.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
+}
+
+/// What a stage does to the traffic of its service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// The share of the rollout's new release, in either direction; the release before gets the rest.
+    pub weight: Weight,
+    /// Requests that go to one release whatever the weight says.
+    pub rules: Vec<Rule>,
+    /// Copies of requests.
+    pub mirror: Option<Mirror>,
+    /// New requests wait at the gateways meanwhile.
+    pub held: bool,
 }

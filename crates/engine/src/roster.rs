@@ -25,7 +25,8 @@ impl Roster {
     pub(crate) fn enter(&mut self, turn: &Turn<'_>) {
         for (number, slot, sight) in turn.live_seen() {
             let reload = turn.service.reload;
-            let assignment = Assignment { release: slot.release, attempt: slot.attempt, reload };
+            let (release, attempt, released) = (slot.release, slot.attempt, slot.released);
+            let assignment = Assignment { release, attempt, reload, released };
             let entries = match sight.node {
                 Some(view) => &mut self.known[view.place],
                 None => self.unknown.entry(slot.node.clone()).or_default(),

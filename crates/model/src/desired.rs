@@ -1,12 +1,12 @@
 //! What operators want. Written by the API with compare-and-set, read by the engine, never written by it.
 
 use crate::artifact::Artifact;
-use crate::id::{NodeName, ReleaseNumber, ServiceName, Version};
+use crate::id::{GatewayName, NodeName, ReleaseNumber, ServiceName, Version};
 use crate::rollout::{RolloutControl, RolloutRequest};
 use crate::spec::ServiceSpec;
 use crate::time::UnixMs;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything operators want.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,10 @@ pub struct Desired {
     pub nodes: BTreeMap<NodeName, Node>,
     /// The services that should exist.
     pub services: BTreeMap<ServiceName, Service>,
+    /// The gateways that have joined. One of them that was not heard since the coordinator started may be serving all
+    /// the same: it is waited for as one that was heard last at that moment.
+    #[serde(default)]
+    pub gateways: BTreeSet<GatewayName>,
 }
 
 /// A node as its operators see it.

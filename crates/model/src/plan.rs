@@ -29,8 +29,9 @@ pub struct InstancePlan {
     /// Counts the reloads that operators asked for; a workload started under a lower number is to reload.
     #[serde(default)]
     pub reload: u64,
-    /// The runs up to this one are out of every live gateway's routes and idle: where the service has a route, one of
-    /// them may be stopped before its time to drain is over.
+    /// Every run up to this one is out of the routes of all live gateways and has nothing of theirs in flight. Where a
+    /// service has a route, a run that was replaced waits for this before it is drained and stopped, at most for its
+    /// `stop.drain`.
     #[serde(default)]
     pub released: RunNumber,
     /// What to run.

@@ -77,6 +77,7 @@ impl Cache {
                     .into_iter()
                     .map(|(_, read)| (read.value.name.clone(), read.value))
                     .collect(),
+                gateways: Default::default(),
             };
             Arc::make_mut(&mut self.snapshot).desired = desired;
             self.desired_is_stale = false;

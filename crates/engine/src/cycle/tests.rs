@@ -157,6 +157,7 @@ fn only_what_changed_takes_a_new_generation() {
                     release: baton_model::id::ReleaseNumber(*release),
                     attempt: 1,
                     reload: 0,
+                    released: Default::default(),
                 },
             )
         };

@@ -149,7 +149,7 @@ impl Fleet {
                     let written = self.store(write);
                     self.cycle.written(written)
                 }
-                Action::Send { plans, events, report } => {
+                Action::Send { plans, events, report, routes: _ } => {
                     self.receive(plans, events, report);
                     self.cycle.sent()
                 }

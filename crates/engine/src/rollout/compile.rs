@@ -129,5 +129,6 @@ fn stage(title: String, cohort: BTreeSet<u64>) -> StageProgress {
         started_at: None,
         healthy_at: None,
         ended_at: None,
+        traffic: None,
     }
 }

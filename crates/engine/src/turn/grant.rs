@@ -3,7 +3,7 @@
 use super::{Turn, Wish};
 use crate::progress::Slot;
 use baton_model::event::Severity;
-use baton_model::id::{NodeName, ReleaseNumber};
+use baton_model::id::{NodeName, ReleaseNumber, RunNumber};
 use baton_model::spec::{Count, ServiceSpec};
 use std::collections::BTreeSet;
 
@@ -45,6 +45,7 @@ impl Turn<'_> {
             assigned_at: self.now,
             retiring: false,
             replaces: wish.replaces.filter(|_| !wish.lost),
+            released: RunNumber(0),
         };
         self.memory.slots.insert(number, slot);
         // A fresh number is above all others, so the order holds.

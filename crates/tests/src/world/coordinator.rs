@@ -186,7 +186,7 @@ impl World {
                 };
                 self.queue.push(self.now + delay, Happening::WriteLands { process, write });
             }
-            Action::Send { plans, report, events } => {
+            Action::Send { plans, report, events, routes: _ } => {
                 for event in &events {
                     self.trace.line(self.now, &format!("event {}", event.message));
                 }
@@ -247,7 +247,7 @@ impl World {
                 version: release.version.clone(),
                 attempt: assignment.attempt,
                 reload: assignment.reload,
-                released: Default::default(),
+                released: assignment.released,
                 artifact: release.artifact.clone(),
                 spec: release.spec.clone(),
             };

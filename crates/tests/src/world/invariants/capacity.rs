@@ -26,7 +26,8 @@ pub(crate) fn capacity_floor(
     let (Some(old), Some(new)) = (old, new) else { return Ok(()) };
     let given = |progress: &ServiceProgress, slot: &u64| {
         let slot = progress.slots.get(slot).filter(|slot| !slot.retiring)?;
-        Some((slot.node.clone(), Assignment { release: slot.release, attempt: slot.attempt, reload: 0 }))
+        let (release, attempt, released) = (slot.release, slot.attempt, slot.released);
+        Some((slot.node.clone(), Assignment { release, attempt, reload: 0, released }))
     };
     let in_service = |progress: &ServiceProgress, slot: &u64| {
         let id = InstanceId { service: name.clone(), slot: *slot };
