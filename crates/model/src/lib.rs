@@ -10,6 +10,7 @@ pub mod configuration;
 pub mod confinement;
 pub mod desired;
 pub mod event;
+pub mod evidence;
 pub mod file;
 pub mod id;
 pub mod lifecycle;

@@ -6,7 +6,6 @@
 //! other than 200 or a body that is not the service's.
 
 mod client;
-mod histogram;
 mod tally;
 
 pub(crate) use client::Failure;

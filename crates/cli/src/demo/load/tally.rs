@@ -1,7 +1,7 @@
 //! What is counted: per phase, per kind of failure, and which requests are in flight to which target.
 
 use super::client::Failure;
-use super::histogram::Histogram;
+use baton_model::evidence::histogram::Histogram;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 

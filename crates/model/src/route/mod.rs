@@ -4,6 +4,7 @@
 //! The engine makes a [`Route`] for each service that has one; the coordinator sends all of them as one whole
 //! [`RouteTable`]; a gateway takes a table in at once, acknowledges each route's revision, and keeps it on disk.
 
+pub mod contradiction;
 mod text;
 
 pub use text::{CONDITION_FORMS, KEY_FORMS, RouteTextError, WEIGHT_FORMS, is_host, is_path};

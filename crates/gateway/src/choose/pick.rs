@@ -1,0 +1,151 @@
+//! Which instance a request goes to, and what happens when its release has nobody.
+//!
+//! In this order: a well instance of the decided release that was not tried; one of another release of the split (the
+//! greatest share first), counted as a fallback; any instance of the decided release, well or not, since trying beats
+//! refusing; any of another release; and for a retry, one that was tried. So no request fails while anybody might
+//! answer it. A copy goes to its release or nowhere; a hedge never goes where the request already is.
+
+use super::group::{Found, Group, Search};
+use super::{Decision, RouteState};
+use crate::clock::tick;
+use crate::evidence::counters::{ReleaseEvent, ServiceEvent};
+use crate::request::RequestView;
+use crate::upstream::{InFlight, Purpose, Serial};
+use baton_model::id::ReleaseNumber;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
+
+/// What came of looking for an instance.
+#[derive(Debug)]
+pub enum Picked {
+    /// This one, and the request counts as in flight to it from now on.
+    Upstream(InFlight),
+    /// There are some, and all have as many requests as they may: wait for room.
+    Busy,
+    /// There is none: wait for one, or answer 503.
+    Nobody,
+    /// A newer table is in force: find the route again.
+    Stale,
+}
+
+impl RouteState {
+    /// Looks for an instance for a request that was decided. `tried` are avoided where another can be had.
+    #[must_use]
+    pub fn pick(
+        &self,
+        decision: &Decision,
+        view: &RequestView<'_>,
+        tried: &[Serial],
+        purpose: Purpose,
+        now: Instant,
+    ) -> Picked {
+        let search = Search {
+            way: self.balancer.way(view),
+            tried,
+            in_flight_max: self.spec.limits.in_flight_max,
+            now: tick(now),
+        };
+        let picked = match purpose {
+            Purpose::First | Purpose::Retry | Purpose::Hedge => {
+                self.pick_live(decision.release, &search, purpose, now)
+            }
+            Purpose::Mirror => self.pick_copy(decision.mirror, &search, now),
+        };
+        match picked {
+            Picked::Nobody | Picked::Busy if self.service.in_force() > self.table => Picked::Stale,
+            Picked::Nobody | Picked::Busy | Picked::Stale | Picked::Upstream(_) => picked,
+        }
+    }
+
+    fn pick_live(
+        &self,
+        release: Option<ReleaseNumber>,
+        search: &Search<'_>,
+        purpose: Purpose,
+        now: Instant,
+    ) -> Picked {
+        let Some(release) = release else { return Picked::Nobody };
+        let again = Search { tried: &[], ..*search };
+        let may_repeat = purpose == Purpose::Retry && !search.tried.is_empty();
+        let attempts = [(false, search), (true, search), (true, &again)];
+        for (any, search) in attempts.into_iter().take(if may_repeat { 3 } else { 2 }) {
+            match self.group(release).map_or(Found::Nobody, |group| group.find(search, any)) {
+                Found::Upstream(upstream) => return Picked::Upstream(InFlight::new(upstream, purpose, now)),
+                Found::Full => return Picked::Busy,
+                Found::Nobody => {}
+            }
+            if let Some(upstream) = self.others(release).find_map(|group| match group.find(search, any) {
+                Found::Upstream(upstream) => Some(upstream),
+                Found::Full | Found::Nobody => None,
+            }) {
+                self.service.counters.count(ServiceEvent::Fallback);
+                return Picked::Upstream(InFlight::new(upstream, purpose, now));
+            }
+        }
+        Picked::Nobody
+    }
+
+    /// The other releases of the split, the greatest share first.
+    fn others(&self, but: ReleaseNumber) -> impl Iterator<Item = &Group> {
+        let mut start = 0;
+        let mut shares: Vec<(u16, ReleaseNumber)> = self
+            .borders
+            .iter()
+            .map(|(end, release)| {
+                let share = end - start;
+                start = *end;
+                (share, *release)
+            })
+            .filter(|(_, release)| *release != but)
+            .collect();
+        shares.sort_unstable_by(|one, two| two.cmp(one));
+        shares.into_iter().filter_map(|(_, release)| self.group(release))
+    }
+
+    fn pick_copy(&self, release: Option<ReleaseNumber>, search: &Search<'_>, now: Instant) -> Picked {
+        let (Some(release), Some(mirror)) = (release, &self.mirror) else { return Picked::Nobody };
+        let copies = &self.service.copies;
+        if copies.fetch_add(1, SeqCst) >= mirror.in_flight_max {
+            copies.fetch_sub(1, SeqCst);
+            return Picked::Busy;
+        }
+        let group = self.group(release);
+        let found = match group.map_or(Found::Nobody, |group| group.find(search, false)) {
+            Found::Nobody => group.map_or(Found::Nobody, |group| group.find(search, true)),
+            found @ (Found::Upstream(_) | Found::Full) => found,
+        };
+        match found {
+            Found::Upstream(upstream) => {
+                return Picked::Upstream(InFlight::new(upstream, Purpose::Mirror, now));
+            }
+            Found::Full => {
+                copies.fetch_sub(1, SeqCst);
+                Picked::Busy
+            }
+            Found::Nobody => {
+                copies.fetch_sub(1, SeqCst);
+                Picked::Nobody
+            }
+        }
+    }
+
+    /// Takes one retry from the service's budget; counted when it is refused.
+    #[must_use]
+    pub fn may_retry(&self, now: Instant) -> bool {
+        let may = self.service.budget.withdraw(self.spec.retries.budget_percent, tick(now));
+        if !may {
+            self.service.counters.count(ServiceEvent::OverBudget);
+        }
+        may
+    }
+
+    /// Counts a copy that was wanted and not sent.
+    pub fn unmirrored(&self, release: ReleaseNumber) {
+        self.service.release(release).count(ReleaseEvent::Unmirrored);
+    }
+
+    /// Counts a copy whose answer was another than the client's.
+    pub fn differing(&self, release: ReleaseNumber) {
+        self.service.release(release).count(ReleaseEvent::Differing);
+    }
+}

@@ -1,0 +1,1 @@
+//! How instances are: asked by the gateway itself, beside what the coordinator says and what requests show.
