@@ -1,15 +1,30 @@
 //! The gateway: carries the requests of the fleet's services to the instances that the coordinator names.
 //!
+//! [`Gateway`] is its life; a worker on each processor accepts, serves and forwards with connections of its own.
+//!
 //! [`table`] takes in whole route tables; [`choose`] decides for each request which release and which instance gets
 //! it; [`upstream`] is what is known of an instance, kept over revisions; [`health`] asks instances how they are;
 //! [`evidence`] counts.
 
+mod access;
+mod app;
 pub mod budget;
 pub mod choose;
 mod clock;
+pub mod config;
 pub mod evidence;
 pub mod hash;
 pub mod health;
+mod listen;
+mod mirror;
+mod pool;
 pub mod request;
+mod serve;
 pub mod table;
+mod tcp;
 pub mod upstream;
+mod worker;
+
+pub use app::{Drained, Gateway, GatewayError};
+pub use config::{ConfigError, GatewayConfig};
+pub use listen::{CertificateError, Place, Purpose as PlacePurpose};

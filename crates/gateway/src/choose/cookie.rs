@@ -37,6 +37,12 @@ impl Cookie {
         (point < POINTS).then_some(point)
     }
 
+    /// The point of a `Set-Cookie` that was made by [`Self::set`].
+    pub(super) fn given(&self, set: &HeaderValue) -> Option<u16> {
+        let text = set.to_str().ok()?;
+        text.strip_prefix(&self.name)?.strip_prefix('=')?.split(';').next()?.parse().ok()
+    }
+
     /// The `Set-Cookie` of a new client (RFC 6265, 4.1).
     pub(super) fn set(&self, point: u16, secure: bool) -> HeaderValue {
         let Self { name, path } = self;

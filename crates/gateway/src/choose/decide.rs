@@ -101,6 +101,26 @@ impl RouteState {
         Decision { release, by, set_cookie, mirror: self.mirrored(view, release), held: self.held }
     }
 
+    /// Decides anew for a request that was decided by an older revision and still waits: by this one's rules and split,
+    /// where its release can no longer be had. It is not counted again.
+    #[must_use]
+    pub fn decide_again(&self, view: &RequestView<'_>, before: &Decision) -> Decision {
+        let ruled = self.rules.iter().find(|rule| rule.matches(view)).map(|rule| rule.to);
+        let (release, by) = match (ruled, &before.set_cookie) {
+            (Some(release), _) => (Some(release), DecidedBy::Rule),
+            // A client that was just given a point goes where the point lies now.
+            (None, Some(cookie)) => {
+                let point = self.cookie.as_ref().and_then(|it| it.given(cookie));
+                (point.map_or(before.release, |point| self.at(point)), before.by)
+            }
+            (None, None) => {
+                let (release, by, _) = self.split(view);
+                (release, by)
+            }
+        };
+        Decision { release, by, set_cookie: before.set_cookie.clone(), mirror: None, held: self.held }
+    }
+
     fn split(&self, view: &RequestView<'_>) -> (Option<ReleaseNumber>, DecidedBy, Option<HeaderValue>) {
         let known = self.cookie.as_ref().and_then(|cookie| cookie.point(view));
         if let Some(point) = known {

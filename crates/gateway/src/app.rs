@@ -1,0 +1,286 @@
+//! The gateway's life: open or take over the sockets, start the workers, take tables in, hand over, drain.
+
+use crate::access::AccessLog;
+use crate::config::GatewayConfig;
+use crate::listen::{self, CertificateError, Certificates, Inherited, Listener, Place, Purpose};
+use crate::table::{Served, Table, TableError};
+use crate::worker::{Handle, Order, Shared};
+use baton_model::route::RouteTable;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
+
+/// Why a gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// It cannot listen where it should.
+    #[error("cannot listen on {address}: is another program there already?")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A certificate is no good.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    /// The access log cannot be written.
+    #[error("cannot write the access log {path}")]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What answers on the handover socket is no gateway.
+    #[error("cannot take over from the gateway at {path}")]
+    Handover {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
+}
+
+/// What was left when a gateway ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections of clients that were cut.
+    pub cut: usize,
+}
+
+/// A gateway that serves.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    workers: Arc<Vec<Handle>>,
+    listening: Arc<Mutex<Listening>>,
+    /// Held while a table is taken in, so that two do not open and close ports at a time.
+    installing: tokio::sync::Mutex<()>,
+    /// Handed over at the end of the start; the old program goes on until then.
+    old: Mutex<Option<listen::Old>>,
+    tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
+    /// Dropped without a drain, the workers end, and with them all that they have.
+    _ends: DropGuard,
+}
+
+/// The sockets by where they listen, and those that were taken over and are not yet asked for.
+#[derive(Debug, Default)]
+struct Listening {
+    open: BTreeMap<Place, Vec<Listener>>,
+    inherited: BTreeMap<Place, Vec<Listener>>,
+}
+
+impl Gateway {
+    /// Opens what `config` names and serves by the table in `served`. Sockets of a gateway that offers them at
+    /// `config.handover` are taken over; it goes on until [`Self::relieve`].
+    ///
+    /// # Errors
+    /// [`GatewayError`] says what cannot be had.
+    pub async fn start(config: GatewayConfig, served: Arc<Served>) -> Result<Self, GatewayError> {
+        let certificates = match config.certificates.as_slice() {
+            [] => None,
+            files => Some(Certificates::load(files)?),
+        };
+        let access = config.access_log.as_ref().map(|path| {
+            AccessLog::open(path).map_err(|source| GatewayError::AccessLog { path: path.clone(), source })
+        });
+        let inherited = take_over(&config).await?;
+        let shared = Arc::new(Shared {
+            served,
+            connections: Arc::new(Semaphore::new(config.limits.connections)),
+            access: access.transpose()?,
+            tls: certificates.as_ref().map(|it| listen::acceptor(Arc::clone(it))).transpose()?,
+            leaving: CancellationToken::new(),
+            relieved: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            config,
+        });
+        let workers: io::Result<Vec<Handle>> = (0..shared.config.worker_count())
+            .map(|number| Handle::start(Arc::clone(&shared), number))
+            .collect();
+        let gateway = Self {
+            workers: Arc::new(workers.map_err(GatewayError::Worker)?),
+            listening: Arc::default(),
+            installing: tokio::sync::Mutex::default(),
+            old: Mutex::new(None),
+            tasks: Mutex::default(),
+            _ends: shared.cut.clone().drop_guard(),
+            shared,
+        };
+        gateway.adopt(inherited);
+        gateway.listen_as_configured().await?;
+        let table = gateway.shared.served.load().clone();
+        gateway.open_tcp(&table).await;
+        if let Some(certificates) = certificates {
+            let files = gateway.shared.config.certificates.clone();
+            gateway.spawn(listen::watch(certificates, files));
+        }
+        Ok(gateway)
+    }
+
+    fn adopt(&self, inherited: Option<Inherited>) {
+        let Some(Inherited { listeners, old }) = inherited else { return };
+        let mut listening = locked(&self.listening);
+        for listener in listeners {
+            listening.inherited.entry(listener.place).or_default().push(listener);
+        }
+        *locked(&self.old) = Some(old);
+    }
+
+    async fn listen_as_configured(&self) -> Result<(), GatewayError> {
+        let config = &self.shared.config;
+        let http = config.http.iter().map(|address| (Purpose::Http, *address));
+        let https = config.https.iter().map(|address| (Purpose::Https, *address));
+        for (purpose, address) in http.chain(https) {
+            self.listen(Place { purpose, address })
+                .await
+                .map_err(|source| GatewayError::Listen { address, source })?;
+        }
+        Ok(())
+    }
+
+    /// Listens at a place, with a socket for each worker.
+    async fn listen(&self, place: Place) -> io::Result<()> {
+        let mut shares = Vec::new();
+        {
+            let mut listening = locked(&self.listening);
+            let inherited = listening.inherited.remove(&place).unwrap_or_default();
+            let sockets = listen::open(place, self.workers.len(), inherited)?;
+            for socket in &sockets {
+                shares.push(socket.share()?);
+            }
+            let place = sockets.first().map_or(place, |it| it.place);
+            listening.open.insert(place, sockets);
+        }
+        // There may be more sockets than workers, if the program before had more of those.
+        for (number, share) in shares.into_iter().enumerate() {
+            self.workers[number % self.workers.len()].tell(Order::Listen(share)).await;
+        }
+        Ok(())
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        locked(&self.listening).open.keys().copied().collect()
+    }
+
+    /// Takes a table in: when this returns, every new request follows it, and its TCP ports are open. A port that
+    /// cannot be had is told, and tried again with the next table.
+    ///
+    /// # Errors
+    /// The table is older than the one in force, or contradicts itself.
+    pub async fn install(&self, table: &RouteTable) -> Result<Arc<Table>, TableError> {
+        let _turn = self.installing.lock().await;
+        let table = self.shared.served.install(table, Instant::now())?;
+        self.open_tcp(&table).await;
+        Ok(table)
+    }
+
+    async fn open_tcp(&self, table: &Table) {
+        let address = self.shared.config.tcp;
+        let place = |port| Place { purpose: Purpose::Tcp, address: SocketAddr::new(address, port) };
+        let wanted: Vec<Place> = table.tcp().keys().map(|port| place(*port)).collect();
+        let open: Vec<Place> = self.places().into_iter().filter(|it| it.purpose == Purpose::Tcp).collect();
+        for old in open.iter().filter(|it| !wanted.contains(it)) {
+            for worker in self.workers.iter() {
+                worker.tell(Order::Ignore(*old)).await;
+            }
+            locked(&self.listening).open.remove(old);
+        }
+        for new in wanted.iter().filter(|it| !open.contains(it)) {
+            if let Err(error) = self.listen(*new).await {
+                tracing::error!(address = %new.address, %error, "the port of a TCP route cannot be listened on");
+            }
+        }
+    }
+
+    /// It serves all that it should: a program whose sockets it took over may leave, and the next one may come.
+    ///
+    /// # Errors
+    /// The program before cannot be told; it goes on, and so both serve.
+    pub fn relieve(&self) -> io::Result<()> {
+        // What no route asks for any more is closed.
+        locked(&self.listening).inherited.clear();
+        let told = locked(&self.old).take().map_or(Ok(()), listen::Old::relieve);
+        if let Some(path) = self.shared.config.handover.clone() {
+            let (listening, relieved) = (Arc::clone(&self.listening), self.shared.relieved.clone());
+            self.spawn(async move {
+                let offered = listen::offer(&path, || shares(&locked(&listening))).await;
+                match offered {
+                    Ok(()) => relieved.cancel(),
+                    Err(error) => {
+                        tracing::error!(path = %path.display(), %error, "this gateway cannot be upgraded in place");
+                    }
+                }
+            });
+        }
+        told
+    }
+
+    /// Completes when the next program has taken over: time to drain.
+    pub async fn relieved(&self) {
+        self.shared.relieved.cancelled().await;
+    }
+
+    /// Accepts nothing more, tells clients to go, waits for them, and cuts what is left at the deadline.
+    pub async fn drain(self) -> Drained {
+        let Self { shared, workers, listening, tasks, .. } = self;
+        shared.leaving.cancel();
+        drop(listening);
+        locked(&tasks).clear();
+        let all = u32::try_from(shared.config.limits.connections).unwrap_or(u32::MAX);
+        let gone = shared.connections.acquire_many(all);
+        let timeout = shared.config.drain.timeout.duration();
+        let cut = match tokio::time::timeout(timeout, gone).await {
+            Ok(_) => 0,
+            Err(_) => shared.config.limits.connections - shared.connections.available_permits(),
+        };
+        if cut > 0 {
+            tracing::warn!(cut, "connections were cut at the end of the drain");
+        }
+        shared.cut.cancel();
+        if let Some(workers) = Arc::into_inner(workers) {
+            let joined =
+                tokio::task::spawn_blocking(move || workers.into_iter().for_each(Handle::join)).await;
+            if joined.is_err() {
+                tracing::error!("the workers could not be waited for");
+            }
+        }
+        Drained { cut }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        locked(&self.tasks).push(AbortOnDropHandle::new(tokio::spawn(task)));
+    }
+}
+
+async fn take_over(config: &GatewayConfig) -> Result<Option<Inherited>, GatewayError> {
+    let Some(path) = config.handover.clone() else { return Ok(None) };
+    let failed = |source| GatewayError::Handover { path: path.clone(), source };
+    let from = path.clone();
+    let taken = tokio::task::spawn_blocking(move || listen::take_over(&from)).await;
+    taken.map_err(io::Error::other).map_err(failed)?.map_err(failed)
+}
+
+/// All sockets under further descriptors; one that cannot be had so is opened anew by the next program.
+fn shares(listening: &Listening) -> Vec<Listener> {
+    listening.open.values().flatten().filter_map(|it| it.share().ok()).collect()
+}
+
+/// A panic while one of these was held leaves it whole: each change is one call.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}

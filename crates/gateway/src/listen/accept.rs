@@ -1,0 +1,128 @@
+//! Accepting: as many connections as are allowed, each in a task of its own.
+
+use super::first::{First, Spoken, listen_to};
+use super::{Listener, Place, Purpose};
+use crate::serve::{Client, Origin, serve};
+use crate::tcp;
+use crate::worker::Worker;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// The pause after the process has no descriptor left: one of its own must be closed before there is another.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts on one socket until the gateway leaves. What is accepted no more stays in the kernel's queue, where the next
+/// program finds it.
+pub(crate) async fn accept(worker: Rc<Worker>, listener: Listener) {
+    let place = listener.place;
+    let socket = match tokio::net::TcpListener::from_std(listener.socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(address = %place.address, %error, "this socket cannot be listened on");
+            return;
+        }
+    };
+    let leaving = worker.shared.leaving.clone();
+    loop {
+        let next = async {
+            let places = Arc::clone(&worker.shared.connections);
+            let permit = places.acquire_owned().await.map_err(io::Error::other)?;
+            let (stream, client) = socket.accept().await?;
+            Ok::<_, io::Error>((stream, client, permit))
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = leaving.cancelled() => break,
+            accepted = next => accepted,
+        };
+        match accepted {
+            Ok((stream, client, permit)) => spawn(&worker, stream, client, place, permit),
+            // The client was gone before we were there.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(address = %place.address, %error, "no connection could be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    if !worker.shared.relieved.is_cancelled() {
+        accept_the_rest(&worker, socket, place);
+    }
+}
+
+/// Accepts what the kernel has queued for a gateway that leaves and that no other program follows: it would be reset.
+fn accept_the_rest(worker: &Rc<Worker>, socket: tokio::net::TcpListener, place: Place) {
+    let Ok(socket) = socket.into_std() else { return };
+    while let Ok(permit) = Arc::clone(&worker.shared.connections).try_acquire_owned() {
+        let Ok((stream, client)) = socket.accept() else { return };
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            spawn(worker, stream, client, place, permit);
+        }
+    }
+}
+
+fn spawn(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    client: SocketAddr,
+    place: Place,
+    permit: OwnedSemaphorePermit,
+) {
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        if let Err(error) = begin(worker, stream, client, place, permit).await {
+            tracing::debug!(%client, %error, "a connection ended before its first request");
+        }
+    });
+}
+
+/// Finds out what is spoken, and serves it.
+async fn begin(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    client: SocketAddr,
+    place: Place,
+    permit: OwnedSemaphorePermit,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let patience = worker.shared.config.limits.header_timeout.duration();
+    let origin = |encrypted| Origin { address: client.ip().to_canonical(), encrypted };
+    match place.purpose {
+        Purpose::Tcp => {
+            tcp::carry(&worker, stream, client, place.address.port(), permit).await;
+        }
+        Purpose::Http => {
+            let leaving = worker.shared.leaving.clone();
+            let first = tokio::select! {
+                first = tokio::time::timeout(patience, listen_to(stream)) => first,
+                // One that says nothing while the gateway leaves is as good as idle.
+                () = lingered(&worker, &leaving) => return Ok(()),
+            };
+            let Some((spoken, stream)) = first.map_err(|_| io::ErrorKind::TimedOut)?? else { return Ok(()) };
+            serve(Client::new(&worker, origin(false), spoken, permit), stream).await;
+        }
+        Purpose::Https => {
+            let Some(tls) = worker.shared.tls.clone() else { return Ok(()) };
+            let stream = tokio::time::timeout(patience, tls.accept(stream))
+                .await
+                .map_err(|_| io::ErrorKind::TimedOut)??;
+            let spoken = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Spoken::Http2,
+                Some(_) | None => Spoken::Http1,
+            };
+            serve(Client::new(&worker, origin(true), spoken, permit), First::fresh(stream)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn lingered(worker: &Worker, leaving: &tokio_util::sync::CancellationToken) {
+    leaving.cancelled().await;
+    tokio::time::sleep(worker.shared.config.drain.linger.duration()).await;
+}

@@ -1,0 +1,144 @@
+//! The first bytes of a connection: they tell HTTP/2 with prior knowledge from HTTP/1.1, and are then read again.
+
+use bytes::{Buf as _, BytesMut};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+/// How HTTP/2 begins (RFC 9113, 3.4). No method of HTTP/1.1 begins so.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Read at once, so that a usual request costs one read.
+const FIRST_READ: usize = 4096;
+
+/// A connection of which some was read already.
+#[derive(Debug)]
+pub(crate) struct First<T> {
+    read: BytesMut,
+    rest: T,
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    Http1,
+    Http2,
+}
+
+impl<T> First<T> {
+    /// A connection of which nothing was read.
+    pub(crate) fn fresh(rest: T) -> Self {
+        Self { read: BytesMut::new(), rest }
+    }
+}
+
+/// Reads until it is clear what the client speaks; `None` when it ends without a word.
+///
+/// # Errors
+/// The connection broke.
+pub(crate) async fn listen_to<T: AsyncRead + Unpin>(mut rest: T) -> io::Result<Option<(Spoken, First<T>)>> {
+    let mut read = BytesMut::with_capacity(FIRST_READ);
+    loop {
+        if rest.read_buf(&mut read).await? == 0 {
+            if read.is_empty() {
+                return Ok(None);
+            }
+            return Ok(Some((Spoken::Http1, First { read, rest })));
+        }
+        let known = read.len().min(PREFACE.len());
+        if read[..known] != PREFACE[..known] {
+            return Ok(Some((Spoken::Http1, First { read, rest })));
+        }
+        if known == PREFACE.len() {
+            return Ok(Some((Spoken::Http2, First { read, rest })));
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for First<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.rest).poll_read(context, into);
+        }
+        let some = self.read.len().min(into.remaining());
+        into.put_slice(&self.read[..some]);
+        self.read.advance(some);
+        if self.read.is_empty() {
+            self.read = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for First<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.rest).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.rest).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.rest).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.rest.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.rest).poll_write_vectored(context, slices)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    async fn told(pieces: &[&[u8]]) -> Option<(Spoken, Vec<u8>)> {
+        let (mut client, server) = tokio::io::duplex(64);
+        let pieces: Vec<Vec<u8>> = pieces.iter().map(|it| it.to_vec()).collect();
+        let sent = tokio::spawn(async move {
+            for piece in pieces {
+                client.write_all(&piece).await.expect("room");
+                tokio::task::yield_now().await;
+            }
+        });
+        let (spoken, mut first) = listen_to(server).await.expect("no error")?;
+        let mut all = Vec::new();
+        first.read_to_end(&mut all).await.expect("all of it");
+        sent.await.expect("sent");
+        Some((spoken, all))
+    }
+
+    #[tokio::test]
+    async fn the_preface_tells_and_nothing_is_lost() {
+        let cases: [(&[&[u8]], Spoken); 6] = [
+            (&[b"GET / HTTP/1.1\r\n\r\n"], Spoken::Http1),
+            (&[PREFACE, b"rest"], Spoken::Http2),
+            (&[b"P", b"RI * HTTP/2.0\r\n", b"\r\nSM\r\n\r\nrest"], Spoken::Http2),
+            (&[b"P", b"OST / HTTP/1.1\r\n\r\n"], Spoken::Http1),
+            (&[b"PRI"], Spoken::Http1),
+            (&[b"\r\n"], Spoken::Http1),
+        ];
+        for (pieces, spoken) in cases {
+            let told = told(pieces).await.expect("something");
+            assert_eq!(told, (spoken, pieces.concat()), "{pieces:?}");
+        }
+        assert!(told(&[]).await.is_none());
+    }
+}

@@ -1,0 +1,175 @@
+//! A client's connection: which HTTP it speaks, what it may send, and how it is told that the gateway leaves.
+
+use super::carry::carry;
+use super::headers::Origin;
+use super::respond::SLOW_HEAD;
+use crate::listen::{First, Spoken};
+use crate::pool::Local;
+use crate::upstream::UpstreamState;
+use crate::worker::Worker;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+
+/// A client that is silent on HTTP/2 for this long is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// One that does not say so by then is closed.
+const PING_ANSWER: Duration = Duration::from_secs(10);
+/// Room for bodies that come fast, for a stream and for a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What of an answer waits for a slow client on each stream.
+const SEND_BUFFER: usize = 256 * 1024;
+/// Instances whose answers a connection may be watched for; one with more at a time is not watched for all.
+const WATCHED_MAX: usize = 64;
+
+/// One connection of a client.
+pub(crate) struct Client {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) origin: Origin,
+    http2: bool,
+    /// Instances that answer on this connection, or did.
+    watched: RefCell<Vec<Arc<UpstreamState>>>,
+    /// The client shall send its next request on another connection.
+    go: Notify,
+    /// Counts the connection while it, or what became of it, lives.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Client {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        origin: Origin,
+        spoken: Spoken,
+        permit: OwnedSemaphorePermit,
+    ) -> Rc<Self> {
+        let client = Rc::new(Self {
+            worker: Rc::clone(worker),
+            origin,
+            http2: spoken == Spoken::Http2,
+            watched: RefCell::default(),
+            go: Notify::new(),
+            _permit: permit,
+        });
+        if client.http2 {
+            worker.remember(&client);
+        }
+        client
+    }
+
+    /// An instance answers on this connection. When it leaves its route, the client is told to go (GOAWAY): calls that
+    /// last are ended by the client, and new ones come on a new connection.
+    pub(crate) fn watch(&self, upstream: &Arc<UpstreamState>) {
+        if !self.http2 {
+            return;
+        }
+        let mut watched = self.watched.borrow_mut();
+        if !watched.iter().any(|it| Arc::ptr_eq(it, upstream)) && watched.len() < WATCHED_MAX {
+            watched.push(Arc::clone(upstream));
+        }
+    }
+
+    /// Tells the client to go if an instance that still answers it has left its route.
+    pub(crate) fn look(&self) {
+        let mut told = false;
+        self.watched.borrow_mut().retain(|it| {
+            told |= it.has_left() && it.in_flight() > 0;
+            !it.has_left()
+        });
+        if told {
+            self.go.notify_one();
+        }
+    }
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve<T>(client: Rc<Client>, stream: First<T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if client.http2 { serve_http2(client, stream).await } else { serve_http1(client, stream).await }
+}
+
+async fn serve_http1<T>(client: Rc<Client>, stream: First<T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shared = Arc::clone(&client.worker.shared);
+    let limits = &shared.config.limits;
+    let service = service_fn(|request| {
+        let client = Rc::clone(&client);
+        async move { Ok::<_, Infallible>(carry(client, request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout.duration())
+        .max_headers(limits.headers)
+        .max_header_size(limits.header_bytes);
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let lingered = async {
+        shared.leaving.cancelled().await;
+        tokio::time::sleep(shared.config.drain.linger.duration()).await;
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = &mut connection => ended,
+        () = lingered => {
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    let Err(error) = ended else { return };
+    tracing::debug!(client = %client.origin.address, %error, "a connection ended");
+    if !error.is_timeout() {
+        return;
+    }
+    // Silence between two requests is no fault; a head that was begun and not ended is.
+    if let Some(parts) = connection.into_parts().filter(|parts| !parts.read_buf.is_empty()) {
+        let mut stream = parts.io.into_inner();
+        let _ = stream.write_all(SLOW_HEAD).await;
+        let _ = stream.shutdown().await;
+    }
+}
+
+async fn serve_http2<T>(client: Rc<Client>, stream: First<T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shared = Arc::clone(&client.worker.shared);
+    let limits = &shared.config.limits;
+    let service = service_fn(|request| {
+        let client = Rc::clone(&client);
+        async move { Ok::<_, Infallible>(carry(client, request).await) }
+    });
+    let header_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(Local);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(header_bytes)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_ANSWER)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = async { tokio::select! { () = shared.leaving.cancelled() => {}, () = client.go.notified() => {} } } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(client = %client.origin.address, %error, "a connection ended");
+    }
+}

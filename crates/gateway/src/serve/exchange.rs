@@ -1,0 +1,348 @@
+//! One request and its answer: sent to an instance, sent again where that is safe, sent to a second one where the first
+//! is slow. The first answer counts.
+//!
+//! ```text
+//! take an instance ─► send ─┬─ answer ─────────────────────────────► done
+//!        ▲                  ├─ overdue, may be sent twice ─► send to another one too (hedge)
+//!        │                  ├─ failed, others are under way ─► wait for them
+//!        └── may be resent ─┴─ failed
+//! ```
+//!
+//! Safe is: nothing of the request was sent; or the method is idempotent (RFC 9110, 9.2.2) and the body is held whole.
+
+use super::respond::Problem;
+use super::sent::{Progress, SentBody};
+use crate::choose::{Decision, Picked, RouteState};
+use crate::pool::{Cause, Lease, SendError, Target};
+use crate::request::RequestView;
+use crate::upstream::{InFlight, Purpose, Serial};
+use crate::worker::Worker;
+use baton_model::route::{Entry, HttpProtocol};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use std::cell::Cell;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::time::Sleep;
+
+/// Tries at a time: the first and its hedges. More would be load without hope.
+const RUNNING_MAX: usize = 3;
+/// Connections that turn out to be closed and do not count as tries.
+const STALE_MAX: u32 = 2;
+
+/// The body of the request, as far as it can be sent again.
+#[derive(Debug)]
+pub(crate) enum Replay {
+    /// Held whole.
+    Held(Bytes),
+    /// Passed on; `None` while a try has it, or once it was used up.
+    Once(Option<SentBody>),
+}
+
+/// A request on its way to its answer.
+pub(crate) struct Exchange {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) route: Arc<RouteState>,
+    pub(crate) decision: Decision,
+    pub(crate) parts: Parts,
+    pub(crate) host: Option<String>,
+    pub(crate) client: IpAddr,
+    pub(crate) encrypted: bool,
+    pub(crate) body: Replay,
+    /// How far a body that is passed on has come.
+    pub(crate) progress: Option<Rc<Cell<Progress>>>,
+    pub(crate) tried: Vec<Serial>,
+    /// Tries so far, without those on connections that turned out to be closed.
+    pub(crate) attempts: u32,
+    /// Connections that turned out to be closed when the request was sent.
+    pub(crate) stale: u32,
+    /// No hedge was refused yet.
+    pub(crate) hedging: bool,
+}
+
+/// An answer's head, and what its body comes with.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) lease: Lease,
+}
+
+type Sent = Result<(Response<Incoming>, Lease), SendError>;
+
+/// A try that is under way.
+struct Runner {
+    in_flight: InFlight,
+    began: Instant,
+    sent: Pin<Box<dyn Future<Output = Sent>>>,
+}
+
+/// What a wait for several tries ends with.
+enum Event {
+    Ended(usize, Sent),
+    Due,
+}
+
+/// A try that gave no answer.
+struct Failed {
+    problem: Problem,
+    /// It may be made again.
+    again: bool,
+}
+
+impl Exchange {
+    /// What choosing needs to know of the request.
+    pub(crate) fn view(&self) -> RequestView<'_> {
+        RequestView {
+            method: &self.parts.method,
+            host: self.host.as_deref(),
+            path: self.parts.uri.path(),
+            query: self.parts.uri.query(),
+            headers: &self.parts.headers,
+            client: self.client,
+            secure: self.encrypted,
+        }
+    }
+
+    /// Sends the request until there is an answer, or no try is left.
+    ///
+    /// # Errors
+    /// What the client is told instead.
+    pub(crate) async fn run(&mut self) -> Result<Answered, Problem> {
+        let first = self.obtain(Purpose::First).await?;
+        let mut runners = vec![self.launch(first)];
+        let mut timer = Box::pin(tokio::time::sleep_until(self.due(&runners).into()));
+        loop {
+            let failed = match wait(&mut runners, timer.as_mut()).await {
+                Event::Ended(at, Ok((response, lease))) => {
+                    return Ok(self.won(runners, at, response, lease));
+                }
+                Event::Ended(at, Err(error)) => {
+                    let runner = runners.swap_remove(at);
+                    self.failed(runner, error)
+                }
+                Event::Due => match self.overdue(&mut runners) {
+                    Some(failed) => failed,
+                    None => {
+                        self.hedge(&mut runners);
+                        timer.as_mut().reset(self.due(&runners).into());
+                        continue;
+                    }
+                },
+            };
+            if runners.is_empty() {
+                let may = failed.again && self.has_tries() && self.route.may_retry(Instant::now());
+                if !may {
+                    return Err(failed.problem);
+                }
+                let next = self.obtain(Purpose::Retry).await?;
+                runners.push(self.launch(next));
+            }
+            timer.as_mut().reset(self.due(&runners).into());
+        }
+    }
+
+    fn has_tries(&self) -> bool {
+        self.attempts <= self.route.spec().retries.attempts
+    }
+
+    /// Whether the request may be sent twice, whatever became of the first time.
+    fn is_repeatable(&self) -> bool {
+        self.parts.method.is_idempotent() && matches!(self.body, Replay::Held(_))
+    }
+
+    fn launch(&mut self, in_flight: InFlight) -> Runner {
+        self.attempts += 1;
+        self.tried.push(in_flight.upstream().serial());
+        let protocol = match &self.route.spec().entry {
+            Entry::Http { protocol, .. } => *protocol,
+            Entry::Tcp { .. } => HttpProtocol::Http1,
+        };
+        let target = Target {
+            upstream: Arc::clone(in_flight.upstream()),
+            protocol,
+            connect_timeout: self.route.spec().timeouts.connect.duration(),
+            repeatable: self.is_repeatable(),
+        };
+        let request = self.request(protocol);
+        let pool = Rc::clone(&self.worker.pool);
+        let sent = Box::pin(async move {
+            match pool.send(&target, request).await {
+                // A connection that had been used before ended: that is no sign of the instance, so ask it once more.
+                Err(SendError { unsent: Some(request), reused: true, .. }) => {
+                    pool.send(&target, request).await
+                }
+                sent => sent,
+            }
+        });
+        Runner { in_flight, began: Instant::now(), sent }
+    }
+
+    /// The request as an instance is sent it.
+    fn request(&mut self, protocol: HttpProtocol) -> Request<SentBody> {
+        let body = match &mut self.body {
+            Replay::Held(bytes) => SentBody::Whole(Some(bytes.clone()).filter(|it| !it.is_empty())),
+            Replay::Once(body) => body.take().unwrap_or(SentBody::Whole(None)),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.parts.method.clone();
+        *request.headers_mut() = self.parts.headers.clone();
+        match protocol {
+            HttpProtocol::Http1 => {
+                *request.uri_mut() = origin_form(&self.parts.uri);
+            }
+            HttpProtocol::Http2 => {
+                *request.version_mut() = Version::HTTP_2;
+                *request.uri_mut() = absolute_form(&self.parts);
+                request.headers_mut().remove(http::header::HOST);
+            }
+        }
+        request
+    }
+
+    /// An answer is there: the other tries are given up, and those that were asked before it have been outrun.
+    fn won(
+        &self,
+        mut runners: Vec<Runner>,
+        at: usize,
+        response: Response<Incoming>,
+        lease: Lease,
+    ) -> Answered {
+        let now = Instant::now();
+        let Runner { mut in_flight, began, .. } = runners.swap_remove(at);
+        for other in runners {
+            if other.began < began {
+                other.in_flight.outrun(now);
+            }
+        }
+        in_flight.answered(response.status(), now.saturating_duration_since(began), now);
+        Answered { response, in_flight, lease }
+    }
+
+    fn failed(&mut self, runner: Runner, error: SendError) -> Failed {
+        let now = Instant::now();
+        if let Some(problem) = self.client_trouble() {
+            return Failed { problem, again: false };
+        }
+        let unsent = error.unsent.is_some();
+        if let (Replay::Once(body), Some(request)) = (&mut self.body, error.unsent) {
+            *body = Some(request.into_body());
+        }
+        let stale = error.reused && error.cause == Cause::Closed;
+        if stale && self.stale < STALE_MAX {
+            // An instance closes what is idle: that says nothing against it.
+            self.stale += 1;
+            self.attempts -= 1;
+        } else {
+            runner.in_flight.failed(now);
+        }
+        Failed { problem: Problem::Upstream, again: unsent || self.is_repeatable() }
+    }
+
+    /// What the client itself did wrong while its body was passed on.
+    fn client_trouble(&self) -> Option<Problem> {
+        match self.progress.as_ref()?.get() {
+            Progress::TooLarge => Some(Problem::BodyTooLarge),
+            Progress::Slow => Some(Problem::SlowBody),
+            Progress::Broken => Some(Problem::Malformed("the body ended early")),
+            Progress::Open { .. } | Progress::Done(_) => None,
+        }
+    }
+
+    /// Takes out a try whose time is over.
+    fn overdue(&mut self, runners: &mut Vec<Runner>) -> Option<Failed> {
+        let now = Instant::now();
+        let at = runners.iter().position(|it| self.deadline(it).is_some_and(|deadline| deadline <= now))?;
+        let runner = runners.swap_remove(at);
+        runner.in_flight.failed(now);
+        Some(Failed { problem: Problem::Timeout, again: self.is_repeatable() })
+    }
+
+    /// When a try's answer must be there: counted from the request's end.
+    fn deadline(&self, runner: &Runner) -> Option<Instant> {
+        let timeouts = &self.route.spec().timeouts;
+        let response = timeouts.response.duration();
+        if response.is_zero() {
+            return None;
+        }
+        Some(match self.progress.as_ref().map(|it| it.get()) {
+            // While the body comes, its own silence is what counts; here it is only for an instance that reads no more.
+            Some(Progress::Open { since }) => since.into_std() + response.max(timeouts.idle.duration()),
+            Some(Progress::Done(at)) => at.into_std().max(runner.began) + response,
+            Some(Progress::TooLarge | Progress::Slow | Progress::Broken) | None => runner.began + response,
+        })
+    }
+
+    /// Sends the request to another instance too, if it may be.
+    fn hedge(&mut self, runners: &mut Vec<Runner>) {
+        let now = Instant::now();
+        if !self.may_hedge(runners) || self.hedge_at(runners).is_none_or(|at| at > now) {
+            return;
+        }
+        if !self.route.may_retry(now) {
+            self.hedging = false;
+            return;
+        }
+        match self.route.pick(&self.decision, &self.view(), &self.tried, Purpose::Hedge, now) {
+            Picked::Upstream(in_flight) => {
+                let runner = self.launch(in_flight);
+                runners.push(runner);
+            }
+            Picked::Busy | Picked::Nobody | Picked::Stale => self.hedging = false,
+        }
+    }
+
+    fn may_hedge(&self, runners: &[Runner]) -> bool {
+        let after = self.route.spec().retries.hedge_after;
+        self.hedging && after.0 > 0 && self.is_repeatable() && self.has_tries() && runners.len() < RUNNING_MAX
+    }
+
+    fn hedge_at(&self, runners: &[Runner]) -> Option<Instant> {
+        let latest = runners.iter().map(|it| it.began).max()?;
+        Some(latest + self.route.spec().retries.hedge_after.duration())
+    }
+
+    /// When to look again: at the next hedge, or the first deadline.
+    fn due(&self, runners: &[Runner]) -> Instant {
+        let hedge = if self.may_hedge(runners) { self.hedge_at(runners) } else { None };
+        let deadline = runners.iter().filter_map(|it| self.deadline(it)).min();
+        // Without either, once an hour: a timer must have a time.
+        hedge.into_iter().chain(deadline).min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+    }
+}
+
+async fn wait(runners: &mut [Runner], mut timer: Pin<&mut Sleep>) -> Event {
+    std::future::poll_fn(move |context| {
+        for (at, runner) in runners.iter_mut().enumerate() {
+            if let Poll::Ready(sent) = runner.sent.as_mut().poll(context) {
+                return Poll::Ready(Event::Ended(at, sent));
+            }
+        }
+        timer.as_mut().poll(context).map(|()| Event::Due)
+    })
+    .await
+}
+
+/// Path and query, as HTTP/1.1 asks an origin server (RFC 9112, 3.2.1).
+pub(crate) fn origin_form(uri: &Uri) -> Uri {
+    if uri.authority().is_none() {
+        return uri.clone();
+    }
+    uri.path_and_query().map_or_else(Uri::default, |it| Uri::from(it.clone()))
+}
+
+/// With scheme and authority, of which HTTP/2 makes its pseudo-header fields (RFC 9113, 8.3.1).
+pub(crate) fn absolute_form(parts: &Parts) -> Uri {
+    let named = parts.headers.get(http::header::HOST).and_then(|it| it.to_str().ok());
+    let mut uri = Uri::builder().scheme("http");
+    uri = uri.authority(named.filter(|it| !it.is_empty()).unwrap_or("localhost"));
+    uri = uri.path_and_query(parts.uri.path_and_query().map_or("/", |it| it.as_str()));
+    uri.build().unwrap_or_else(|_| parts.uri.clone())
+}

@@ -1,0 +1,350 @@
+//! What a gateway changes in the head of a request and of an answer (RFC 9110, 7.6; RFC 7239), and what it refuses.
+
+use super::respond::Problem;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{Method, Version};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Names a request from its first hop to its last.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Fields that belong to one connection, whether `Connection` names them or not (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TRANSFER_ENCODING,
+    TE,
+    UPGRADE,
+    HTTP2_SETTINGS,
+];
+/// An id that a client gives is kept if it is no longer.
+const REQUEST_ID_MAX: usize = 128;
+const VIA_1: HeaderValue = HeaderValue::from_static("1.1 baton");
+const VIA_2: HeaderValue = HeaderValue::from_static("2 baton");
+
+/// What a request asks of its connection besides an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// An answer.
+    Answer,
+    /// To go on as a WebSocket (RFC 6455).
+    WebSocket,
+}
+
+/// Who sent a request, and how it came in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// The client, or the proxy in front of us.
+    pub(crate) address: IpAddr,
+    /// Whether it came over TLS.
+    pub(crate) encrypted: bool,
+}
+
+/// Refuses what would be read in two ways by two servers, and what is not for a gateway.
+///
+/// What HTTP's framing itself forbids, hyper has refused before: lengths that differ, folded fields, bare line feeds,
+/// codings that do not end with `chunked`. Where both a length and chunks are given, it drops the length and closes the
+/// connection afterwards, as RFC 9112, 6.3 allows.
+///
+/// # Errors
+/// The answer to give instead.
+pub(crate) fn vet(request: &Parts) -> Result<Wish, Problem> {
+    if request.method == Method::CONNECT || request.method == Method::TRACE {
+        return Err(Problem::Method);
+    }
+    let mut hosts = request.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Problem::Malformed("more than one host"));
+    }
+    match (host, request.uri.authority()) {
+        (None, None) if request.version == Version::HTTP_11 => {
+            return Err(Problem::Malformed("no host is named"));
+        }
+        (Some(host), _) if Authority::try_from(host.as_bytes()).is_err() && !host.is_empty() => {
+            return Err(Problem::Malformed("the host is not a name or an address"));
+        }
+        (Some(host), Some(authority))
+            if request.version == Version::HTTP_2
+                && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
+            return Err(Problem::Malformed("two different hosts"));
+        }
+        (None | Some(_), None | Some(_)) => {}
+    }
+    if !request.uri.path().starts_with('/') && request.uri.path() != "*" {
+        return Err(Problem::Malformed("the path does not begin with a slash"));
+    }
+    if let Some(coding) = request.headers.get(TRANSFER_ENCODING) {
+        let more = request.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some();
+        if more || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Problem::Coding);
+        }
+    }
+    Ok(wish(request))
+}
+
+fn wish(request: &Parts) -> Wish {
+    let asks = request.version == Version::HTTP_11
+        && request.method == Method::GET
+        && request.headers.get(UPGRADE).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && names(&request.headers, CONNECTION, "upgrade");
+    if asks { Wish::WebSocket } else { Wish::Answer }
+}
+
+/// Whether a list field has this word.
+fn names(headers: &HeaderMap, field: HeaderName, word: &str) -> bool {
+    headers
+        .get_all(field)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|it| it.trim().eq_ignore_ascii_case(word))
+}
+
+/// The name of the request's host without its port: of the target, which wins over the field (RFC 9112, 3.2.2), or else
+/// of `Host`.
+pub(crate) fn host(request: &Parts) -> Option<&str> {
+    if let Some(host) = request.uri.host() {
+        return Some(host);
+    }
+    let text = request.headers.get(HOST)?.to_str().ok()?;
+    let end = match text.strip_prefix('[') {
+        Some(rest) => rest.find(']')? + 2,
+        None => text.rfind(':').unwrap_or(text.len()),
+    };
+    text.get(..end).filter(|it| !it.is_empty())
+}
+
+/// Takes away what belongs to the connection that a message came on.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            // What frames the body is not the client's to take away.
+            .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Makes a client's request head into what an instance is sent; gives the request's id.
+pub(crate) fn to_instance(
+    request: &mut Parts,
+    origin: Origin,
+    wish: Wish,
+    fresh_id: impl FnOnce() -> HeaderValue,
+) -> HeaderValue {
+    let trailers = request.headers.contains_key(TE) && names(&request.headers, TE, "trailers");
+    strip_hop_by_hop(&mut request.headers);
+    // The gateway itself has said `100 Continue` when it began to read.
+    request.headers.remove(EXPECT);
+    if trailers {
+        request.headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if wish == Wish::WebSocket {
+        request.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    if request.uri.authority().is_some() || !request.headers.contains_key(HOST) {
+        let authority = request.uri.authority().map_or("", Authority::as_str);
+        if let Ok(authority) = HeaderValue::from_str(authority) {
+            request.headers.insert(HOST, authority);
+        }
+    }
+    forward(&mut request.headers, origin);
+    request.headers.append(VIA, if request.version == Version::HTTP_2 { VIA_2 } else { VIA_1 });
+    let given = request.headers.get(X_REQUEST_ID).filter(|id| {
+        !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    });
+    if let Some(id) = given {
+        return id.clone();
+    }
+    let id = fresh_id();
+    request.headers.insert(X_REQUEST_ID, id.clone());
+    id
+}
+
+/// Adds the client to `X-Forwarded-For` and `Forwarded` (RFC 7239); says the scheme and host it asked for, unless a
+/// proxy before us has.
+fn forward(headers: &mut HeaderMap, origin: Origin) {
+    let mut text = String::with_capacity(96);
+    let _ = write!(text, "{}", origin.address);
+    let proto = HeaderValue::from_static(if origin.encrypted { "https" } else { "http" });
+    append_listed(headers, X_FORWARDED_FOR, &text);
+    headers.entry(X_FORWARDED_PROTO).or_insert(proto);
+    let host = headers.get(HOST).cloned();
+    text.clear();
+    let _ = match origin.address {
+        IpAddr::V4(address) => write!(text, "for={address}"),
+        IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
+    };
+    let _ = write!(text, ";proto={}", if origin.encrypted { "https" } else { "http" });
+    if let Some(host) = host {
+        if let Some(name) = host.to_str().ok().filter(|it| !it.is_empty() && !it.contains(['"', '\\'])) {
+            let _ = write!(text, ";host=\"{name}\"");
+        }
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
+    }
+    append_listed(headers, FORWARDED, &text);
+}
+
+/// Appends to a field that is a list.
+fn append_listed(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    match headers.entry(name) {
+        Entry::Vacant(vacant) => {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                vacant.insert(value);
+            }
+        }
+        Entry::Occupied(mut there) => {
+            let mut all = Vec::new();
+            for value in there.iter() {
+                all.extend_from_slice(value.as_bytes());
+                all.extend_from_slice(b", ");
+            }
+            all.extend_from_slice(text.as_bytes());
+            if let Ok(value) = HeaderValue::from_bytes(&all) {
+                there.insert(value);
+            }
+        }
+    }
+}
+
+/// Makes an instance's answer head into what the client is sent.
+pub(crate) fn to_client(headers: &mut HeaderMap, request_id: &HeaderValue, http2: bool) {
+    strip_hop_by_hop(headers);
+    if !http2 {
+        headers.remove(TRAILER);
+    }
+    if !headers.contains_key(X_REQUEST_ID) {
+        headers.insert(X_REQUEST_ID, request_id.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn parts(version: Version, uri: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().version(version).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn what_two_servers_would_read_in_two_ways_is_refused() {
+        let cases: [(&[(&str, &str)], Option<u16>); 8] = [
+            (&[("host", "a.test")], None),
+            (&[], Some(400)),
+            (&[("host", "a.test"), ("host", "a.test")], Some(400)),
+            (&[("host", "a b")], Some(400)),
+            (&[("host", "a.test"), ("transfer-encoding", "chunked")], None),
+            (&[("host", "a.test"), ("transfer-encoding", "gzip, chunked")], Some(501)),
+            (
+                &[("host", "a.test"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+                Some(501),
+            ),
+            (&[("host", "")], None),
+        ];
+        for (headers, expect) in cases {
+            let got = vet(&parts(Version::HTTP_11, "/", headers)).err().map(|it| it.status().as_u16());
+            assert_eq!(got, expect, "{headers:?}");
+        }
+        let two = parts(Version::HTTP_2, "http://a.test/", &[("host", "b.test")]);
+        assert_eq!(vet(&two), Err(Problem::Malformed("two different hosts")));
+    }
+
+    #[test]
+    fn the_host_is_found_with_and_without_a_port() {
+        for (uri, header, expect) in [
+            ("/", "a.test:80", Some("a.test")),
+            ("/", "a.test", Some("a.test")),
+            ("/", "[::1]:80", Some("[::1]")),
+            ("/", "[::1]", Some("[::1]")),
+            ("/", "", None),
+            ("http://b.test:1/x", "a.test", Some("b.test")),
+        ] {
+            assert_eq!(host(&parts(Version::HTTP_11, uri, &[("host", header)])), expect, "{uri} {header}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_goes_and_what_tells_of_the_client_comes() {
+        let mut request = parts(
+            Version::HTTP_11,
+            "/x?y",
+            &[
+                ("host", "a.test"),
+                ("connection", "close, X-Own, content-length"),
+                ("x-own", "1"),
+                ("content-length", "3"),
+                ("keep-alive", "5"),
+                ("te", "trailers, deflate"),
+                ("expect", "100-continue"),
+                ("x-forwarded-for", "192.0.2.1"),
+                ("x-request-id", "replaced below"),
+            ],
+        );
+        // Not valid as an id: replaced.
+        request.headers.insert(X_REQUEST_ID, HeaderValue::from_static("has space"));
+        let origin = Origin { address: "2001:db8::1".parse().expect("an address"), encrypted: true };
+        let id = to_instance(&mut request, origin, Wish::Answer, || HeaderValue::from_static("fresh"));
+        assert_eq!(id, "fresh");
+        let got = |name: &str| request.headers.get(name).map(|it| it.to_str().expect("text").to_owned());
+        for gone in ["connection", "x-own", "keep-alive", "expect", "upgrade"] {
+            assert_eq!(got(gone), None, "{gone}");
+        }
+        for (name, value) in [
+            ("content-length", "3"),
+            ("te", "trailers"),
+            ("x-forwarded-for", "192.0.2.1, 2001:db8::1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "a.test"),
+            ("forwarded", "for=\"[2001:db8::1]\";proto=https;host=\"a.test\""),
+            ("via", "1.1 baton"),
+            ("x-request-id", "fresh"),
+        ] {
+            assert_eq!(got(name).as_deref(), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_is_known_by_both_fields() {
+        let both =
+            [("host", "a"), ("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")].as_slice();
+        assert_eq!(vet(&parts(Version::HTTP_11, "/", both)), Ok(Wish::WebSocket));
+        assert_eq!(vet(&parts(Version::HTTP_11, "/", &both[..2])), Ok(Wish::Answer));
+        assert_eq!(
+            vet(&parts(Version::HTTP_11, "/", &[("host", "a"), ("upgrade", "h2c")])),
+            Ok(Wish::Answer)
+        );
+    }
+}

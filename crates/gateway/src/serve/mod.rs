@@ -1,0 +1,28 @@
+//! Serving: from a client's connection to an instance's answer and back.
+//!
+//! ```text
+//! client ─► carry ─► vet, strip, forward (headers) ─► exchange ─► queue ─► pool ─► instance
+//!    ▲                                                   │ retry, hedge, time out
+//!    └──── body (counted to its last byte) ◄─────────────┘
+//! ```
+//!
+//! [`respond`] is the only place that makes answers of our own.
+
+mod body;
+mod carry;
+mod client;
+mod exchange;
+mod headers;
+mod queue;
+mod relay;
+mod respond;
+mod sent;
+mod upgrade;
+mod websocket;
+
+pub(crate) use client::{Client, serve};
+pub(crate) use exchange::{Exchange, Replay, absolute_form, origin_form};
+pub(crate) use headers::Origin;
+pub(crate) use relay::copy_both;
+pub(crate) use respond::Problem;
+pub(crate) use sent::SentBody;
