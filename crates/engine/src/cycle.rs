@@ -8,7 +8,7 @@ mod refusal;
 pub use refusal::decide_audited;
 
 use crate::input::Input;
-use crate::outcome::{Assignments, EventDraft};
+use crate::outcome::{Assignment, Assignments, EventDraft};
 use crate::progress::{Progress, ServiceProgress};
 use crate::route::routes;
 use baton_model::desired::Desired;
@@ -61,7 +61,12 @@ impl PlanRecord {
     /// The record that follows this one.
     fn followed_by(&self, generation: Generation, assignments: Assignments) -> Self {
         let changed = assignments.iter().map(|(id, assignment)| {
-            let kept = self.changed.get(id).filter(|_| self.assignments.get(id) == Some(assignment));
+            let kept = self.changed.get(id).filter(|_| {
+                // What is released changes nothing that the instance is to be.
+                self.assignments
+                    .get(id)
+                    .is_some_and(|had| Assignment { released: assignment.released, ..*had } == *assignment)
+            });
             (id.clone(), kept.copied().unwrap_or(generation))
         });
         Self { generation, changed: changed.collect(), assignments }

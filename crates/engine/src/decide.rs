@@ -12,7 +12,7 @@ use crate::progress::HISTORY_MAX;
 use crate::roster::Roster;
 use crate::sight::Sightings;
 use crate::turn::Turn;
-use crate::{heal, report, retire, rollout, scale};
+use crate::{heal, report, retire, rollout, route, scale};
 use baton_model::desired::Service;
 use baton_model::id::{NodeName, ServiceName};
 use baton_model::report::Subject;
@@ -90,6 +90,7 @@ fn rounds<'a>(turn: &mut Turn<'a>, ground: &mut Ground<'a>) {
 fn round<'a>(turn: &mut Turn<'a>, ground: &mut Ground<'a>) {
     if turn.service.removed {
         retire::run(turn);
+        route::run(turn);
         return;
     }
     heal::run(turn);
@@ -98,6 +99,7 @@ fn round<'a>(turn: &mut Turn<'a>, ground: &mut Ground<'a>) {
     placement::grant(turn, ground);
     scale::run(turn);
     placement::grant(turn, ground);
+    route::run(turn);
 }
 
 /// Takes what one service has come to into the outcome.

@@ -12,6 +12,7 @@ mod decide;
 #[cfg(any(test, feature = "fleet"))]
 pub mod fleet;
 mod gate;
+mod gateways;
 mod heal;
 pub mod input;
 pub mod instance;

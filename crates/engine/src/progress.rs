@@ -54,6 +54,18 @@ pub struct Slot {
     /// See `InstancePlan::released`.
     #[serde(default)]
     pub released: RunNumber,
+    /// What its node is still told: what is wanted of it stops its run, which first leaves the gateways.
+    #[serde(default)]
+    pub told: Option<Told>,
+}
+
+/// What a node was told of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The release.
+    pub release: ReleaseNumber,
+    /// The attempt.
+    pub attempt: u32,
 }
 
 /// The memory of a service's route: what gateways are told now, and since which revision.

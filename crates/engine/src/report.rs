@@ -1,6 +1,7 @@
 //! Why everything stands as it stands: the report of one service, from its turn.
 
 use crate::rollout;
+use crate::sight::Sight;
 use crate::turn::Turn;
 use baton_model::observed::{InstanceState, SwapPhase};
 use baton_model::report::{Health, ServiceReport, Subject, Waiting};
@@ -23,7 +24,9 @@ pub(crate) fn of(turn: &Turn<'_>) -> ServiceReport {
 
 fn health(turn: &Turn<'_>) -> Health {
     let budget = &turn.budget;
-    let changing = turn.slots_seen().any(|(_, slot, sight)| slot.retiring || !sight.settled(slot));
+    let unknown = |sight: &Sight<'_>| sight.serves && !sight.ready;
+    let changing =
+        turn.slots_seen().any(|(_, slot, sight)| slot.retiring || unknown(sight) || !sight.settled(slot));
     if turn.rollout().is_some() {
         Health::Changing
     } else if turn.memory.slots.is_empty() && budget.wanted == 0 {

@@ -2,6 +2,7 @@
 
 use crate::nodes::Nodes;
 use crate::outcome::{Assignment, Assignments};
+use crate::progress::Told;
 use crate::turn::Turn;
 use baton_model::id::{InstanceId, NodeName};
 use std::collections::BTreeMap;
@@ -23,9 +24,12 @@ impl Roster {
 
     /// Enters what one service has decided.
     pub(crate) fn enter(&mut self, turn: &Turn<'_>) {
-        for (number, slot, sight) in turn.live_seen() {
-            let reload = turn.service.reload;
-            let (release, attempt, released) = (slot.release, slot.attempt, slot.released);
+        let leaves_first = |number: u64| turn.memory.route.holds(turn.name, number);
+        let planned = turn.slots_seen().filter(|(number, slot, _)| !slot.retiring || leaves_first(*number));
+        for (number, slot, sight) in planned {
+            let (reload, released) = (turn.service.reload, slot.released);
+            let told = slot.told.unwrap_or(Told { release: slot.release, attempt: slot.attempt });
+            let Told { release, attempt } = told;
             let assignment = Assignment { release, attempt, reload, released };
             let entries = match sight.node {
                 Some(view) => &mut self.known[view.place],

@@ -1,6 +1,7 @@
 //! What is seen of the instances, indexed once for a decision and its audit: agents report node by node, a decision asks service by
 //! service. What every room asks of every slot is answered here, so that it is looked up once and not in each round.
 
+use crate::gateways::Gateways;
 use crate::input::Input;
 use crate::nodes::{NodeView, Nodes};
 use crate::progress::Slot;
@@ -18,6 +19,8 @@ pub(crate) struct Sight<'a> {
     /// The node is heard now.
     pub(crate) heard: bool,
     /// The node is heard now, and says that the instance is ready.
+    pub(crate) serves: bool,
+    /// It serves and, where it is routed, every live gateway knows: it is available.
     pub(crate) ready: bool,
     /// What is seen is not older than what the slot was last given.
     pub(crate) confirmed: bool,
@@ -28,9 +31,9 @@ pub(crate) struct Sight<'a> {
 impl<'a> Sight<'a> {
     fn of(node: Option<&'a NodeView<'a>>, seen: Option<&'a InstanceObserved>) -> Self {
         let heard = node.is_some_and(NodeView::heard);
-        let ready = heard && seen.is_some_and(|seen| seen.state == InstanceState::Ready);
+        let serves = heard && seen.is_some_and(|seen| seen.state == InstanceState::Ready);
         let steady = seen.filter(|seen| seen.swap.is_none() && !seen.crash_loop).map(|seen| seen.release);
-        Self { node, seen, heard, ready, confirmed: true, steady }
+        Self { node, seen, heard, serves, ready: serves, confirmed: true, steady }
     }
 
     /// Ready, and nothing more is to be said of it.
@@ -71,6 +74,8 @@ pub(crate) struct Sightings<'a> {
     pub(crate) input: Input<'a>,
     /// The nodes it was seen on.
     pub(crate) nodes: Nodes<'a>,
+    /// Those who send requests to what is seen.
+    pub(crate) gateways: Gateways<'a>,
     /// Of each service what is reported, in the order of the slots; a slot more than once where several nodes report it.
     services: BTreeMap<&'a ServiceName, Vec<Reported<'a>>>,
 }
@@ -99,7 +104,7 @@ impl<'a> Sightings<'a> {
         for reported in services.values_mut() {
             reported.sort_unstable_by_key(|reported| (reported.slot, reported.place));
         }
-        Self { input: *input, nodes, services }
+        Self { input: *input, nodes, gateways: Gateways::index(input), services }
     }
 
     /// What is seen of one slot of a service on this node.

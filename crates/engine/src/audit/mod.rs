@@ -4,6 +4,7 @@
 //! The audit asks what changed, not how the rooms came to it: it compares the memory before and after, against what
 //! is seen. It shares with the rooms only what an instance's health is and what the budget counts.
 
+mod drain;
 mod gates;
 
 use crate::decide::decide;
@@ -34,7 +35,7 @@ struct Change<'a> {
     after: Turn<'a>,
 }
 
-/// Checks what can be checked on one decision: `capacity-floor`, `gate-holds`, `blast-radius`, `ends`,
+/// Checks what can be checked on one decision: `capacity-floor`, `acked-drain`, `gate-holds`, `blast-radius`, `ends`,
 /// `exact-rollback` and `generation-grows`. It costs nothing where nothing changed.
 #[must_use]
 pub fn audit(input: &Input<'_>, outcome: &Outcome) -> Findings {
@@ -61,6 +62,7 @@ pub(crate) fn audit_seen(sightings: &Sightings<'_>, outcome: &Outcome) -> Findin
         };
         let mut violations = Vec::new();
         capacity_floor(&change, &mut violations);
+        drain::acked_drain(&change, outcome, &mut violations);
         gates::gate_holds(&change, &mut violations);
         gates::blast_radius(&change, &mut violations);
         ends(&change, &mut violations);
@@ -189,7 +191,9 @@ fn same_slot(number: u64, old: &Slot, new: &Slot, before: &ServiceProgress, say:
     // A node that was silent could not be told anything, so its instances get their time anew, once.
     let unchanged =
         old.attempt == new.attempt && old.release == new.release && !before.silent.contains(&old.node);
-    if unchanged && old.assigned_at != new.assigned_at {
+    // Until its node was told, it could not begin.
+    let begins = old.told.is_some() && new.told.is_none();
+    if unchanged && !begins && old.assigned_at != new.assigned_at {
         say(format!("the deadline of slot {number} is re-based"));
     }
 }

@@ -34,6 +34,7 @@ pub struct Running {
     pub release: ReleaseNumber,
     /// Since when it is ready.
     pub ready_since: Option<UnixMs>,
+    run: RunNumber,
     started_at: UnixMs,
     failed: bool,
     swap: Option<(Assignment, UnixMs, SwapPhase)>,
@@ -57,6 +58,7 @@ impl Agent {
             let instance = self.instances.entry(id.clone()).or_insert_with(|| Running {
                 release: wanted.release,
                 ready_since: None,
+                run: RunNumber(1),
                 started_at: now,
                 failed: false,
                 swap: None,
@@ -112,10 +114,12 @@ impl Running {
     }
 
     fn change(&mut self, wanted: Assignment, bad: bool, fixed: bool, now: UnixMs) {
-        if self.swap.as_ref().is_none_or(|(swap, _, _)| *swap != wanted) {
+        let same = |swap: &Assignment| (swap.release, swap.attempt) == (wanted.release, wanted.attempt);
+        if self.swap.as_ref().is_none_or(|(swap, _, _)| !same(swap)) {
             self.swap = Some((wanted, now, SwapPhase::Confirming));
             if fixed {
                 self.crash(now);
+                self.run = self.run.next();
             }
         }
         let Some((_, since, phase)) = &mut self.swap else { return };
@@ -127,6 +131,7 @@ impl Running {
             *self = Self {
                 release: wanted.release,
                 ready_since: Some(now),
+                run: if fixed { self.run } else { self.run.next() },
                 started_at: now,
                 failed: false,
                 swap: None,
@@ -150,9 +155,9 @@ impl Running {
             release: self.release,
             state,
             ready_since: self.ready_since,
-            run: RunNumber(1),
+            run: self.run,
             pid: None,
-            ports: BTreeMap::new(),
+            ports: BTreeMap::from([("main".to_owned(), 8080)]),
             restarts: 0,
             crash_loop: self.failed,
             last_exit: None,

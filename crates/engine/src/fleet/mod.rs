@@ -6,6 +6,7 @@
 
 mod agent;
 mod build;
+mod gateway;
 
 use crate::audit::quiet;
 use crate::cycle::{Action, Cycle, PlanRecord, Snapshot, Versioned, Write, Written};
@@ -15,12 +16,14 @@ use crate::outcome::EventDraft;
 use crate::progress::{Progress, ServiceProgress};
 pub use agent::{Agent, START_MS};
 use baton_model::desired::Desired;
-use baton_model::id::{NodeName, Revision, ServiceName};
-use baton_model::observed::{NodeObserved, Observed};
+use baton_model::id::{GatewayName, NodeName, Revision, ServiceName};
+use baton_model::observed::{GatewayObserved, NodeObserved, Observed};
 use baton_model::report::{Report, ServiceReport};
 use baton_model::rollout::RolloutOutcome;
+use baton_model::route::Route;
 use baton_model::time::{Millis, UnixMs};
 pub use build::{fleet, release, service_name, spec};
+pub use gateway::{Gateway, route_spec};
 use std::collections::BTreeMap;
 
 /// One step of the fleet's time.
@@ -49,7 +52,10 @@ pub struct Fleet {
     pub now: UnixMs,
     /// The floor is not counted: a fault or an operator has taken instances away.
     pub faulty: bool,
+    /// The gateways.
+    pub gateways: BTreeMap<GatewayName, Gateway>,
     heard: BTreeMap<NodeName, NodeObserved>,
+    heard_gateways: BTreeMap<GatewayName, GatewayObserved>,
     cycle: Cycle,
 }
 
@@ -93,11 +99,15 @@ impl Fleet {
         for (name, agent) in self.agents.iter().filter(|(_, agent)| !agent.silent) {
             self.heard.insert(name.clone(), agent.observe(self.now));
         }
+        for (name, gateway) in self.gateways.iter().filter(|(_, gateway)| !gateway.silent) {
+            self.heard_gateways.insert(name.clone(), gateway.observe(self.now));
+        }
     }
 
     /// Forgets what was heard, as a coordinator that starts anew does.
     pub fn restart_coordinator(&mut self) -> &mut Self {
         self.heard.clear();
+        self.heard_gateways.clear();
         self.listening_since = self.now;
         self.cycle = Cycle::default();
         self
@@ -109,7 +119,7 @@ impl Fleet {
         Observed {
             nodes: self.heard.clone(),
             listening_since: self.listening_since,
-            gateways: Default::default(),
+            gateways: self.heard_gateways.clone(),
         }
     }
 
@@ -149,7 +159,8 @@ impl Fleet {
                     let written = self.store(write);
                     self.cycle.written(written)
                 }
-                Action::Send { plans, events, report, routes: _ } => {
+                Action::Send { plans, events, report, routes } => {
+                    routes.into_iter().for_each(|routes| self.route(&routes));
                     self.receive(plans, events, report);
                     self.cycle.sent()
                 }
@@ -182,6 +193,11 @@ impl Fleet {
                 agent.take(plan, self.now, &self.desired);
             }
         }
+    }
+
+    fn route(&mut self, routes: &BTreeMap<ServiceName, Route>) {
+        let heard = self.gateways.values_mut().filter(|gateway| !gateway.silent && !gateway.deaf);
+        heard.for_each(|gateway| gateway.routes.clone_from(routes));
     }
 
     fn store(&mut self, write: Write) -> Written {

@@ -19,6 +19,8 @@ pub(crate) enum Health {
     Settling(UnixMs),
     /// It is being brought up or changed; what it does now, for people.
     Coming(String),
+    /// It is as it should be, and not every live gateway has acknowledged it; for people, whom it waits for.
+    Unacknowledged(String),
     /// It says itself that it failed, and why.
     Failed(String),
     /// Its node is silent; its instances wait for it until this time.
@@ -40,10 +42,22 @@ pub(crate) fn ask(turn: &Turn<'_>, number: u64, slot: &Slot, min_healthy: Millis
         };
     }
     match sight.seen {
+        Some(_) if slot.told.is_some() => {
+            Health::Coming("its run leaves the gateways before it is stopped for the change".to_owned())
+        }
         Some(_) if !sight.confirmed => Health::Coming("its node has not confirmed its plan yet".to_owned()),
         None => Health::Coming("its node has not reported it yet".to_owned()),
-        Some(seen) => judge(seen, slot, min_healthy, turn.now),
+        Some(seen) => match judge(seen, slot, min_healthy, turn.now) {
+            Health::Healthy if !sight.ready => Health::Unacknowledged(unacknowledged(turn, number)),
+            judged => judged,
+        },
     }
+}
+
+fn unacknowledged(turn: &Turn<'_>, number: u64) -> String {
+    let behind =
+        turn.entered(number).and_then(|revision| turn.sightings.gateways.behind(turn.name, revision));
+    behind.map_or_else(|| "it is ready, and not yet in the route".to_owned(), |(why, _)| why)
 }
 
 fn judge(seen: &InstanceObserved, slot: &Slot, min_healthy: Millis, now: UnixMs) -> Health {

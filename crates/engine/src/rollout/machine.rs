@@ -267,7 +267,11 @@ fn give_up_waiting(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) {
         Some(slot) => match health::ask(turn, **number, slot, policy.min_healthy) {
             Health::Healthy => Some(slot.release) == goal,
             Health::Lost => true,
-            Health::Settling(_) | Health::Coming(_) | Health::Failed(_) | Health::Deferred(_) => false,
+            Health::Settling(_)
+            | Health::Coming(_)
+            | Health::Unacknowledged(_)
+            | Health::Failed(_)
+            | Health::Deferred(_) => false,
         },
     };
     let missed: Vec<u64> =

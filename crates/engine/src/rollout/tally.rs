@@ -12,7 +12,7 @@ use baton_model::rollout::RolloutPolicy;
 pub(super) struct Tally {
     /// Not healthy, and neither failed nor lost.
     pub(super) open: u32,
-    /// Of these, those whose node is silent.
+    /// Of these, those whose node is silent, and those that a gateway must get to know again.
     pub(super) deferred: u32,
     /// Not yet given the goal, for want of budget.
     pub(super) unassigned: u32,
@@ -77,7 +77,13 @@ pub(super) fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
                     format!("node {} is silent; if it stays so, the instance is placed elsewhere", slot.node);
                 turn.wait(subject, "node-silent", reason, Some(until));
             }
-            Health::Coming(what) => {
+            // It was healthy before: a gateway that starts anew learns of it, which is no relapse of the release.
+            Health::Unacknowledged(whom) if stage.healthy.contains(number) => {
+                tally.open += 1;
+                tally.deferred += 1;
+                turn.wait(subject, "route", whom, None);
+            }
+            Health::Coming(what) | Health::Unacknowledged(what) => {
                 let overdue = turn.now >= deadline && !stage.healthy.contains(number);
                 if stage.failed.contains_key(number) {
                     continue;

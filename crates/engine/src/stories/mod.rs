@@ -4,6 +4,7 @@ mod control;
 mod faults;
 mod random;
 mod rolling;
+mod routes;
 
 use crate::fleet::{Fleet, fleet, spec};
 use baton_model::rollout::RolloutOutcome;

@@ -46,6 +46,7 @@ impl Turn<'_> {
             retiring: false,
             replaces: wish.replaces.filter(|_| !wish.lost),
             released: RunNumber(0),
+            told: None,
         };
         self.memory.slots.insert(number, slot);
         // A fresh number is above all others, so the order holds.

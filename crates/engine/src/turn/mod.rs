@@ -3,6 +3,7 @@
 //! wake ([`say`]).
 
 mod grant;
+mod route;
 mod say;
 mod wish;
 
@@ -82,6 +83,7 @@ impl<'a> Turn<'a> {
         self.wishes.clear();
         self.waiting.clear();
         self.wake_at = None;
+        self.ask_gateways();
         self.budget = self.count();
     }
 
@@ -211,7 +213,8 @@ impl<'a> Turn<'a> {
         self.memory.slots.iter().filter(|(_, slot)| !slot.retiring).map(|(number, slot)| (*number, slot))
     }
 
-    /// The instance was ready when its node was last heard, and the node is heard now.
+    /// The instance was ready when its node was last heard, the node is heard now and, where the instance is routed, every
+    /// live gateway has acknowledged it.
     pub(crate) fn available(&self, number: u64) -> bool {
         self.sight(number).is_some_and(|sight| sight.ready)
     }
@@ -229,10 +232,11 @@ impl<'a> Turn<'a> {
     }
 
     /// It is out of service already, as surely as can be known, and costs nothing to change. What was ready when its node
-    /// last spoke, and has not confirmed its latest plan, does not count as secure, and may well serve still.
+    /// last spoke, and has not confirmed its latest plan, does not count as secure, and may well serve still; so may what
+    /// some gateways know and others do not.
     pub(crate) fn spent(&self, number: u64, slot: &Slot) -> bool {
         self.sight(number).is_none_or(|sight| {
-            let unknown = sight.ready && !sight.confirmed;
+            let unknown = sight.serves && !(sight.ready && sight.confirmed);
             !unknown && !self.secures(sight, slot)
         })
     }
@@ -261,14 +265,19 @@ impl<'a> Turn<'a> {
     /// is no longer kept may have had either.
     pub(crate) fn overlaps(&self, from: ReleaseNumber, to: ReleaseNumber) -> bool {
         let (Some(old), Some(new)) = (self.release(from), self.release(to)) else { return false };
-        let exclusive = |release: &Release| release.spec.ports.values().any(|port| port.kind.is_exclusive());
-        let in_place = || old.artifact == new.artifact && needs_no_process(&old.spec, &new.spec);
-        !exclusive(old) && !exclusive(new) && !in_place()
+        !exclusive(old) && !exclusive(new) && !in_place(old, new)
+    }
+
+    /// A change between these releases stops the old process before the new one is started.
+    pub(crate) fn stops(&self, from: ReleaseNumber, to: ReleaseNumber) -> bool {
+        let (Some(old), Some(new)) = (self.release(from), self.release(to)) else { return from != to };
+        from != to && (exclusive(old) || exclusive(new)) && !in_place(old, new)
     }
 
     /// Gives a slot a release, or another attempt at the one it has.
     pub(crate) fn assign(&mut self, number: u64, release: ReleaseNumber) {
         let now = self.now;
+        self.hold_back(number, release);
         if let Some(slot) = self.memory.slots.get_mut(&number) {
             slot.release = release;
             slot.attempt += 1;
@@ -279,7 +288,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Takes a slot out of its node's plan.
+    /// Takes a slot out of its node's plan; where it is routed, once it has left the gateways.
     pub(crate) fn retire(&mut self, number: u64) {
         if let Some(slot) = self.memory.slots.get_mut(&number) {
             slot.retiring = true;
@@ -295,6 +304,15 @@ impl<'a> Turn<'a> {
     pub(crate) fn lost_after(&self) -> Millis {
         self.spec().map_or(LOST_AFTER_UNKNOWN, |spec| spec.placement.lost_after)
     }
+}
+
+fn exclusive(release: &Release) -> bool {
+    release.spec.ports.values().any(|port| port.kind.is_exclusive())
+}
+
+/// Nothing but files differs, and the process that serves takes them in.
+fn in_place(old: &Release, new: &Release) -> bool {
+    old.artifact == new.artifact && needs_no_process(&old.spec, &new.spec)
 }
 
 /// The grace of a silent node where no release that would say so is left.
