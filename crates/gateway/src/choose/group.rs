@@ -103,6 +103,10 @@ impl Group {
         self.release
     }
 
+    pub(super) fn states(&self) -> Vec<Arc<UpstreamState>> {
+        self.upstreams().cloned().collect()
+    }
+
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<UpstreamState>> {
         self.members.iter().map(|member| &member.state)
     }
@@ -247,7 +251,7 @@ impl Group {
 #[allow(clippy::cast_precision_loss, reason = "requests in flight")]
 fn cheaper(one: &UpstreamState, two: &UpstreamState, now: Tick) -> Ordering {
     let in_flight = (one.in_flight(), two.in_flight());
-    match (one.load().average(now), two.load().average(now)) {
+    match (one.average(now), two.average(now)) {
         (Some(one), Some(two)) => {
             ((in_flight.0 + 1) as f64 * one).total_cmp(&((in_flight.1 + 1) as f64 * two))
         }

@@ -118,6 +118,11 @@ impl RouteState {
         self.groups.iter().flat_map(Group::upstreams)
     }
 
+    /// The upstreams of each release.
+    pub(crate) fn releases(&self) -> impl Iterator<Item = Vec<Arc<UpstreamState>>> {
+        self.groups.iter().map(Group::states)
+    }
+
     fn group(&self, release: ReleaseNumber) -> Option<&Group> {
         self.groups.binary_search_by_key(&release, Group::release).ok().map(|at| &self.groups[at])
     }

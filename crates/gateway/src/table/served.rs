@@ -2,9 +2,11 @@
 
 use super::{Table, TableError};
 use arc_swap::{ArcSwap, Guard};
+use baton_model::id::TableRevision;
 use baton_model::route::RouteTable;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use tokio::sync::watch;
 
 /// The table in force: read by every request, replaced as a whole.
 #[derive(Debug)]
@@ -13,13 +15,25 @@ pub struct Served {
     zone: Option<String>,
     /// Held while a table is taken in: whether there was one before.
     installing: Mutex<bool>,
+    installed: watch::Sender<TableRevision>,
 }
 
 impl Served {
     /// Nothing is routed until the first table. `zone` is the gateway's own.
     #[must_use]
     pub fn new(zone: Option<String>) -> Self {
-        Self { table: ArcSwap::from_pointee(Table::default()), zone, installing: Mutex::new(false) }
+        Self {
+            table: ArcSwap::from_pointee(Table::default()),
+            zone,
+            installing: Mutex::new(false),
+            installed: watch::Sender::new(TableRevision::default()),
+        }
+    }
+
+    /// The revision of the table in force, as it changes.
+    #[must_use]
+    pub fn installed(&self) -> watch::Receiver<TableRevision> {
+        self.installed.subscribe()
     }
 
     /// The table in force, for a moment: do not hold it while waiting.
@@ -37,6 +51,10 @@ impl Served {
         let before = self.table.load_full();
         if table.revision < before.revision {
             return Err(TableError::Older { offered: table.revision, in_force: before.revision });
+        }
+        if *has_one && table.revision == before.revision {
+            // Sent again, after a reconnection: a revision's content does not change.
+            return Ok(before);
         }
         let previous = has_one.then_some(before.as_ref());
         let next = Arc::new(Table::compile(table, self.zone.as_deref(), previous, now)?);
@@ -56,6 +74,7 @@ impl Served {
             route.service().enact(next.revision, route.spec().ejection, Vec::new());
         }
         *has_one = true;
+        self.installed.send_replace(next.revision);
         Ok(next)
     }
 }

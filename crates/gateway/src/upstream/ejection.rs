@@ -59,16 +59,17 @@ impl UpstreamState {
     }
 
     /// It failed: the last of so many in a row ejects it.
-    pub(crate) fn failed(&self, now: Tick) {
+    pub(crate) fn failed(&self, why: &'static str, now: Tick) {
+        self.suspect();
         let failures = self.ejected.failures.fetch_add(1, SeqCst).saturating_add(1);
         let ejection = self.service.ejection();
         if ejection.failures != 0 && failures >= ejection.failures {
-            self.eject(ejection, now);
+            self.eject(ejection, why, now);
         }
     }
 
     /// Ejects it, unless it is already or as many others of its release are as may be.
-    pub(crate) fn eject(&self, ejection: Ejection, now: Tick) -> bool {
+    pub(crate) fn eject(&self, ejection: Ejection, why: &'static str, now: Tick) -> bool {
         let members = self.service.members();
         let same =
             members.iter().filter_map(std::sync::Weak::upgrade).filter(|it| it.release() == self.release());
@@ -83,7 +84,7 @@ impl UpstreamState {
         self.ejected.failures.store(0, SeqCst);
         self.well_since.store(until, SeqCst);
         drop(members);
-        tracing::warn!(upstream = %self.id, times, seconds = (until - now) / 1_000_000, "ejected: it fails");
+        tracing::warn!(upstream = %self.id, why, times, seconds = (until - now) / 1_000_000, "ejected");
         self.service.health_changed();
         true
     }

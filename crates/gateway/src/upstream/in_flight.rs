@@ -22,11 +22,36 @@ pub enum Purpose {
     Mirror,
 }
 
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection.
+    Connect,
+    /// No head of an answer in time.
+    Timeout,
+    /// The connection ended before the end of the answer.
+    Closed,
+    /// What came is not HTTP.
+    Invalid,
+}
+
+impl Failure {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Connect => "no connection",
+            Self::Timeout => "no answer in time",
+            Self::Closed => "the connection ended before the answer did",
+            Self::Invalid => "its answer is not HTTP",
+        }
+    }
+}
+
 /// What is known of the try so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Asked,
     Answered,
+    /// How it ended is counted.
     Told,
 }
 
@@ -80,10 +105,11 @@ impl InFlight {
             status,
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
         ) {
-            self.upstream.failed(now);
+            self.upstream.failed("it answers 502, 503 or 504", now);
         } else {
             self.upstream.succeeded();
         }
+        self.upstream.count_span(latency);
     }
 
     /// The connection of a TCP route is open, `latency` after it was asked for.
@@ -91,8 +117,8 @@ impl InFlight {
         self.answered(StatusCode::SWITCHING_PROTOCOLS, latency, now);
     }
 
-    /// There is no answer (no connection, no head in time, a reset, or no HTTP), or it broke off after its head.
-    pub fn failed(mut self, now: Instant) {
+    /// There is no answer, or it broke off after its head.
+    pub fn failed(mut self, why: Failure, now: Instant) {
         let event = match self.stage {
             Stage::Asked => ReleaseEvent::Failure,
             Stage::Answered | Stage::Told => ReleaseEvent::Broken,
@@ -100,7 +126,13 @@ impl InFlight {
         self.stage = Stage::Told;
         self.upstream.counters.count(event);
         self.upstream.load.at_least(now.saturating_duration_since(self.began), tick(now));
-        self.upstream.failed(tick(now));
+        self.upstream.failed(why.text(), tick(now));
+    }
+
+    /// It never reached the instance, by no fault of its own: a connection that had been idle was closed by it at the same
+    /// moment. Nothing is counted; the request is sent again.
+    pub fn unsent(mut self) {
+        self.stage = Stage::Told;
     }
 
     /// Another try was faster: the client has its answer. One that is outrun time and again is left out like one that
@@ -109,7 +141,7 @@ impl InFlight {
         self.stage = Stage::Told;
         self.upstream.counters.count(ReleaseEvent::Cancelled);
         self.upstream.load.at_least(now.saturating_duration_since(self.began), tick(now));
-        self.upstream.failed(tick(now));
+        self.upstream.failed("others answer faster, time and again", tick(now));
     }
 }
 

@@ -8,10 +8,10 @@ mod load;
 pub mod service;
 
 pub(crate) use flight::Refused;
-pub use in_flight::{InFlight, Purpose};
+pub use in_flight::{Failure, InFlight, Purpose};
 pub use service::{ServiceState, Waiting};
 
-use crate::clock::{Tick, tick};
+use crate::clock::{Tick, micros, tick};
 use crate::evidence::ReleaseCounters;
 use baton_model::id::ReleaseNumber;
 use baton_model::route::{Upstream, UpstreamId};
@@ -20,9 +20,9 @@ use flight::Flight;
 use load::Load;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::time::Instant;
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
 
 /// Tells upstreams apart within a process: for the keys of pools and for telling which were tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +46,13 @@ pub struct UpstreamState {
     /// Since when it is well: from here its slow start counts.
     well_since: AtomicU64,
     left: watch::Sender<bool>,
+    /// Somebody checks it.
+    watched: AtomicBool,
+    /// A request failed: look at it now.
+    suspicion: Notify,
+    /// Answers of this span in the low half, those of them that were slow in the high half.
+    span: AtomicU64,
+    slow_above: AtomicU64,
 }
 
 impl UpstreamState {
@@ -67,6 +74,10 @@ impl UpstreamState {
             down: AtomicBool::new(false),
             well_since: AtomicU64::new(well_since),
             left: watch::Sender::new(false),
+            watched: AtomicBool::new(false),
+            suspicion: Notify::new(),
+            span: AtomicU64::new(0),
+            slow_above: AtomicU64::new(Tick::MAX),
         }
     }
 
@@ -150,8 +161,44 @@ impl UpstreamState {
         self.down.load(SeqCst)
     }
 
-    pub(crate) const fn load(&self) -> &Load {
-        &self.load
+    /// The expected time of an answer, in microseconds; `None` before the first.
+    pub(crate) fn average(&self, now: Tick) -> Option<f64> {
+        self.load.average(now)
+    }
+
+    /// Counts an answer of this span.
+    fn count_span(&self, latency: Duration) {
+        let slow = micros(latency) > self.slow_above.load(Relaxed);
+        self.span.fetch_add(u64::from(slow) << 32 | 1, Relaxed);
+    }
+
+    /// Ends the span: how many of its answers were slow, and how many there were.
+    pub(crate) fn take_span(&self) -> (u32, u32) {
+        let span = self.span.swap(0, Relaxed);
+        let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).expect("half of the bits");
+        (half(span >> 32), half(span))
+    }
+
+    pub(crate) fn set_slow_above(&self, limit: Tick) {
+        self.slow_above.store(limit, Relaxed);
+    }
+
+    /// Whether the caller is to check it from now on: somebody else does not.
+    pub(crate) fn begin_watch(&self) -> bool {
+        !self.watched.swap(true, SeqCst)
+    }
+
+    pub(crate) fn end_watch(&self) {
+        self.watched.store(false, SeqCst);
+    }
+
+    fn suspect(&self) {
+        self.suspicion.notify_one();
+    }
+
+    /// Completes when a request has failed since it completed last.
+    pub(crate) async fn suspected(&self) {
+        self.suspicion.notified().await;
     }
 
     /// Since when it is well; while it is ejected, from when it will be.
