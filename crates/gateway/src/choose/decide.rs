@@ -43,7 +43,7 @@ pub enum DecidedBy {
 #[derive(Debug)]
 pub(super) struct Rule {
     conditions: Box<[Condition]>,
-    to: ReleaseNumber,
+    pub(super) to: ReleaseNumber,
 }
 
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl RouteState {
             None => self.split(view),
         };
         if let (Some(release), Some(_)) = (release, &set_cookie) {
-            self.service.release(release).count(ReleaseEvent::Exposure);
+            self.count(release, ReleaseEvent::Exposure);
         }
         Decision { release, by, set_cookie, mirror: self.mirrored(view, release), held: self.held }
     }

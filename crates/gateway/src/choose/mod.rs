@@ -10,6 +10,7 @@ pub use decide::{DecidedBy, Decision};
 pub use pick::Picked;
 
 use crate::clock::Tick;
+use crate::evidence::counters::ReleaseEvent;
 use crate::hash::Salt;
 use crate::request::Lookup;
 use crate::upstream::{ServiceState, UpstreamState};
@@ -116,6 +117,23 @@ impl RouteState {
     /// The upstreams, by release.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<UpstreamState>> {
         self.groups.iter().flat_map(Group::upstreams)
+    }
+
+    /// Whether requests or copies may go to a release.
+    #[must_use]
+    pub fn names(&self, release: ReleaseNumber) -> bool {
+        self.group(release).is_some()
+            || self.borders.iter().any(|(_, it)| *it == release)
+            || self.rules.iter().any(|rule| rule.to == release)
+            || self.mirror.as_ref().is_some_and(|mirror| mirror.to == release)
+    }
+
+    /// Counts an event of a release, by the way that takes no lock where it has an upstream.
+    fn count(&self, release: ReleaseNumber, event: ReleaseEvent) {
+        match self.group(release).and_then(|group| group.upstreams().next()) {
+            Some(upstream) => upstream.counters().count(event),
+            None => self.service.release(release).count(event),
+        }
     }
 
     /// The upstreams of each release.

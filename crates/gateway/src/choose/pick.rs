@@ -141,11 +141,11 @@ impl RouteState {
 
     /// Counts a copy that was wanted and not sent.
     pub fn unmirrored(&self, release: ReleaseNumber) {
-        self.service.release(release).count(ReleaseEvent::Unmirrored);
+        self.count(release, ReleaseEvent::Unmirrored);
     }
 
     /// Counts a copy whose answer was another than the client's.
     pub fn differing(&self, release: ReleaseNumber) {
-        self.service.release(release).count(ReleaseEvent::Differing);
+        self.count(release, ReleaseEvent::Differing);
     }
 }

@@ -1,7 +1,42 @@
 //! What is counted, at next to no cost: one addition on a thread's own shard for each event, and a histogram of
 //! latencies whose rows are made when they are first hit.
+//!
+//! [`Reporter`] makes the reports to the coordinator, [`prometheus::text`] the page for scrapers.
 
-pub(crate) mod counters;
+pub mod counters;
+pub mod prometheus;
+mod report;
 pub(crate) mod shard;
 
 pub use counters::{ReleaseCounters, ServiceCounters};
+pub use report::Reporter;
+
+use crate::table::Table;
+use crate::upstream::ServiceState;
+use baton_model::evidence::ServiceEvidence;
+use baton_model::id::ReleaseNumber;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// All that was counted of a service since it came into the table, and what is in flight now.
+fn total(
+    service: &Arc<ServiceState>,
+    releases: &BTreeMap<ReleaseNumber, Arc<ReleaseCounters>>,
+    table: &Table,
+) -> ServiceEvidence {
+    // Before the counters: a request that is seen as ended has been counted.
+    let mut in_flight: BTreeMap<ReleaseNumber, u64> = BTreeMap::new();
+    for upstream in table.upstreams().chain(table.leaving()) {
+        if Arc::ptr_eq(upstream.service(), service) {
+            *in_flight.entry(upstream.release()).or_default() += upstream.in_flight();
+        }
+    }
+    let mut total = service.counters.total();
+    total.waiting = u64::from(service.waiting());
+    for (release, counters) in releases {
+        let mut of_release = counters.total();
+        of_release.in_flight = in_flight.get(release).copied().unwrap_or(0);
+        total.releases.insert(*release, of_release);
+    }
+    total
+}

@@ -22,30 +22,6 @@ pub enum Purpose {
     Mirror,
 }
 
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// No connection.
-    Connect,
-    /// No head of an answer in time.
-    Timeout,
-    /// The connection ended before the end of the answer.
-    Closed,
-    /// What came is not HTTP.
-    Invalid,
-}
-
-impl Failure {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Connect => "no connection",
-            Self::Timeout => "no answer in time",
-            Self::Closed => "the connection ended before the answer did",
-            Self::Invalid => "its answer is not HTTP",
-        }
-    }
-}
-
 /// What is known of the try so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -117,8 +93,8 @@ impl InFlight {
         self.answered(StatusCode::SWITCHING_PROTOCOLS, latency, now);
     }
 
-    /// There is no answer, or it broke off after its head.
-    pub fn failed(mut self, why: Failure, now: Instant) {
+    /// There is no answer (no connection, no head in time, a reset, or no HTTP), or it broke off after its head.
+    pub fn failed(mut self, now: Instant) {
         let event = match self.stage {
             Stage::Asked => ReleaseEvent::Failure,
             Stage::Answered | Stage::Told => ReleaseEvent::Broken,
@@ -126,7 +102,7 @@ impl InFlight {
         self.stage = Stage::Told;
         self.upstream.counters.count(event);
         self.upstream.load.at_least(now.saturating_duration_since(self.began), tick(now));
-        self.upstream.failed(why.text(), tick(now));
+        self.upstream.failed("it gives no answers", tick(now));
     }
 
     /// It never reached the instance, by no fault of its own: a connection that had been idle was closed by it at the same

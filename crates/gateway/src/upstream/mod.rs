@@ -8,7 +8,7 @@ mod load;
 pub mod service;
 
 pub(crate) use flight::Refused;
-pub use in_flight::{Failure, InFlight, Purpose};
+pub use in_flight::{InFlight, Purpose};
 pub use service::{ServiceState, Waiting};
 
 use crate::clock::{Tick, micros, tick};

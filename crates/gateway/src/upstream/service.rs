@@ -70,9 +70,9 @@ impl ServiceState {
         locked(&self.releases).clone()
     }
 
-    /// Drops the counters of releases that nobody counts on any more, save those that `keep` names.
+    /// Drops the counters of releases that are not to be kept: all of them have been reported.
     pub(crate) fn forget_releases(&self, keep: impl Fn(ReleaseNumber) -> bool) {
-        locked(&self.releases).retain(|release, counters| keep(*release) || Arc::strong_count(counters) > 1);
+        locked(&self.releases).retain(|release, _| keep(*release));
     }
 
     /// The revision that is in force has these members and this policy. Wakes all who wait.

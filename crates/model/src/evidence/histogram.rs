@@ -71,6 +71,24 @@ impl Histogram {
         self.sum_us = self.sum_us.saturating_add(other.sum_us);
     }
 
+    /// What was added since `earlier` was counted on the same counters. Its largest value is known to the precision of
+    /// its step.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let before = |step: u16| {
+            let at = earlier.counts.binary_search_by_key(&step, |(step, _)| *step);
+            at.map_or(0, |at| earlier.counts[at].1)
+        };
+        let added = self.counts.iter().map(|(step, count)| (*step, count.saturating_sub(before(*step))));
+        let counts: Vec<(u16, u64)> = added.filter(|(_, count)| *count > 0).collect();
+        Self {
+            total: counts.iter().map(|(_, count)| count).sum(),
+            max_us: counts.last().map_or(0, |(step, _)| top(usize::from(*step)).min(self.max_us)),
+            sum_us: self.sum_us.saturating_sub(earlier.sum_us),
+            counts,
+        }
+    }
+
     fn add(&mut self, step: u16, count: u64) {
         match self.counts.binary_search_by_key(&step, |(step, _)| *step) {
             Ok(at) => self.counts[at].1 += count,
@@ -248,6 +266,25 @@ mod tests {
             let all = of(&[left, right].concat());
             prop_assert_eq!(&merged, &all);
             prop_assert_eq!(Histogram::try_from(Stored::from(merged)), Ok(all));
+        }
+
+        #[test]
+        fn what_was_added_since_is_what_was_counted_since(
+            early in prop::collection::vec(0_u64..100_000_000, 0..50),
+            late in prop::collection::vec(0_u64..100_000_000, 0..50),
+        ) {
+            let mut histogram = Histogram::default();
+            early.iter().for_each(|us| histogram.record_us(*us));
+            let before = histogram.clone();
+            let mut alone = Histogram::default();
+            for us in &late {
+                histogram.record_us(*us);
+                alone.record_us(*us);
+            }
+            let since = histogram.since(&before);
+            prop_assert_eq!((since.total(), since.sum_us()), (alone.total(), alone.sum_us()));
+            prop_assert_eq!(&since.counts, &alone.counts);
+            prop_assert!(since.max_us >= alone.max_us && since.max_us <= alone.max_us + alone.max_us / 32);
         }
 
         #[test]

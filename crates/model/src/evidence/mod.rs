@@ -96,6 +96,18 @@ impl StatusCounts {
         self.informational + self.successful + self.redirected + self.client_error + self.server_error
     }
 
+    /// What was added since `earlier` was counted.
+    #[must_use]
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            informational: self.informational.saturating_sub(earlier.informational),
+            successful: self.successful.saturating_sub(earlier.successful),
+            redirected: self.redirected.saturating_sub(earlier.redirected),
+            client_error: self.client_error.saturating_sub(earlier.client_error),
+            server_error: self.server_error.saturating_sub(earlier.server_error),
+        }
+    }
+
     /// Adds `other`.
     pub fn merge(&mut self, other: &Self) {
         self.informational += other.informational;
@@ -119,6 +131,25 @@ impl ReleaseEvidence {
     pub fn error_share(&self) -> Option<f64> {
         let ended = self.ended();
         (ended > 0).then(|| (self.status.server_error + self.failures) as f64 / ended as f64)
+    }
+
+    /// What was added since `earlier` was counted on the same counters; what is in flight is today's.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            status: self.status.since(&earlier.status),
+            failures: self.failures.saturating_sub(earlier.failures),
+            broken: self.broken.saturating_sub(earlier.broken),
+            cancelled: self.cancelled.saturating_sub(earlier.cancelled),
+            retries: self.retries.saturating_sub(earlier.retries),
+            hedges: self.hedges.saturating_sub(earlier.hedges),
+            exposures: self.exposures.saturating_sub(earlier.exposures),
+            in_flight: self.in_flight,
+            mirrored: self.mirrored.saturating_sub(earlier.mirrored),
+            unmirrored: self.unmirrored.saturating_sub(earlier.unmirrored),
+            differing: self.differing.saturating_sub(earlier.differing),
+            latency: self.latency.since(&earlier.latency),
+        }
     }
 
     /// Adds `other`, another gateway's or another span's. What is in flight adds up too: merge spans of one gateway
@@ -146,6 +177,23 @@ impl ReleaseEvidence {
 }
 
 impl ServiceEvidence {
+    /// What was added since `earlier` was counted on the same counters; what waits or is in flight is today's.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let none = ReleaseEvidence::default();
+        let of = |number: &ReleaseNumber| earlier.releases.get(number).unwrap_or(&none);
+        Self {
+            requests: self.requests.saturating_sub(earlier.requests),
+            unanswered: self.unanswered.saturating_sub(earlier.unanswered),
+            refused: self.refused.saturating_sub(earlier.refused),
+            fallbacks: self.fallbacks.saturating_sub(earlier.fallbacks),
+            queued: self.queued.saturating_sub(earlier.queued),
+            over_budget: self.over_budget.saturating_sub(earlier.over_budget),
+            waiting: self.waiting,
+            releases: self.releases.iter().map(|(number, now)| (*number, now.since(of(number)))).collect(),
+        }
+    }
+
     /// Adds another gateway's.
     pub fn merge(&mut self, other: &Self) {
         self.add(other, ReleaseEvidence::merge);
