@@ -13,6 +13,8 @@ pub mod choose;
 mod clock;
 pub mod config;
 pub mod evidence;
+#[cfg(test)]
+mod fixture;
 pub mod hash;
 pub mod health;
 mod listen;

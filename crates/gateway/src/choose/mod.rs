@@ -158,3 +158,6 @@ fn borders(split: &Split) -> Box<[(u16, ReleaseNumber)]> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

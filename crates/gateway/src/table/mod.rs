@@ -160,3 +160,6 @@ impl Table {
         self.leaving().map(|state| (state.id().clone(), state.in_flight())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
