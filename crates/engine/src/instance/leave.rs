@@ -1,4 +1,4 @@
-//! Runs on their way out: drain, stop, gone.
+//! Runs on their way out: let go by the gateways, drained, stopped, gone.
 
 use super::event::Effect;
 use super::state::Leaving;
@@ -10,9 +10,9 @@ use baton_model::id::RunNumber;
 const DRAIN_GRACE: Millis = Millis::secs(5);
 
 impl Leaving {
-    /// When a drain that was not answered is over.
+    /// When a drain that was not answered is over; of one that has not begun, when it begins at the latest.
     pub(super) fn overdue_at(&self) -> Option<BootMs> {
-        self.drain_until.map(|until| until.plus(DRAIN_GRACE))
+        self.drain_until.map(|until| if self.routed { until } else { until.plus(DRAIN_GRACE) })
     }
 
     /// The effect that stops it.
@@ -22,6 +22,19 @@ impl Leaving {
 }
 
 impl Instance {
+    /// Routed → Draining: every live gateway has let go of the run, or its time is over. Connections that did not come
+    /// by a gateway are waited for, and counted where they are cut, as without one.
+    pub(super) fn drain_released(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
+        let released = self.target.as_ref().map_or(RunNumber(0), |target| target.released);
+        for (number, leaving) in self.leaving.iter_mut().filter(|(_, leaving)| leaving.routed) {
+            let Some(until) = leaving.drain_until else { continue };
+            if *number <= released || until <= now {
+                leaving.routed = false;
+                effects.push(Effect::Drain { run: *number, within: until.since(now) });
+            }
+        }
+    }
+
     /// Draining → Stopping: its connections are done, or were cut.
     pub(super) fn drained(&mut self, number: RunNumber, cut: u32, effects: &mut Vec<Effect>) {
         let draining = self.leaving.get(&number).is_some_and(|leaving| leaving.drain_until.is_some());
@@ -49,7 +62,7 @@ impl Instance {
         let overdue: Vec<RunNumber> = self
             .leaving
             .iter()
-            .filter(|(_, leaving)| leaving.overdue_at().is_some_and(|at| at <= now))
+            .filter(|(_, leaving)| !leaving.routed && leaving.overdue_at().is_some_and(|at| at <= now))
             .map(|(number, _)| *number)
             .collect();
         overdue.into_iter().for_each(|number| self.stop_draining(number, effects));

@@ -24,7 +24,8 @@
 //!
 //! jobs       Running ─exit code 0─► Done ─begin_swap (another release)─► Confirming ─exit code 0─► Done
 //!
-//! leaving    Draining ─stop─► Stopping ─gone─► forgotten        (replaced, reverted, making way, removed, stranger)
+//! leaving    Routed ─released─► Draining ─stop─► Stopping ─gone─► forgotten   (replaced, reverted, making way, removed,
+//!                                                                              stranger)
 //! ```
 
 mod event;
@@ -192,6 +193,7 @@ impl Instance {
     fn settle(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
         for _ in 0..SETTLE_PASSES_MAX {
             let said = effects.len();
+            self.drain_released(now, effects);
             self.stop_overdue_drains(now, effects);
             self.drop_stale_refresh();
             self.judge_swap(now, effects);

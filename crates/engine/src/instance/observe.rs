@@ -143,7 +143,11 @@ fn swap_phase(swap: &Swap) -> (SwapPhase, String) {
 }
 
 fn draining_reason(leaving: &Leaving) -> String {
-    let doing = if leaving.drain_until.is_some() { "finishes its connections" } else { "is being stopped" };
+    let doing = match leaving.drain_until {
+        Some(_) if leaving.routed => "serves until the gateways have let go of it",
+        Some(_) => "finishes its connections",
+        None => "is being stopped",
+    };
     format!("release {} {doing}", leaving.release)
 }
 

@@ -117,6 +117,8 @@ impl Instance {
         let numbers: Vec<RunNumber> = self.leaving.keys().copied().collect();
         for number in numbers {
             match (alive.contains_key(&number), self.leaving.get(&number)) {
+                // Its drain has not begun.
+                (true, Some(Leaving { drain_until: Some(_), routed: true, .. })) => {}
                 (true, Some(Leaving { drain_until: Some(until), .. })) => {
                     effects.push(Effect::Drain { run: number, within: until.since(now) });
                 }
@@ -141,6 +143,7 @@ impl Instance {
                 exclusive: true,
                 why: Why::Stranger,
                 drain_until: None,
+                routed: false,
             };
             effects.push(leaving.stop_effect(*number));
             self.leaving.insert(*number, leaving);

@@ -312,6 +312,10 @@ pub(super) struct Leaving {
     pub(super) why: Why,
     /// Until when its connections are waited for; `None` once it is being stopped.
     pub(super) drain_until: Option<BootMs>,
+    /// Gateways may send requests to it: its drain begins when the plan says that they let go of it, or when that has
+    /// not come by the end of its time.
+    #[serde(default)]
+    pub(super) routed: bool,
 }
 
 /// Why a run leaves.

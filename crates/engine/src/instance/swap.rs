@@ -149,13 +149,18 @@ impl Instance {
         }
     }
 
-    /// The run leaves for this plan: drained where it runs, stopped at once where it does not.
+    /// The run leaves for this plan: drained where it runs, stopped at once where it does not. Where gateways send it
+    /// requests, its drain begins once they have let go of it.
     pub(super) fn replace(&mut self, old: &Run, plan: &InstancePlan, now: BootMs, effects: &mut Vec<Effect>) {
         let drain = old.plan.spec.stop.drain;
         let until = old.pid.map(|_| now.plus(drain));
         self.leave(old, Why::Replaced { to: plan.release, attempt: plan.attempt }, until, effects);
-        if until.is_some() {
-            effects.push(Effect::Drain { run: old.number, within: drain });
+        let routed = old.plan.spec.route.is_some() || plan.spec.route.is_some();
+        if let Some(leaving) = self.leaving.get_mut(&old.number).filter(|_| until.is_some()) {
+            leaving.routed = routed;
+            if !routed {
+                effects.push(Effect::Drain { run: old.number, within: drain });
+            }
         }
     }
 
@@ -229,6 +234,7 @@ impl Instance {
             exclusive: has_fixed_port(&run.plan),
             why,
             drain_until,
+            routed: false,
         };
         if drain_until.is_none() {
             effects.push(leaving.stop_effect(run.number));

@@ -4,6 +4,7 @@ mod lives;
 mod mend;
 mod properties;
 mod refresh;
+mod routed;
 mod stories;
 
 use super::{AdoptedRun, Effect, Event, Instance, Trouble};
@@ -47,11 +48,14 @@ enum Life {
     After,
     /// It reloads by SIGHUP and has an `after_ready` hook.
     Reloads,
+    /// Gateways send it requests.
+    Routed,
 }
 
 const SOCKET: Kind =
     Kind { fixed: false, checks: true, restart: RestartMode::Always, configured: false, life: Life::Plain };
 const FIXED: Kind = Kind { fixed: true, ..SOCKET };
+const ROUTED: Kind = Kind { life: Life::Routed, ..SOCKET };
 /// Its releases differ in nothing but files, told of by SIGHUP; each fifth in one that asks for a restart.
 const CONFIGURED: Kind = Kind { configured: true, ..SOCKET };
 const UNCHECKED: Kind = Kind { checks: false, ..SOCKET };
@@ -107,7 +111,7 @@ fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
         limits: Default::default(),
         sandbox: Default::default(),
         configuration: if kind.configured { configuration(release) } else { Default::default() },
-        route: None,
+        route: (kind.life == Life::Routed).then(crate::fleet::route_spec),
     };
     let mut spec = spec;
     spec.lifecycle = lifecycle(kind.life);
@@ -127,7 +131,7 @@ fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
 fn lifecycle(life: Life) -> Lifecycle {
     let mut lifecycle = Lifecycle::default();
     match life {
-        Life::Plain => {}
+        Life::Plain | Life::Routed => {}
         Life::Job => lifecycle.kind = RunKind::OneShot,
         Life::After => {
             lifecycle.after.insert(ServiceName::new("db").expect("a valid name"), Near::SameNode);
@@ -169,7 +173,7 @@ fn found(release: u64, pid: Option<u32>) -> AdoptedRun {
 /// An event from its line. `plan 2`, `plan 2 1` (attempt), `plan none`, `resumed 1=1 2=2` (run=release), `staged 2`,
 /// `stage-failed 2` (`stage-failed! 2`: trying again will not help), `no-space 2`, `started 1`, `start-failed 1`, `crashed 1`,
 /// `crash-loop 1`, `damaged 1`, `mended 1`, `found-good 1`, `mend-failed 1`, `ended 1 0` (run, code; it stays down), `ready 1`, `unready 1`, `not-live 1`, `steered 2`,
-/// `drained 1`, `stopped 1`, `lost 1`, `timer`; `plan-reload 1 2` (release, reloads asked for), `reloaded 1 2`,
+/// `drained 1`, `stopped 1`, `lost 1`, `timer`; `plan-reload 1 2` (release, reloads asked for), `plan-released 2 1` (release, run), `reloaded 1 2`,
 /// `reload-failed 1 2` (run, reload), `unready-deps`, `ready-deps`.
 fn event(kind: Kind, line: &str) -> Event {
     let mut words = line.split_whitespace();
@@ -191,6 +195,11 @@ fn event(kind: Kind, line: &str) -> Event {
         "plan-reload" => {
             let mut plan = plan(kind, number(0), 0);
             plan.reload = number(1);
+            Event::Plan(Some(Box::new(plan)))
+        }
+        "plan-released" => {
+            let mut plan = plan(kind, number(0), 0);
+            plan.released = RunNumber(number(1));
             Event::Plan(Some(Box::new(plan)))
         }
         "plan" => {

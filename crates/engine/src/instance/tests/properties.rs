@@ -1,6 +1,6 @@
 //! Whatever happens and in whatever order: no panic, never two that serve, and rest once all is answered.
 
-use super::{CONFIGURED, FIXED, Kind, SOCKET, UNCHECKED, event, found, instance};
+use super::{CONFIGURED, FIXED, Kind, ROUTED, SOCKET, UNCHECKED, event, found, instance};
 use crate::instance::{AdoptedRun, Effect, Event, Instance, Trouble};
 use baton_model::id::RunNumber;
 use baton_model::observed::{Exit, InstanceState};
@@ -33,6 +33,8 @@ struct Node {
 #[derive(Clone, Debug)]
 enum Act {
     Plan(Option<(u64, u32)>),
+    /// Gateways let go of every run up to this one, of a release that is wanted.
+    Release(u64, u64),
     /// Carries out the next effect and answers it well (0), or badly.
     Answer(u8),
     Wait(u64),
@@ -70,6 +72,9 @@ impl Node {
             Act::Plan(Some((release, attempt))) => {
                 let plan = super::plan(self.kind, *release, *attempt);
                 self.step(Event::Plan(Some(Box::new(plan))));
+            }
+            Act::Release(release, run) => {
+                self.step(event(self.kind, &format!("plan-released {release} {run}")));
             }
             Act::Answer(fault) => self.answer(*fault),
             Act::Wait(secs) => {
@@ -238,6 +243,7 @@ impl Node {
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         3 => proptest::option::weighted(0.9, (1..4_u64, 0..3_u32)).prop_map(Act::Plan),
+        1 => (1..4_u64, 0..6_u64).prop_map(|(release, run)| Act::Release(release, run)),
         12 => prop_oneof![6 => Just(0_u8), 1 => Just(1), 1 => Just(2)].prop_map(Act::Answer),
         2 => prop_oneof![Just(1_u64), Just(5), Just(70)].prop_map(Act::Wait),
         1 => proptest::bool::weighted(0.2).prop_map(|host| Act::Restart { host }),
@@ -252,7 +258,7 @@ proptest! {
 
     #[test]
     fn it_never_serves_twice_and_comes_to_rest(
-        kind in prop_oneof![Just(SOCKET), Just(FIXED), Just(UNCHECKED), Just(CONFIGURED)],
+        kind in prop_oneof![Just(SOCKET), Just(FIXED), Just(UNCHECKED), Just(CONFIGURED), Just(ROUTED)],
         bad in proptest::option::of(2..4_u64),
         acts in proptest::collection::vec(act(), 0..60),
         last in proptest::option::weighted(0.9, 1..4_u64),
