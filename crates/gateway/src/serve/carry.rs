@@ -115,7 +115,7 @@ async fn exchange(
         tried: Vec::new(),
         attempts: 0,
         stale: 0,
-        hedging: true,
+        refused_at: None,
     };
     let mut copy = mirror::begin(&exchange);
     let answered = exchange.run().await.inspect_err(|problem| count(&exchange.route, *problem))?;

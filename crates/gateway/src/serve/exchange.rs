@@ -63,8 +63,8 @@ pub(crate) struct Exchange {
     pub(crate) attempts: u32,
     /// Connections that turned out to be closed when the request was sent.
     pub(crate) stale: u32,
-    /// No hedge was refused yet.
-    pub(crate) hedging: bool,
+    /// When a hedge was refused last; it is asked for again.
+    pub(crate) refused_at: Option<Instant>,
 }
 
 /// An answer's head, and what its body comes with.
@@ -287,7 +287,7 @@ impl Exchange {
             return;
         }
         if !self.route.may_retry(now) {
-            self.hedging = false;
+            self.refused_at = Some(now);
             return;
         }
         match self.route.pick(&self.decision, &self.view(), &self.tried, Purpose::Hedge, now) {
@@ -295,17 +295,17 @@ impl Exchange {
                 let runner = self.launch(in_flight);
                 runners.push(runner);
             }
-            Picked::Busy | Picked::Nobody | Picked::Stale => self.hedging = false,
+            Picked::Busy | Picked::Nobody | Picked::Stale => self.refused_at = Some(now),
         }
     }
 
     fn may_hedge(&self, runners: &[Runner]) -> bool {
         let after = self.route.spec().retries.hedge_after;
-        self.hedging && after.0 > 0 && self.is_repeatable() && self.has_tries() && runners.len() < RUNNING_MAX
+        after.0 > 0 && self.is_repeatable() && self.has_tries() && runners.len() < RUNNING_MAX
     }
 
     fn hedge_at(&self, runners: &[Runner]) -> Option<Instant> {
-        let latest = runners.iter().map(|it| it.began).max()?;
+        let latest = runners.iter().map(|it| it.began).chain(self.refused_at).max()?;
         Some(latest + self.route.spec().retries.hedge_after.duration())
     }
 

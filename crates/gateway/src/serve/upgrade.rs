@@ -161,10 +161,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_close_frame_follows_the_frame_that_is_under_way() {
+        tokio::task::LocalSet::new().run_until(told_in_the_middle_of_a_frame()).await;
+    }
+
+    async fn told_in_the_middle_of_a_frame() {
         let (mut client, near) = tokio::io::duplex(64);
         let (far, mut instance) = tokio::io::duplex(64);
         let (tell, told) = tokio::sync::oneshot::channel::<()>();
-        let carried = tokio::spawn(async move {
+        let carried = tokio::task::spawn_local(async move {
             let told = async {
                 let _ = told.await;
             };

@@ -1,0 +1,13 @@
+//! The data plane with real sockets: requests as bytes, instances as servers that do as a test says.
+
+mod fleet;
+mod handover;
+mod hostile;
+mod http1;
+mod http2;
+mod lost;
+mod mirror;
+mod queue;
+mod tcp;
+mod tls;
+mod websocket;
