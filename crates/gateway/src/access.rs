@@ -156,12 +156,17 @@ fn micros(since: Instant) -> u64 {
 
 /// Writes until the last sender is gone.
 fn write(waiting: &Receiver<Line>, mut file: BufWriter<impl Write>, lost: &AtomicU64) {
+    let mut flushed = Instant::now();
     loop {
-        let written = match waiting.recv_timeout(FLUSH_EVERY) {
+        let mut written = match waiting.recv_timeout(FLUSH_EVERY) {
             Ok(line) => put(&mut file, &line),
-            Err(RecvTimeoutError::Timeout) => file.flush(),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => break,
         };
+        if written.is_ok() && flushed.elapsed() >= FLUSH_EVERY {
+            written = file.flush();
+            flushed = Instant::now();
+        }
         if let Err(error) = written {
             lost.fetch_add(1, Relaxed);
             tracing::warn!(%error, "the access log cannot be written");

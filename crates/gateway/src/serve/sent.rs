@@ -15,6 +15,8 @@ use tokio::time::{Instant, Sleep};
 
 /// A body that is held whole is no larger; larger ones are passed on, and then not repeated.
 pub(crate) const HELD_MAX: u64 = 64 * 1024;
+/// One that is held whole has come whole by then: a byte now and then does not keep a connection for a day.
+const HELD_WITHIN: Duration = Duration::from_secs(60);
 
 /// How far a body has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +171,11 @@ impl Silence {
 ///
 /// # Errors
 /// What kept it from coming.
-pub(crate) async fn hold(mut body: Incoming, bytes_max: u64, idle: Duration) -> Result<Bytes, Progress> {
+pub(crate) async fn hold(body: Incoming, bytes_max: u64, idle: Duration) -> Result<Bytes, Progress> {
+    tokio::time::timeout(HELD_WITHIN, gather(body, bytes_max, idle)).await.unwrap_or(Err(Progress::Slow))
+}
+
+async fn gather(mut body: Incoming, bytes_max: u64, idle: Duration) -> Result<Bytes, Progress> {
     let mut first = Bytes::new();
     let mut more: Vec<u8> = Vec::new();
     let mut size = 0;

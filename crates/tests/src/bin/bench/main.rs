@@ -1,7 +1,7 @@
 //! The figures of Baton, measured on this machine, beside its peers in the same run.
 //!
 //! `cargo run --release -p baton-tests --bin bench -- WHAT` where WHAT is `restart`, `swap`, `adopt`, `footprint`,
-//! `scale`, `logs` or `all`. Times on a shared machine mean little alone: read the ratios.
+//! `scale`, `logs`, `gateway`, `lost` or `all`. Times on a shared machine mean little alone: read the ratios.
 
 mod adopt;
 mod footprint;
@@ -10,6 +10,7 @@ mod restart;
 mod scale;
 mod serve;
 mod swap;
+mod traffic;
 
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
@@ -38,6 +39,10 @@ enum What {
     Scale,
     /// What a workload's log costs it through the shim, beside a plain file.
     Logs,
+    /// The gateway beside HAProxy and nginx: requests a second, processor time a request, latency, memory.
+    Gateway,
+    /// One of two backends lost behind the gateway, HAProxy and nginx: killed, stopped, cut off.
+    Lost,
     /// All of them.
     All,
 }
@@ -71,6 +76,12 @@ fn main() -> Result<()> {
     }
     if wanted(What::Logs) {
         logs::run()?;
+    }
+    if wanted(What::Gateway) {
+        traffic::throughput(arguments.rounds.min(5))?;
+    }
+    if wanted(What::Lost) {
+        traffic::lost()?;
     }
     Ok(())
 }

@@ -1,0 +1,48 @@
+//! A gateway without a coordinator: its configuration and its route table come from two files. For tests and benches
+//! that want a gateway as a process.
+//!
+//! `baton-gateway-static GATEWAY.toml TABLE.json` serves until SIGTERM, or until the next one takes over its sockets. On
+//! SIGHUP it reads the table again. It says `serving` on standard output once it does.
+
+use baton_gateway::table::Served;
+use baton_gateway::{Gateway, GatewayConfig};
+use baton_model::route::RouteTable;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(config), Some(table)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: baton-gateway-static GATEWAY.toml TABLE.json".into());
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(&config, &table))
+}
+
+async fn run(config: &Path, table: &Path) -> Result<(), Box<dyn Error>> {
+    let config = GatewayConfig::read(config)?;
+    let served = Arc::new(Served::new(config.zone.clone()));
+    served.install(&read(table)?, std::time::Instant::now())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut again = signal(SignalKind::hangup())?;
+    let gateway = Gateway::start(config, served).await?;
+    gateway.relieve()?;
+    println!("serving");
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            () = gateway.relieved() => break,
+            _ = again.recv() => {
+                gateway.install(&read(table)?).await?;
+            }
+        }
+    }
+    let drained = gateway.drain().await;
+    println!("cut {}", drained.cut);
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<RouteTable, Box<dyn Error>> {
+    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+}

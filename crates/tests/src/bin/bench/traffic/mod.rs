@@ -1,0 +1,8 @@
+//! The gateway beside HAProxy and nginx from Debian's packages, on the same upstream in the same run.
+
+mod lost;
+mod proxies;
+mod throughput;
+
+pub(crate) use lost::run as lost;
+pub(crate) use throughput::run as throughput;
