@@ -250,6 +250,7 @@ pub(crate) fn to_client(headers: &mut HeaderMap, request_id: &HeaderValue, http2
 mod tests {
     use super::*;
     use http::Request;
+    use proptest::prelude::*;
 
     fn parts(version: Version, uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().version(version).uri(uri);
@@ -333,6 +334,41 @@ mod tests {
             ("x-request-id", "fresh"),
         ] {
             assert_eq!(got(name).as_deref(), Some(value), "{name}");
+        }
+    }
+
+    proptest! {
+        /// Whatever fields a client sends: nothing panics, and what is passed on has one host, one framing, and none of
+        /// the fields that belong to the connection.
+        #[test]
+        fn any_fields_are_refused_or_made_fit(
+            host in prop::collection::vec(any::<u8>(), 0..20),
+            named in "[a-zA-Z, -]{0,30}",
+            values in prop::collection::vec(("[a-z-]{1,12}", prop::collection::vec(any::<u8>(), 0..12)), 0..6),
+        ) {
+            let mut request = parts(Version::HTTP_11, "/", &[]);
+            let mut add = |name: HeaderName, value: &[u8]| {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    request.headers.append(name, value);
+                }
+            };
+            add(HOST, &host);
+            add(CONNECTION, named.as_bytes());
+            for (name, value) in &values {
+                if let Ok(name) = name.parse::<HeaderName>() {
+                    add(name, value);
+                }
+            }
+            let _ = super::host(&request);
+            if let Ok(wish) = vet(&request) {
+                let origin = Origin { address: [192, 0, 2, 1].into(), encrypted: false };
+                to_instance(&mut request, origin, wish, || HeaderValue::from_static("id"));
+                prop_assert_eq!(request.headers.get_all(HOST).iter().count(), 1);
+                let wanted = if wish == Wish::WebSocket { vec![CONNECTION, UPGRADE, TE] } else { vec![TE] };
+                for gone in HOP_BY_HOP.iter().filter(|it| !wanted.contains(it)) {
+                    prop_assert!(!request.headers.contains_key(gone), "{gone}");
+                }
+            }
         }
     }
 

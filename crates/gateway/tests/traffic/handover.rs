@@ -94,3 +94,43 @@ async fn what_does_not_end_is_cut_at_the_deadline_and_counted() {
     crate::fleet::eventually("the request under way", async || (mute.connections() == 1).then_some(())).await;
     assert_eq!(fleet.gateway.drain().await.cut, 1);
 }
+
+/// A gateway as a process of its own.
+fn process(folder: &std::path::Path) -> std::process::Child {
+    std::process::Command::new(env!("CARGO_BIN_EXE_baton-gateway-static"))
+        .args(["gateway.toml", "table.json"])
+        .current_dir(folder)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a process")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_is_followed_by_the_next_and_ends_by_itself() {
+    let says = Instance::says("hello").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let fleet = Fleet::start(route(&[&says])).await;
+    let table = serde_json::to_vec(&fleet.table()).expect("json");
+    std::fs::write(folder.path().join("table.json"), table).expect("written");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let config = format!("http = [\"{free}\"]\nhandover = \"handover\"\nworkers = 2\n");
+    std::fs::write(folder.path().join("gateway.toml"), config).expect("written");
+    let mut first = process(folder.path());
+    crate::fleet::eventually("the first process", async || TcpStream::connect(free).await.ok()).await;
+    crate::fleet::eventually("its offer", async || folder.path().join("handover").exists().then_some(()))
+        .await;
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let client = tokio::spawn(load(free, Arc::clone(&stop), Arc::clone(&answered)));
+    let mut second = process(folder.path());
+    let ended = crate::fleet::eventually("the end of the first", async || first.try_wait().expect("ours")).await;
+    assert!(ended.success());
+    let before = answered.load(SeqCst);
+    crate::fleet::eventually("answers of the second", async || {
+        (answered.load(SeqCst) > before + 100).then_some(())
+    })
+    .await;
+    stop.store(true, SeqCst);
+    client.await.expect("joined").expect("no request failed");
+    second.kill().expect("ours");
+    second.wait().expect("ours");
+}
