@@ -5,12 +5,13 @@
 //! SIGHUP it reads the table again. It says `serving` on standard output once it does.
 
 use baton_gateway::table::Served;
-use baton_gateway::{Gateway, GatewayConfig};
+use baton_gateway::{Gateway, GatewayConfig, health};
 use baton_model::route::RouteTable;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -26,6 +27,7 @@ async fn run(config: &Path, table: &Path) -> Result<(), Box<dyn Error>> {
     served.install(&read(table)?, std::time::Instant::now())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut again = signal(SignalKind::hangup())?;
+    let checks = tokio::spawn(health::watch(Arc::clone(&served), CancellationToken::new()));
     let gateway = Gateway::start(config, served).await?;
     gateway.relieve()?;
     println!("serving");
@@ -39,6 +41,7 @@ async fn run(config: &Path, table: &Path) -> Result<(), Box<dyn Error>> {
         }
     }
     let drained = gateway.drain().await;
+    checks.abort();
     println!("cut {}", drained.cut);
     Ok(())
 }

@@ -122,7 +122,8 @@ async fn a_process_is_followed_by_the_next_and_ends_by_itself() {
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let client = tokio::spawn(load(free, Arc::clone(&stop), Arc::clone(&answered)));
     let mut second = process(folder.path());
-    let ended = crate::fleet::eventually("the end of the first", async || first.try_wait().expect("ours")).await;
+    let ended =
+        crate::fleet::eventually("the end of the first", async || first.try_wait().expect("ours")).await;
     assert!(ended.success());
     let before = answered.load(SeqCst);
     crate::fleet::eventually("answers of the second", async || {
