@@ -8,6 +8,7 @@
 //!
 //! Nothing here touches a file: whether the artifact exists is the CLI's part.
 
+mod analysis;
 mod check;
 mod configuration;
 mod confinement;
@@ -16,6 +17,7 @@ mod fleet;
 mod lifecycle;
 mod ports;
 mod reader;
+mod strategy;
 mod suggest;
 mod template;
 mod traffic;
@@ -203,13 +205,14 @@ fn read_service(
     let kind = lifecycle::kind(reader, top);
     let restart = workload::restart(reader, top, kind);
     let (placement, min_available) = fleet::placement(reader, top);
-    let rollout = fleet::rollout(reader, top, placement.count);
+    let served = traffic::Served { ports: &ports, readiness: checks.readiness.as_ref() };
+    let route = traffic::route(reader, top, &served);
+    let split_by = route.as_ref().map(|route| &route.split_by);
+    let rollout = fleet::rollout(reader, top, placement.count, split_by);
     let min_available =
         min_available.unwrap_or_else(|| defaults::min_available(placement.count, rollout.max_unavailable));
     let logs = workload::logs(reader, top);
     let (configuration, templates) = configuration::configuration(reader, top);
-    let served = traffic::Served { ports: &ports, readiness: checks.readiness.as_ref() };
-    let route = traffic::route(reader, top, &served);
     let spec = ServiceSpec {
         name,
         exec,

@@ -2,6 +2,12 @@
 //!
 //! The stages a policy compiles into, and the machine that runs them, are the engine's.
 
+mod analysis;
+mod strategy;
+
+pub use analysis::{AnalysisAction, Answer, Measured, Metric, Threshold, Verdict};
+pub use strategy::{AbTest, AfterDark, BlueGreen, Canary, CanaryStep, DarkLaunch, Preview, Strategy};
+
 use crate::amount::Amount;
 use crate::id::{ReleaseNumber, RolloutId};
 use crate::time::{Millis, UnixMs};
@@ -31,15 +37,12 @@ pub struct RolloutPolicy {
     /// What happens when a rollout fails.
     pub on_failure: OnFailure,
     /// Wait for an operator's `promote` before each of these stages (counted from 1); the rest go on by themselves.
+    ///
+    /// Of a strategy in steps it is the steps that are counted.
     pub approve_before: Vec<u32>,
-}
-
-/// The shape of a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// Batches of instances, swapped in place.
-    Rolling,
+    /// What is asked of the evidence while a new release is watched.
+    #[serde(default)]
+    pub analysis: Vec<Threshold>,
 }
 
 /// What happens when a rollout fails.
@@ -86,6 +89,10 @@ pub struct RolloutControl {
     pub paused: bool,
     /// Approval was given for every stage up to this one (counted from 1).
     pub approved_through: u32,
+    /// An operator wants the stages up to this one (counted from 1) passed without bake, analysis or approval; health is
+    /// waited for all the same.
+    #[serde(default)]
+    pub promoted_through: u32,
     /// Go back to the release before.
     pub abort: bool,
     /// Grows with each `retry`; failed instances are tried again when it grows.

@@ -8,6 +8,7 @@ mod confinement;
 mod fleet;
 mod lifecycle;
 mod ports;
+mod strategy;
 mod traffic;
 mod workload;
 
@@ -36,6 +37,7 @@ pub(super) fn findings(spec: &ServiceSpec) -> Vec<Finding> {
     confinement::check(spec, &mut findings);
     fleet::check(spec, &mut findings);
     traffic::check(spec, &mut findings);
+    strategy::check(spec, &mut findings);
     findings.0
 }
 

@@ -1,7 +1,7 @@
 //! What a field is when a person leaves it out. `docs/service-file.md` lists the same values, held by a test.
 
 use crate::configuration::OnChange;
-use crate::rollout::{OnFailure, Strategy};
+use crate::rollout::{AfterDark, OnFailure};
 use crate::route::{HttpProtocol, Key, Weight};
 use crate::spec::{Amount, Count, RestartMode, StopSignal};
 use crate::time::Millis;
@@ -34,7 +34,6 @@ pub(super) const HOOK_TIMEOUT: Millis = Millis::secs(30);
 pub(super) const COUNT: Count = Count::Replicas(1);
 pub(super) const LOST_AFTER: Millis = Millis::secs(30);
 
-pub(super) const STRATEGY: Strategy = Strategy::Rolling;
 pub(super) const BATCH: Amount = Amount::Number(1);
 pub(super) const FIRST_ZONE_BAKE: Millis = Millis::ZERO;
 pub(super) const MIN_HEALTHY: Millis = Millis::secs(10);
@@ -95,3 +94,19 @@ pub(super) const ROUTE_EJECTION_BASE: Millis = Millis::secs(10);
 pub(super) const ROUTE_EJECTION_SHARE: Weight = Weight(5_000);
 pub(super) const ROUTE_SLOW_START: Millis = Millis::secs(10);
 pub(super) const ROUTE_ZONE_SPILL_BELOW: Weight = Weight(7_000);
+
+pub(super) const CANARY_STEPS: [Weight; 4] = [Weight(100), Weight(500), Weight(2_500), Weight::ALL];
+pub(super) const CANARY_BAKE: Millis = Millis::secs(300);
+pub(super) const PREVIEW_HEADER: &str = "baton-preview";
+pub(super) const BLUE_GREEN_BAKE: Millis = Millis::secs(60);
+pub(super) const KEEP_WARM: Millis = Millis::secs(600);
+pub(super) const AB_SHARE: Weight = Weight(5_000);
+pub(super) const DARK_SHARE: Weight = Weight(1_000);
+pub(super) const DARK_DURATION: Millis = Millis::secs(600);
+pub(super) const DARK_BODY_BYTES_MAX: u64 = 64 * 1024;
+pub(super) const DARK_IN_FLIGHT_MAX: u32 = 64;
+/// Nothing goes live by itself that was never seen to serve.
+pub(super) const AFTER_DARK: AfterDark = AfterDark::Wait;
+pub(super) const ANALYSIS_WINDOW: Millis = Millis::secs(60);
+pub(super) const ANALYSIS_REQUESTS_MIN: u32 = 100;
+pub(super) const ANALYSIS_QUANTILE: Weight = Weight(9_900);

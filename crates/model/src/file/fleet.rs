@@ -1,8 +1,9 @@
 //! Reads where instances go, how many there are, and how a release replaces another.
 
 use super::reader::{Fault, Fields, Reader, Section};
-use super::{defaults, value};
-use crate::rollout::{OnFailure, RolloutPolicy, Strategy};
+use super::{analysis, defaults, strategy, value};
+use crate::rollout::{OnFailure, RolloutPolicy};
+use crate::route::Key;
 use crate::spec::{Amount, Count, Placement};
 use toml::de::DeValue;
 
@@ -20,6 +21,11 @@ pub(super) const ROLLOUT: &[&str] = &[
     "failure_tolerance",
     "on_failure",
     "approve_before",
+    "canary",
+    "blue_green",
+    "ab",
+    "dark",
+    "analysis",
 ];
 
 /// The placement, and the minimum available where the person gave one.
@@ -59,8 +65,13 @@ fn count(reader: &mut Reader, section: &Section<'_, '_>) -> Count {
     }
 }
 
-pub(super) fn rollout(reader: &mut Reader, top: &Section<'_, '_>, count: Count) -> RolloutPolicy {
-    const STRATEGIES: &[(&str, Strategy)] = &[("rolling", Strategy::Rolling)];
+/// The policy. `split_by`: the key of the route, where there is one.
+pub(super) fn rollout(
+    reader: &mut Reader,
+    top: &Section<'_, '_>,
+    count: Count,
+    split_by: Option<&Key>,
+) -> RolloutPolicy {
     const ON_FAILURE: &[(&str, OnFailure)] =
         &[("roll-back", OnFailure::RollBack), ("pause", OnFailure::Pause)];
     let section = reader.section(top, "rollout", Fields::Only(ROLLOUT));
@@ -70,7 +81,7 @@ pub(super) fn rollout(reader: &mut Reader, top: &Section<'_, '_>, count: Count) 
     let mut approve_before = reader.list(s, "approve_before", stages_fault, stage).unwrap_or_default();
     approve_before.sort_unstable();
     RolloutPolicy {
-        strategy: reader.field(s, "strategy", |v| value::word(v, STRATEGIES)).unwrap_or(defaults::STRATEGY),
+        strategy: strategy::strategy(reader, s, split_by),
         batch,
         max_unavailable: reader.field(s, "max_unavailable", value::amount).unwrap_or(default_unavailable),
         zone_at_a_time: reader.field(s, "zone_at_a_time", value::flag).unwrap_or(false),
@@ -91,6 +102,7 @@ pub(super) fn rollout(reader: &mut Reader, top: &Section<'_, '_>, count: Count) 
             .field(s, "on_failure", |v| value::word(v, ON_FAILURE))
             .unwrap_or(defaults::ON_FAILURE),
         approve_before,
+        analysis: analysis::analysis(reader, s),
     }
 }
 

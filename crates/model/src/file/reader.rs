@@ -48,6 +48,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("limits", super::confinement::LIMITS),
     ("sandbox", super::confinement::SANDBOX),
     ("route", super::traffic::ROUTE),
+    ("rollout.canary", super::strategy::CANARY),
+    ("rollout.blue_green", super::strategy::BLUE_GREEN),
+    ("rollout.ab", super::strategy::AB),
+    ("rollout.dark", super::strategy::DARK),
     ("checks", super::workload::CHECKS),
     ("checks.readiness", super::workload::CHECK),
 ];

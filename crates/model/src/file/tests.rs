@@ -24,8 +24,16 @@ macro_rules! http {
     };
 }
 
+/// The same behind a gateway.
+macro_rules! routed {
+    ($rest:expr) => {
+        http!(concat!("[placement]\nreplicas = 3\n[route]\n", $rest))
+    };
+}
+
 mod documentation;
 mod mistakes;
+mod traffic_mistakes;
 
 /// The problem as the test shows it: where, what, the line with a caret under it, and the help.
 fn show(source: &str, problem: &Problem) -> String {
@@ -48,7 +56,7 @@ fn show(source: &str, problem: &Problem) -> String {
 fn every_mistake_is_told_with_its_place_and_its_remedy() {
     assert!(MISTAKES.len() >= 60);
     let mut told = String::new();
-    for (title, source) in MISTAKES {
+    for (title, source) in MISTAKES.iter() {
         let problems = parse(source).expect_err(title);
         assert!(!problems.is_empty(), "{title}");
         told += &format!("## {title}\n");

@@ -14,7 +14,7 @@ const APPROVALS_MAX: usize = 100;
 /// A node is called lost after at least this long: less would move services for a slow packet.
 const LOST_AFTER_MIN: Millis = Millis::secs(1);
 /// Longest bake, deadline or grace: a week. Whoever waits longer wants an approval.
-const WAIT_MAX: Millis = Millis::secs(7 * 24 * 3600);
+pub(super) const WAIT_MAX: Millis = Millis::secs(7 * 24 * 3600);
 
 pub(super) fn check(spec: &ServiceSpec, findings: &mut Findings) {
     placement(&spec.placement, findings);

@@ -18,6 +18,15 @@ fn documented_fields() -> Vec<(&'static str, Option<&'static str>)> {
         .collect()
 }
 
+/// A service with the strategy that has this section, and these lines in it.
+fn of_strategy(section: &str, lines: &str) -> String {
+    let word = section.trim_start_matches("rollout.").replace('_', "-");
+    let required = if word == "ab" { "duration = \"1h\"\n" } else { "" };
+    let service =
+        web!("[ports.http]\nkind = \"dynamic\"\n[placement]\nreplicas = 2\n[route]\n[rollout]\nstrategy = ");
+    format!("{service}\"{word}\"\n[{section}]\n{required}{lines}")
+}
+
 #[test]
 fn documented_defaults_are_the_defaults() {
     let check = http!("[checks.readiness]\nkind = \"http\"\nport = \"http\"\n");
@@ -29,6 +38,14 @@ fn documented_defaults_are_the_defaults() {
         let (section, name) = field.rsplit_once('.').expect(field);
         let source = match section {
             "checks.readiness" => format!("{check}{name} = {default}\n"),
+            "rollout.canary" | "rollout.blue_green" | "rollout.ab" | "rollout.dark" => {
+                let plain = parse(&of_strategy(section, "")).unwrap().spec;
+                let written = parse(&of_strategy(section, &format!("{name} = {default}\n")));
+                let spec = written.unwrap_or_else(|problems| panic!("{field}: {problems:#?}")).spec;
+                assert_eq!(spec, plain, "{field} is not {default} by default");
+                compared += 1;
+                continue;
+            }
             "route" => format!("{routed}{name} = {default}\n"),
             _ if section.starts_with("route.") => format!("{routed}[{section}]\n{name} = {default}\n"),
             _ => format!("{check}[{section}]\n{name} = {default}\n"),
@@ -56,6 +73,11 @@ fn every_field_is_documented() {
         ("hooks.before_start.", lifecycle::HOOK),
         ("placement.", fleet::PLACEMENT),
         ("rollout.", fleet::ROLLOUT),
+        ("rollout.canary.", strategy::CANARY),
+        ("rollout.blue_green.", strategy::BLUE_GREEN),
+        ("rollout.ab.", strategy::AB),
+        ("rollout.dark.", strategy::DARK),
+        ("rollout.analysis.NAME.", analysis::ANALYSIS),
         ("logs.", workload::LOGS),
         ("files.NAME.", configuration::FILE),
         ("secrets.NAME.", configuration::SECRET),

@@ -1,6 +1,15 @@
 //! What people get wrong, each with a name: `mistakes.snap` shows what they are told.
 
-pub(super) const MISTAKES: &[(&str, &str)] = &[
+use std::sync::LazyLock;
+
+/// All of them.
+pub(super) static MISTAKES: LazyLock<Vec<Mistake>> =
+    LazyLock::new(|| [GENERAL, super::traffic_mistakes::TRAFFIC].concat());
+
+/// Its name, and the file it is in.
+pub(super) type Mistake = (&'static str, &'static str);
+
+const GENERAL: &[Mistake] = &[
     // The text itself.
     ("empty file", ""),
     ("only a comment", "# web\n"),
@@ -140,7 +149,7 @@ pub(super) const MISTAKES: &[(&str, &str)] = &[
     ("spread over no label", web!("[placement]\nspread = \"availability zone\"\n")),
     ("lost at once", web!("[placement]\nlost_after = \"10ms\"\n")),
     // Rollout.
-    ("unknown strategy", web!("[rollout]\nstrategy = \"canary\"\n")),
+    ("unknown strategy", web!("[rollout]\nstrategy = \"recreate\"\n")),
     ("misspelt on_failure", web!("[rollout]\non_failure = \"rollback\"\n")),
     ("batch of none", web!("[rollout]\nbatch = 0\n")),
     ("batch of no share", web!("[rollout]\nbatch = \"0%\"\n")),
@@ -306,56 +315,4 @@ pub(super) const MISTAKES: &[(&str, &str)] = &[
     ),
     ("secret with a value", web!("[secrets]\ndb-password = \"hunter2\"\n")),
     ("secret with a bad name", web!("[secrets.db]\nsecret = \"db password\"\n")),
-    // Routes.
-    ("route without a port to send to", web!("[route]\n")),
-    ("route of two ports", http!("[ports.admin]\nkind = \"dynamic\"\n[route]\n")),
-    ("route to a number", http!("[route]\nport = 8080\n")),
-    ("route to a port that is not there", http!("[route]\nport = \"htpp\"\n")),
-    (
-        "route to a Unix socket",
-        http!("[ports.local]\nkind = \"socket\"\npath = \"/run/web/web.sock\"\n[route]\nport = \"local\"\n"),
-    ),
-    (
-        "route to a UDP port",
-        web!("[ports.dns]\nkind = \"socket\"\nport = 53\nprotocol = \"udp\"\n[route]\nport = \"dns\"\n"),
-    ),
-    (
-        "route of a one-shot",
-        "name = \"job\"\ntype = \"one-shot\"\nartifact = \"./job\"\nexec = [\"job\"]\n[ports.http]\nkind = \"dynamic\"\n[route]\n",
-    ),
-    ("hosts as one text", http!("[route]\nhosts = \"shop.example.com\"\n")),
-    (
-        "hosts that no request has",
-        http!(
-            "[route]\nhosts = [\"https://Shop.example.com:443/\", \"*\", \"shop.*.com\", \"a.com\", \"a.com\"]\n"
-        ),
-    ),
-    ("path with a query", http!("[route]\npath = \"/api?v=1\"\n")),
-    ("path without a slash", http!("[route]\npath = \"api\"\n")),
-    ("protocol of another system", http!("[route]\nprotocol = \"grpc\"\n")),
-    ("tcp without a port to listen on", http!("[route]\nprotocol = \"tcp\"\n")),
-    (
-        "tcp with what needs requests",
-        http!(
-            "[route]\nprotocol = \"tcp\"\nlisten = 5432\nhosts = [\"db\"]\nbalance = \"hash\"\nhash_by = \"cookie:user\"\nretries = { hedge_after = \"1s\" }\n"
-        ),
-    ),
-    ("http with a port to listen on", http!("[route]\nlisten = 80\n")),
-    ("key of a word", http!("[route]\nsplit_by = \"user\"\n")),
-    ("key for a balance that has none", http!("[route]\nhash_by = \"cookie:user\"\n")),
-    ("cookie with a space", http!("[route]\nsticky_cookie = \"my cookie\"\n")),
-    ("share without a unit", http!("[route]\nzone_spill_below = 70\nejection = { share = 0.5 }\n")),
-    ("share of more than all", http!("[route]\nzone_spill_below = \"170%\"\n")),
-    (
-        "hedge after the timeout",
-        http!("[route]\ntimeouts = { response = \"400ms\" }\nretries = { hedge_after = \"400ms\" }\n"),
-    ),
-    ("retries without a budget", http!("[route.retries]\nbudget = \"0%\"\n")),
-    ("budget of half a percent", http!("[route.retries]\nbudget = \"0.5%\"\n")),
-    (
-        "limits out of range",
-        http!("[route.limits]\nbody = \"2048GiB\"\nin_flight = 0\nqueue_timeout = \"2h\"\n"),
-    ),
-    ("gateway check longer than its interval", http!("[route.check]\ntimeout = \"5s\"\n")),
-    ("timeouts in the wrong section", http!("[route]\nconnect = \"1s\"\n")),
 ];
