@@ -8,8 +8,8 @@ const NOT_PRINTED: [&str; 2] = [".baton.v1.SecretValue", ".baton.v1.SetSecretReq
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files =
-        ["model", "route", "agent", "gateway", "operator"].map(|name| format!("baton/v1/{name}.proto"));
+    let files = ["model", "route", "rollout", "agent", "gateway", "operator"]
+        .map(|name| format!("baton/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;

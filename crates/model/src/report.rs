@@ -1,7 +1,8 @@
 //! Why each thing is done, doing, or waiting. The coordinator can always say what it waits for.
 
 use crate::id::{InstanceId, NodeName, ReleaseNumber, RolloutId, ServiceName, Version};
-use crate::rollout::RolloutOutcome;
+use crate::rollout::{RolloutOutcome, Verdict};
+use crate::route::Weight;
 use crate::time::UnixMs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -119,6 +120,15 @@ pub struct StageReport {
     pub started_at: Option<UnixMs>,
     /// When it was done.
     pub ended_at: Option<UnixMs>,
+    /// The step of its strategy that it belongs to, counted from 1; zero where stages are all there is.
+    #[serde(default)]
+    pub step: u32,
+    /// The share of the requests that it brings to the new release; `None` where it shares them by instances.
+    #[serde(default)]
+    pub weight: Option<Weight>,
+    /// What the evidence answered, with the data of each answer.
+    #[serde(default)]
+    pub verdicts: Vec<Verdict>,
 }
 
 /// How a stage stands.

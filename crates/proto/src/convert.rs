@@ -24,6 +24,7 @@ pub mod rollout;
 pub mod route;
 pub mod spec;
 pub mod status;
+pub mod strategy;
 pub mod upgrade;
 
 pub use field::WireError;

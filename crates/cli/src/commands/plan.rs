@@ -169,6 +169,9 @@ mod tests {
             instances: [("web.1".parse().unwrap(), Step::Pending)].into(),
             started_at: None,
             ended_at: None,
+            step: 0,
+            weight: None,
+            verdicts: Vec::new(),
         };
         let waiting = Waiting {
             subject: Subject::Stage(2),

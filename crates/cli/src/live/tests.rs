@@ -62,6 +62,9 @@ fn stage(number: u32, state: StageState, step: Step, times: (Option<u64>, Option
         instances: [(id(number.into()), step)].into(),
         started_at: times.0.map(after),
         ended_at: times.1.map(after),
+        step: 0,
+        weight: None,
+        verdicts: Vec::new(),
     }
 }
 

@@ -74,6 +74,7 @@ pub fn spec(name: &str, replicas: u32) -> ServiceSpec {
             failure_tolerance: Amount::Number(0),
             on_failure: OnFailure::RollBack,
             approve_before: Vec::new(),
+            analysis: Vec::new(),
         },
         logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
         lifecycle: Default::default(),

@@ -2,6 +2,7 @@
 
 use super::field::{WireError, choice, counted, each, optional, optional_text, required, text};
 use super::rollout::outcome;
+use super::route::weight;
 use crate::v1;
 use baton_model::id::{InstanceId, ReleaseNumber, RolloutId};
 use baton_model::report::{
@@ -155,6 +156,9 @@ impl From<StageReport> for v1::StageReport {
                 .collect(),
             started_at_ms: stage.started_at.map(|at| at.0),
             ended_at_ms: stage.ended_at.map(|at| at.0),
+            step: stage.step,
+            weight: stage.weight.map(|weight| weight.0.into()),
+            verdicts: stage.verdicts.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -182,6 +186,9 @@ impl TryFrom<v1::StageReport> for StageReport {
             instances,
             started_at: wire.started_at_ms.map(UnixMs),
             ended_at: wire.ended_at_ms.map(UnixMs),
+            step: wire.step,
+            weight: wire.weight.map(|share| weight("weight", share)).transpose()?,
+            verdicts: each("verdicts", wire.verdicts)?,
         })
     }
 }

@@ -1,21 +1,21 @@
 //! Rollout policies and outcomes.
 
-use super::field::{WireError, choice, required};
+use super::field::{WireError, choice, each, required};
+use super::strategy;
 use crate::v1;
-use baton_model::rollout::{OnFailure, RolloutOutcome, RolloutPolicy, Strategy};
+use baton_model::rollout::{OnFailure, RolloutOutcome, RolloutPolicy};
 use baton_model::time::Millis;
 
 impl From<RolloutPolicy> for v1::RolloutPolicy {
     fn from(policy: RolloutPolicy) -> Self {
-        let strategy = match policy.strategy {
-            Strategy::Rolling => v1::Strategy::Rolling,
-        };
+        let (choice, shape) = strategy::to_wire(policy.strategy);
         let on_failure = match policy.on_failure {
             OnFailure::RollBack => v1::OnFailure::RollBack,
             OnFailure::Pause => v1::OnFailure::Pause,
         };
         Self {
-            strategy: strategy.into(),
+            strategy: choice.into(),
+            shape,
             batch: Some(policy.batch.into()),
             max_unavailable: Some(policy.max_unavailable.into()),
             zone_at_a_time: policy.zone_at_a_time,
@@ -26,6 +26,7 @@ impl From<RolloutPolicy> for v1::RolloutPolicy {
             failure_tolerance: Some(policy.failure_tolerance.into()),
             on_failure: on_failure.into(),
             approve_before: policy.approve_before,
+            analysis: policy.analysis.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -33,10 +34,7 @@ impl From<RolloutPolicy> for v1::RolloutPolicy {
 impl TryFrom<v1::RolloutPolicy> for RolloutPolicy {
     type Error = WireError;
     fn try_from(wire: v1::RolloutPolicy) -> Result<Self, WireError> {
-        let strategy = match choice("strategy", wire.strategy)? {
-            v1::Strategy::Unspecified => return Err(WireError::unset("strategy")),
-            v1::Strategy::Rolling => Strategy::Rolling,
-        };
+        let strategy = strategy::from_wire(wire.strategy, wire.shape)?;
         let on_failure = match choice("on_failure", wire.on_failure)? {
             v1::OnFailure::Unspecified => return Err(WireError::unset("on_failure")),
             v1::OnFailure::RollBack => OnFailure::RollBack,
@@ -54,6 +52,7 @@ impl TryFrom<v1::RolloutPolicy> for RolloutPolicy {
             failure_tolerance: required("failure_tolerance", wire.failure_tolerance)?,
             on_failure,
             approve_before: wire.approve_before,
+            analysis: each("analysis", wire.analysis)?,
         })
     }
 }

@@ -93,7 +93,7 @@ impl TryFrom<v1::Split> for Split {
 }
 
 /// A share of requests in hundredths of a percent.
-fn weight(field: &str, wire: u32) -> Result<Weight, WireError> {
+pub(super) fn weight(field: &str, wire: u32) -> Result<Weight, WireError> {
     let share = u16::try_from(wire).ok().map(Weight).filter(|weight| *weight <= Weight::ALL);
     share.ok_or_else(|| {
         WireError::new(
@@ -213,7 +213,7 @@ fn path(field: &str, wire: String) -> Result<String, WireError> {
 }
 
 /// A text that says something.
-fn filled(field: &str, wire: String) -> Result<String, WireError> {
+pub(super) fn filled(field: &str, wire: String) -> Result<String, WireError> {
     if wire.is_empty() {
         return Err(WireError::new(field, "it is empty"));
     }

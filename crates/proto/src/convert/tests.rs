@@ -5,6 +5,7 @@ mod refusals;
 mod routes;
 mod samples;
 mod specs;
+mod strategies;
 
 use super::WireError;
 use super::event::{agent_event, agent_event_to_wire};

@@ -164,6 +164,7 @@ fn draw_spec(random: &mut Random, name: &ServiceName, number: u16, nodes: usize)
             failure_tolerance: Amount::Number(u32::from(random.percent(15))),
             on_failure: if random.percent(70) { OnFailure::RollBack } else { OnFailure::Pause },
             approve_before: if random.percent(15) { vec![2] } else { Vec::new() },
+            analysis: Vec::new(),
         },
         logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
         lifecycle: Default::default(),

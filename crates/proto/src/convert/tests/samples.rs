@@ -20,6 +20,7 @@ use baton_model::report::{
     Health, RolloutReport, ServiceReport, StageReport, StageState, Step, Subject, Waiting,
 };
 use baton_model::rollout::RolloutOutcome;
+use baton_model::route::Weight;
 use baton_model::spec::{Amount, StopSignal};
 use baton_model::status::{
     ConfigurationChange, DeployPlan, NodeStatus, PlacedInstance, PlannedChange, PlannedInstance,
@@ -190,6 +191,9 @@ fn stages() -> Vec<StageReport> {
             instances: instances.clone(),
             started_at: (number > 1).then_some(NOW),
             ended_at: (number > 3).then_some(NOW),
+            step: number - 1,
+            weight: (number > 2).then_some(Weight(250)),
+            verdicts: if number > 3 { super::strategies::verdicts() } else { Vec::new() },
         })
         .collect()
 }

@@ -4,7 +4,7 @@ use baton_model::configuration::{ConfigFile, Configuration, OnChange, SecretUse}
 use baton_model::confinement::{Limits, Sandbox};
 use baton_model::id::ServiceName;
 use baton_model::lifecycle::{Hook, Hooks, Lifecycle, Near, Notify, Reload, RunKind};
-use baton_model::rollout::{OnFailure, RolloutPolicy, Strategy};
+use baton_model::rollout::{OnFailure, RolloutPolicy};
 use baton_model::spec::{
     Amount, Check, Checks, Count, LogPolicy, Placement, Port, PortKind, Probe, RestartMode, RestartPolicy,
     ServiceSpec, StopPolicy, StopSignal,
@@ -69,7 +69,7 @@ pub(super) fn spec(name: &str, n: usize, signal: StopSignal) -> ServiceSpec {
         },
         min_available: if n.is_multiple_of(2) { Amount::Number(0) } else { Amount::Percent(100) },
         rollout: RolloutPolicy {
-            strategy: Strategy::Rolling,
+            strategy: super::strategies::strategy(n),
             batch: Amount::Percent(25),
             max_unavailable: Amount::Number(1),
             zone_at_a_time: n.is_multiple_of(2),
@@ -80,6 +80,7 @@ pub(super) fn spec(name: &str, n: usize, signal: StopSignal) -> ServiceSpec {
             failure_tolerance: Amount::Number(0),
             on_failure: if n.is_multiple_of(2) { OnFailure::RollBack } else { OnFailure::Pause },
             approve_before: (0..n as u32).collect(),
+            analysis: super::strategies::thresholds(n),
         },
         logs: LogPolicy { max_bytes: u64::MAX, keep: 1 },
         lifecycle: lifecycle(n),
