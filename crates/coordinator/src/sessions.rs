@@ -276,7 +276,7 @@ impl Sessions {
     pub(crate) fn observed(&self) -> Observed {
         let nodes =
             self.lock().nodes.iter().map(|(name, entry)| (name.clone(), entry.observed.clone())).collect();
-        Observed { nodes, listening_since: self.listening_since, gateways: Default::default() }
+        Observed { nodes, listening_since: self.listening_since, ..Observed::default() }
     }
 
     /// What is known of the nodes. Sessions wait while this is held: look and let go.

@@ -118,6 +118,7 @@ async fn control_is_for_a_rollout_that_is_under_way() {
         service: "web".to_owned(),
         rollout,
         action: action.into(),
+        step: None,
     };
     let unknown = operator.control_rollout(set(RolloutAction::Pause, None)).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);

@@ -43,6 +43,7 @@ impl<'a> Memory<'a> {
                     && stored.slots == memory.slots
                     && stored.rollout == memory.rollout
                     && stored.silent == memory.silent
+                    && stored.warm == memory.warm
                     && stored.route == memory.route
             }
             (memory, None) => **memory == ServiceProgress::default(),
@@ -84,6 +85,7 @@ fn working_copy(stored: &ServiceProgress) -> ServiceProgress {
         rollout: stored.rollout.clone(),
         history: Vec::new(),
         silent: stored.silent.clone(),
+        warm: stored.warm,
         route: stored.route.clone(),
     }
 }

@@ -2,9 +2,9 @@
 
 use baton_model::id::{NodeName, ReleaseNumber, RolloutId, RouteRevision, RunNumber, ServiceName};
 use baton_model::report::RolloutReport;
-use baton_model::rollout::RolloutOutcome;
+use baton_model::rollout::{RolloutOutcome, Verdict};
 use baton_model::route::{Mirror, Route, Rule, UpstreamId, Weight};
-use baton_model::time::UnixMs;
+use baton_model::time::{Millis, UnixMs};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +27,9 @@ pub struct ServiceProgress {
     /// The nodes of its slots that were silent at the decision before; what changes here is an event.
     #[serde(default)]
     pub silent: BTreeSet<NodeName>,
+    /// The set of slots that stands beside the one that serves, of which a return takes no start.
+    #[serde(default)]
+    pub warm: Option<Warm>,
     /// What gateways are told to do with its requests.
     #[serde(default)]
     pub route: RouteProgress,
@@ -51,6 +54,9 @@ pub struct Slot {
     /// The slot whose place it takes; that one retires once this one is ready.
     #[serde(default)]
     pub replaces: Option<u64>,
+    /// It belongs to a second set that stands beside the one that serves: it counts neither as wanted nor for the floor.
+    #[serde(default)]
+    pub beside: bool,
     /// See `InstancePlan::released`.
     #[serde(default)]
     pub released: RunNumber,
@@ -66,6 +72,15 @@ pub struct Told {
     pub release: ReleaseNumber,
     /// The attempt.
     pub attempt: u32,
+}
+
+/// A set that served until a switch and runs on for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warm {
+    /// What it runs.
+    pub release: ReleaseNumber,
+    /// It retires then.
+    pub until: UnixMs,
 }
 
 /// The memory of a service's route: what gateways are told now, and since which revision.
@@ -124,6 +139,12 @@ pub struct RolloutProgress {
     /// It failed for this reason and is held until an operator acts.
     #[serde(default)]
     pub failure: Option<String>,
+    /// How long the set that served before runs on when it has succeeded by a switch.
+    #[serde(default)]
+    pub keep_warm: Millis,
+    /// What it does to the traffic now, as far as capacity allows; `None` shares it by ready instances.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
 }
 
 /// The memory of one stage.
@@ -157,9 +178,30 @@ pub struct StageProgress {
     pub healthy_at: Option<UnixMs>,
     /// When it was done.
     pub ended_at: Option<UnixMs>,
-    /// What it does to the traffic once its cohort is healthy; `None` shares it by ready instances.
+    /// What it does to the traffic once its cohort is healthy; `None` leaves it as it is.
     #[serde(default)]
     pub traffic: Option<Traffic>,
+    /// When its cohort was healthy for the first time, and its traffic came into force: the evidence begins here.
+    #[serde(default)]
+    pub shifted_at: Option<UnixMs>,
+    /// The step of the strategy that it belongs to, counted from 1; zero where stages are all there is.
+    #[serde(default)]
+    pub step: u32,
+    /// Its cohort is the whole set beside the one that serves, and it places what is missing of it.
+    #[serde(default)]
+    pub second_set: bool,
+    /// Once its cohort is healthy, the set beside and the set that serves change places.
+    #[serde(default)]
+    pub switches: bool,
+    /// The thresholds of its policy must be answered well before it is done.
+    #[serde(default)]
+    pub analysed: bool,
+    /// What the evidence answered last, by the order of the thresholds.
+    #[serde(default)]
+    pub verdicts: Vec<Verdict>,
+    /// The evidence was bad for this reason, and the policy wants an operator to look.
+    #[serde(default)]
+    pub held: Option<String>,
 }
 
 /// What a stage does to the traffic of its service.

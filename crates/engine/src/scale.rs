@@ -3,6 +3,7 @@
 //! then the youngest slot.
 
 use crate::turn::Turn;
+use baton_model::event::Severity;
 use baton_model::id::NodeName;
 use baton_model::report::Subject;
 use baton_model::spec::{Count, ServiceSpec};
@@ -13,19 +14,39 @@ pub(crate) fn run(turn: &mut Turn<'_>) {
     if turn.rollout().is_some() {
         return;
     }
+    cool(turn);
     let (Some(stable), Some(spec)) = (turn.memory.stable, turn.spec()) else { return };
-    turn.wishes = turn.missing(spec, stable);
+    turn.wishes = turn.missing(spec, stable, false);
     let surplus = match spec.placement.count {
         Count::Replicas(replicas) => {
-            let live = turn.live().count() - turn.replaced().len();
-            live.saturating_sub(usize::try_from(replicas).unwrap_or(usize::MAX))
+            turn.staying(false).saturating_sub(usize::try_from(replicas).unwrap_or(usize::MAX))
         }
         Count::PerNode => {
             let mut first = BTreeSet::new();
-            turn.live().filter(|(_, slot)| !first.insert(&slot.node)).count()
+            turn.serving().filter(|(_, slot)| !first.insert(&slot.node)).count()
         }
     };
     retire_surplus(turn, surplus, spec);
+}
+
+/// Retires the set beside the one that serves once its time is over. It serves nobody, so it costs no budget.
+fn cool(turn: &mut Turn<'_>) {
+    let warm = turn.memory.warm;
+    if let Some(warm) = warm.filter(|warm| turn.now < warm.until) {
+        turn.wake(Some(warm.until));
+        return;
+    }
+    if warm.is_some() {
+        turn.memory.warm = None;
+    }
+    let over: Vec<u64> = turn.beside().map(|(number, _)| number).collect();
+    for number in &over {
+        turn.retire(*number);
+    }
+    if !over.is_empty() {
+        let message = format!("{}: the {} instances kept warm are retired", turn.name, over.len());
+        turn.tell(Severity::Info, "set-retired", message);
+    }
 }
 
 fn retire_surplus(turn: &mut Turn<'_>, surplus: usize, spec: &ServiceSpec) {
@@ -54,7 +75,7 @@ fn by_dispensability(turn: &Turn<'_>, spec: &ServiceSpec) -> Vec<u64> {
     let mut fullness: BTreeMap<String, u32> = BTreeMap::new();
     let mut slots = Vec::new();
     // In the order of their age, each slot is as dispensable as its zone was full when it came.
-    for (number, slot) in turn.live().filter(|(number, _)| !replaced.contains(number)) {
+    for (number, slot) in turn.serving().filter(|(number, _)| !replaced.contains(number)) {
         let full = fullness.entry(zone(number, &slot.node)).or_default();
         *full += 1;
         slots.push((!turn.secure(number, slot), *full, number));

@@ -1,5 +1,7 @@
 //! What is: reported by agents, kept by the coordinator's sessions, never stored.
 
+pub use crate::evidence::series::EvidenceSeries;
+
 use crate::confinement::Ability;
 use crate::id::{
     Digest, GatewayName, Generation, InstanceId, NodeName, ReleaseNumber, RouteRevision, RunNumber,
@@ -23,6 +25,9 @@ pub struct Observed {
     /// The gateways that have been heard since the coordinator started.
     #[serde(default)]
     pub gateways: BTreeMap<GatewayName, GatewayObserved>,
+    /// What the gateways together counted lately, of the services that are being watched.
+    #[serde(skip)]
+    pub evidence: BTreeMap<ServiceName, EvidenceSeries>,
 }
 
 /// What is known of one gateway.

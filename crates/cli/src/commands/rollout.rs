@@ -6,10 +6,13 @@ use crate::global::Global;
 use crate::live::{self, Follow, Style};
 use crate::show;
 use crate::table::{self, Table, plain, styled};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use baton_model::id::{RolloutId, ServiceName, Version};
+use baton_model::report::RolloutReport;
+use baton_model::route::Weight;
 use baton_model::time::Millis;
 use baton_proto::v1;
+use std::str::FromStr;
 
 /// Look at rollouts and steer them.
 #[derive(Debug, clap::Args)]
@@ -50,9 +53,18 @@ enum Action {
     /// Go on after a pause.
     #[command(after_help = "Examples:\n  baton rollout resume web")]
     Resume(Which),
-    /// Approve the stage that waits for an approval.
-    #[command(after_help = "Examples:\n  baton rollout promote web")]
-    Promote(Which),
+    /// Approve the stage that waits for an approval, or go on to a later step at once.
+    #[command(
+        after_help = "Examples:\n  baton rollout promote web\n  baton rollout promote web --to 25%\n  baton rollout promote web --to 3"
+    )]
+    Promote {
+        #[command(flatten)]
+        which: Which,
+        /// Go to this step without the bakes, the analysis and the approvals before it: its number, or the share of the
+        /// requests that it gives to the new release.
+        #[arg(long, value_name = "STEP")]
+        to: Option<StepName>,
+    },
     /// Go back to the release before.
     #[command(after_help = "Examples:\n  baton rollout abort web")]
     Abort(Which),
@@ -71,6 +83,40 @@ enum Action {
         #[arg(long)]
         watch: bool,
     },
+}
+
+/// A step as people name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StepName {
+    /// By its number, counted from 1.
+    Number(u32),
+    /// By the share of the requests that it gives to the new release.
+    Share(Weight),
+}
+
+impl FromStr for StepName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.parse().ok().filter(|number| *number > 0).map(Self::Number);
+        number
+            .or_else(|| text.parse().ok().map(Self::Share))
+            .ok_or_else(|| "write the number of a step, counted from 1, or its share, such as 25%".to_owned())
+    }
+}
+
+impl StepName {
+    /// The number of the step in this rollout.
+    fn number(self, rollout: Option<&RolloutReport>) -> Result<u32> {
+        let share = match self {
+            Self::Number(number) => return Ok(number),
+            Self::Share(share) => share,
+        };
+        let stages = rollout.map(|rollout| rollout.stages.as_slice()).unwrap_or_default();
+        let step = stages.iter().find(|stage| stage.weight == Some(share));
+        step.map(|stage| if stage.step > 0 { stage.step } else { stage.number }).ok_or_else(|| {
+            anyhow!("no step of the rollout gives the new release {share}; `baton rollout status` shows them")
+        })
+    }
 }
 
 /// Which rollout is steered.
@@ -106,11 +152,11 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
                 Follow { service: args.service, rollout: None, timeout: args.timeout.map(Millis::duration) };
             live::follow(global, follow).await
         }
-        Action::Pause(which) => control(global, which, RolloutAction::Pause).await,
-        Action::Resume(which) => control(global, which, RolloutAction::Resume).await,
-        Action::Promote(which) => control(global, which, RolloutAction::Promote).await,
-        Action::Abort(which) => control(global, which, RolloutAction::Abort).await,
-        Action::Retry(which) => control(global, which, RolloutAction::Retry).await,
+        Action::Pause(which) => control(global, which, RolloutAction::Pause, None).await,
+        Action::Resume(which) => control(global, which, RolloutAction::Resume, None).await,
+        Action::Promote { which, to } => control(global, which, RolloutAction::Promote, to).await,
+        Action::Abort(which) => control(global, which, RolloutAction::Abort, None).await,
+        Action::Retry(which) => control(global, which, RolloutAction::Retry, None).await,
         Action::Undo { service, to, watch } => undo(global, service, to, watch).await,
     }
 }
@@ -173,13 +219,24 @@ async fn history(global: &Global, service: &ServiceName) -> Result<Exit> {
 }
 
 /// Steers the rollout, and says how it stands then.
-async fn control(global: &Global, which: Which, action: v1::RolloutAction) -> Result<Exit> {
+async fn control(
+    global: &Global,
+    which: Which,
+    action: v1::RolloutAction,
+    to: Option<StepName>,
+) -> Result<Exit> {
+    let mut api = global.api().await?;
+    let step = match to {
+        None => None,
+        Some(name) => Some(name.number(api.service(&which.service).await?.report.rollout.as_ref())?),
+    };
     let request = v1::ControlRolloutRequest {
         service: which.service.to_string(),
         rollout: which.rollout,
         action: action.into(),
+        step,
     };
-    let status = global.api().await?.control(request).await?;
+    let status = api.control(request).await?;
     if global.json {
         global.print_json(&status)?;
         return Ok(Exit::Done);
@@ -187,6 +244,7 @@ async fn control(global: &Global, which: Which, action: v1::RolloutAction) -> Re
     let done = match action {
         v1::RolloutAction::Pause => "starts nothing new",
         v1::RolloutAction::Resume => "goes on",
+        v1::RolloutAction::Promote if step.is_some() => "goes on to that step at once",
         v1::RolloutAction::Promote => "has its approval",
         v1::RolloutAction::Abort => "goes back to the release before",
         v1::RolloutAction::Retry => "tries failed instances again",

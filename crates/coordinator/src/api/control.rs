@@ -5,7 +5,7 @@ use super::{ATTEMPTS_MAX, contended, services};
 use crate::events::event;
 use crate::records;
 use crate::state::Coordinator;
-use baton_engine::progress::{RolloutProgress, ServiceProgress};
+use baton_engine::progress::{RolloutProgress, ServiceProgress, StageProgress};
 use baton_model::desired::Service;
 use baton_model::event::Severity;
 use baton_model::id::{RolloutId, ServiceName};
@@ -27,7 +27,8 @@ pub(super) async fn control(
         let control = {
             let view = coordinator.view.borrow();
             let progress = view.snapshot.progress.get(&name).map(|read| &read.value);
-            controlled(&service, progress, request.rollout.map(RolloutId), action)?
+            let asked = Asked { rollout: request.rollout.map(RolloutId), action, step: request.step };
+            controlled(&service, progress, asked)?
         };
         if control == service.control {
             return services::status(coordinator, &service);
@@ -36,11 +37,12 @@ pub(super) async fn control(
         match coordinator.records.put(&key, revision, &service).await {
             Ok(_) => {
                 let word = word(action);
+                let step = request.step.map(|step| format!(" to step {step}")).unwrap_or_default();
                 let mut event = event(
                     coordinator.clock.now(),
                     Severity::Info,
                     "rollout-controlled",
-                    format!("{by} set `{word}` for {name}"),
+                    format!("{by} set `{word}`{step} for {name}"),
                 );
                 event.service = Some(name.clone());
                 event.fields.insert("action".to_owned(), word.to_owned());
@@ -65,14 +67,24 @@ const fn word(action: RolloutAction) -> &'static str {
     }
 }
 
+/// What an operator asks of a rollout.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// Only of this one.
+    rollout: Option<RolloutId>,
+    action: RolloutAction,
+    /// For promote: the step, or where there are none the stage, that is to be reached at once.
+    step: Option<u32>,
+}
+
 /// The control that an action makes of the present one.
 fn controlled(
     service: &Service,
     progress: Option<&ServiceProgress>,
-    named: Option<RolloutId>,
-    action: RolloutAction,
+    asked: Asked,
 ) -> Result<RolloutControl, Refusal> {
     let name = &service.name;
+    let Asked { rollout: named, action, step } = asked;
     let none = || {
         Refusal::NotNow(format!(
             "no rollout of `{name}` is under way; `baton rollout history {name}` shows the last ones"
@@ -112,9 +124,10 @@ fn controlled(
         }
         RolloutAction::Pause => control.paused = true,
         RolloutAction::Resume => resume(name, rollout, &mut control)?,
-        RolloutAction::Promote => {
-            control.approved_through = waiting_stage(name, rollout, control.approved_through)?
-        }
+        RolloutAction::Promote => match step {
+            Some(step) => control.promoted_through = stage_of(name, rollout, step)?,
+            None => control.approved_through = waiting_stage(name, rollout, control.approved_through)?,
+        },
         RolloutAction::Abort => control.abort = true,
         RolloutAction::Retry => control.retry = control.retry.saturating_add(1),
     }
@@ -156,6 +169,29 @@ fn waiting_stage(
         return Ok(next);
     }
     Err(nothing())
+}
+
+/// The first stage of a step that is still ahead.
+fn stage_of(name: &ServiceName, rollout: Option<&RolloutProgress>, step: u32) -> Result<u32, Refusal> {
+    let look = format!("`baton rollout status {name}` shows them");
+    let rollout = rollout
+        .filter(|rollout| rollout.turned_at.is_none())
+        .ok_or_else(|| Refusal::NotNow(format!("the rollout of `{name}` does not go forward now; {look}")))?;
+    let in_steps = rollout.stages.iter().any(|stage| stage.step > 0);
+    let number_of = |(number, stage): &(u32, &StageProgress)| if in_steps { stage.step } else { *number };
+    let found = (1u32..).zip(&rollout.stages).find(|it| number_of(it) == step);
+    let Some((number, stage)) = found else {
+        let last = (1u32..).zip(&rollout.stages).last().map_or(0, |it| number_of(&it));
+        return Err(Refusal::Invalid(format!(
+            "the rollout of `{name}` has the steps 1 to {last}, not {step}; {look}"
+        )));
+    };
+    if stage.started_at.is_some() {
+        return Err(Refusal::NotNow(format!(
+            "step {step} of the rollout of `{name}` has begun already; {look}"
+        )));
+    }
+    Ok(number)
 }
 
 #[cfg(test)]

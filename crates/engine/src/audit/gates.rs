@@ -1,6 +1,7 @@
 //! What a rollout may not do in one decision: pass a gate that is shut, or change more than its stage.
 
 use super::{Change, Violation, reassigned, violation};
+use crate::gate::analysis;
 use crate::gate::bake;
 use crate::gate::health::{self, Health};
 use crate::gate::hold;
@@ -31,7 +32,7 @@ pub(super) fn gate_holds(change: &Change<'_>, violations: &mut Vec<Violation>) {
         // Turning round ends the forward stages as they stand; that is no gate passed.
         let cut_short = turned_now && rollout.turned_at.is_some_and(|turn| index < turn);
         if ended_now && !cut_short {
-            check_end(change, rollout, stage, &mut say);
+            check_end(change, rollout, stage, index, &mut say);
         }
     }
 }
@@ -58,6 +59,7 @@ fn check_end(
     change: &Change<'_>,
     rollout: &RolloutProgress,
     stage: &StageProgress,
+    index: usize,
     say: &mut impl FnMut(&str),
 ) {
     let (after, now) = (&change.after, change.after.now);
@@ -71,8 +73,14 @@ fn check_end(
         }
         let baked =
             stage.healthy_at.is_some_and(|at| bake::bakes_until(at, Millis(stage.bake_ms), now).is_none());
-        if !baked {
+        let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        let skipped = hold::promoted(&after.service.control, rollout, number);
+        if !baked && !skipped {
             say("ends before it has baked");
+        }
+        let analysed = || analysis::passed(&analysis::of(after, stage, &policy.analysis));
+        if stage.analysed && !skipped && !analysed() {
+            say("ends although its analysis has not passed");
         }
     }
     for number in stage.cohort.iter().filter(|number| !stage.failed.contains_key(number)) {
@@ -107,8 +115,9 @@ pub(super) fn blast_radius(change: &Change<'_>, violations: &mut Vec<Violation>)
         .unwrap_or(u32::MAX);
     let batch = policy.batch.floor_of(whole).max(1);
     let current = rollout.current().map(|index| &rollout.stages[index]);
+    let in_batches = |stage: &StageProgress| !stage.places && !stage.second_set;
     let too_many = |stage: &StageProgress| stage.cohort.len() > usize::try_from(batch).unwrap_or(usize::MAX);
-    if let Some(stage) = current.filter(|stage| !stage.places && too_many(stage)) {
+    if let Some(stage) = current.filter(|stage| in_batches(stage) && too_many(stage)) {
         let detail = format!(
             "{}: {} changes {} slots, the batch is {batch}",
             after.name,

@@ -107,20 +107,22 @@ fn violation(invariant: &'static str, detail: String) -> Violation {
 /// nothing more.
 fn capacity_floor(change: &Change<'_>, violations: &mut Vec<Violation>) {
     let (before, after) = (&change.before, &change.after);
-    let mut taken: u32 = 0;
+    let stays = |number| after.memory.slots.get(&number).filter(|slot| !slot.retiring && !slot.beside);
+    let (mut taken, mut given): (u32, u32) = (0, 0);
     for (number, old) in before.live().filter(|(number, slot)| before.secure(*number, slot)) {
         let Some(seen) = before.seen(number) else { continue };
-        let kept = after.memory.slots.get(&number).filter(|slot| !slot.retiring);
-        let serves_on = kept.is_some_and(|slot| {
+        let serves_on = stays(number).is_some_and(|slot| {
             // Its times may have changed; what it is to run is all that can take it out of service.
             let same = (slot.release, slot.attempt) == (old.release, old.attempt);
             let stays = same || seen.release == slot.release;
             stays || before.overlaps(seen.release, slot.release)
         });
-        taken += u32::from(!serves_on);
+        taken += u32::from(!serves_on && !old.beside);
+        // A switch gives what stood beside for what it takes.
+        given += u32::from(serves_on && old.beside);
     }
     let floor = before.budget.floor.min(after.budget.floor);
-    let left = before.budget.secure.saturating_sub(taken);
+    let left = (before.budget.secure + given).saturating_sub(taken);
     if taken > 0 && left < floor {
         let detail = format!(
             "{}: takes {taken} of {} ready instances, floor {floor}",

@@ -16,7 +16,9 @@ use crate::outcome::EventDraft;
 use crate::progress::{Progress, ServiceProgress};
 pub use agent::{Agent, START_MS};
 use baton_model::desired::Desired;
-use baton_model::id::{GatewayName, NodeName, Revision, ServiceName};
+use baton_model::evidence::ReleaseEvidence;
+use baton_model::evidence::series::EvidenceSeries;
+use baton_model::id::{GatewayName, NodeName, ReleaseNumber, Revision, ServiceName};
 use baton_model::observed::{GatewayObserved, NodeObserved, Observed};
 use baton_model::report::{Report, ServiceReport};
 use baton_model::rollout::RolloutOutcome;
@@ -50,6 +52,10 @@ pub struct Fleet {
     pub listening_since: UnixMs,
     /// The time.
     pub now: UnixMs,
+    /// What gateways count of `web` in each tick, by release.
+    pub answers: BTreeMap<ReleaseNumber, ReleaseEvidence>,
+    /// What they have counted.
+    pub evidence: BTreeMap<ServiceName, EvidenceSeries>,
     /// The floor is not counted: a fault or an operator has taken instances away.
     pub faulty: bool,
     /// The gateways.
@@ -90,6 +96,10 @@ impl Fleet {
         for agent in self.agents.values_mut() {
             agent.work(self.now, &self.desired);
         }
+        if !self.answers.is_empty() {
+            let (from, to) = (UnixMs(self.now.0 - TICK.0), self.now);
+            self.evidence.entry(service_name("web")).or_default().push(from, to, self.answers.clone());
+        }
         self.listen();
         self.settle();
         self.hold_floor();
@@ -120,6 +130,7 @@ impl Fleet {
             nodes: self.heard.clone(),
             listening_since: self.listening_since,
             gateways: self.heard_gateways.clone(),
+            evidence: self.evidence.clone(),
         }
     }
 

@@ -15,6 +15,12 @@ pub(crate) fn unapproved(
     stage: &StageProgress,
     number: u32,
 ) -> bool {
-    let approved = if control.rollout == rollout.id { control.approved_through } else { 0 };
+    let through = control.approved_through.max(control.promoted_through);
+    let approved = if control.rollout == rollout.id { through } else { 0 };
     stage.approval && stage.started_at.is_none() && approved < number
+}
+
+/// Whether an operator wants a later stage reached without this one's (counted from 1) bake and analysis.
+pub(crate) fn promoted(control: &RolloutControl, rollout: &RolloutProgress, number: u32) -> bool {
+    control.rollout == rollout.id && control.promoted_through > number
 }

@@ -1,9 +1,10 @@
 //! How a rollout begins: from a request, or by turning round.
 
 use super::{compile, stop};
-use crate::progress::RolloutProgress;
+use crate::progress::{RolloutProgress, Traffic};
 use crate::turn::Turn;
 use baton_model::event::Severity;
+use baton_model::id::ReleaseNumber;
 use baton_model::report::Subject;
 use baton_model::rollout::{RolloutKind, RolloutOutcome};
 
@@ -21,6 +22,7 @@ pub(super) fn take_request(turn: &mut Turn<'_>) -> bool {
         turn.wait(Subject::Rollout, "release", reason, None);
         return false;
     };
+    let plan = compile::forward(turn, request.kind, request.to, &release.spec);
     if turn.rollout().is_some() {
         stop::end(turn, RolloutOutcome::Superseded, format!("rollout {} took its place", request.id));
     }
@@ -35,9 +37,11 @@ pub(super) fn take_request(turn: &mut Turn<'_>) -> bool {
         ended_at: None,
         progressed_at: turn.now,
         retried: 0,
-        stages: compile::forward(turn, request.to, &release.spec),
+        stages: plan.stages,
         turned_at: None,
         failure: None,
+        keep_warm: plan.keep_warm,
+        traffic: plan.traffic,
     };
     let what = match request.kind {
         RolloutKind::Deploy => "deploy",
@@ -52,8 +56,17 @@ pub(super) fn take_request(turn: &mut Turn<'_>) -> bool {
         request.requested_by
     );
     turn.memory.rollout = Some(rollout);
+    leave_warm(turn, request.to);
     turn.tell(Severity::Info, "rollout-started", message);
     true
+}
+
+/// A set that stands beside and is not what is asked for makes room.
+fn leave_warm(turn: &mut Turn<'_>, to: ReleaseNumber) {
+    turn.memory.warm = None;
+    let other = turn.beside().filter(|(_, slot)| slot.release != to);
+    let other: Vec<u64> = other.map(|(number, _)| number).collect();
+    other.into_iter().for_each(|number| turn.retire(number));
 }
 
 /// Turns a rollout round: the stages that were not begun are dropped, the one under way ends, and new ones bring every
@@ -77,6 +90,8 @@ pub(super) fn turn_round(turn: &mut Turn<'_>, reason: &str) {
     rollout.reason = reason.to_owned();
     rollout.progressed_at = now;
     rollout.failure = None;
+    // What was tried out loses its requests at once, as far as the release before can take them.
+    rollout.traffic = rollout.traffic.take().map(|_| Traffic::default());
     let back = compile::backward(turn, from, &release.spec.rollout);
     let message = format!("{}: going back to {}: {reason}", turn.name, release.version);
     if let Some(rollout) = turn.memory.rollout.as_mut() {

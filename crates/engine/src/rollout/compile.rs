@@ -2,43 +2,95 @@
 //! asked, a longer bake after the first zone (or the first batch, without zones), approvals where asked, and at the
 //! end the instances that are still missing. A rollback: batches only, since it must not wait for anybody.
 
+use super::{sets, steps};
 use crate::nodes::zone_label;
-use crate::progress::StageProgress;
+use crate::progress::{StageProgress, Traffic};
 use crate::turn::Turn;
 use baton_model::id::ReleaseNumber;
-use baton_model::rollout::{RolloutPolicy, Strategy};
+use baton_model::rollout::{RolloutKind, RolloutPolicy, Strategy};
+use baton_model::route::Weight;
 use baton_model::spec::{Amount, ServiceSpec};
+use baton_model::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The stages that bring the service to a release.
-pub(crate) fn forward(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Vec<StageProgress> {
-    let mut stages = match spec.rollout.strategy {
-        Strategy::Rolling => rolling(turn, spec, &ordered(turn, to)),
+/// What a rollout will do.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Its stages, in order.
+    pub(crate) stages: Vec<StageProgress>,
+    /// What it does to the traffic before the first of them is reached.
+    pub(crate) traffic: Option<Traffic>,
+    /// How long the set that served before runs on.
+    pub(crate) keep_warm: Millis,
+}
+
+/// How the service is brought to a release: as its policy says, where something serves already. An undo does not try out
+/// what has served before: it goes by batches, or where the set that ran it is still warm, by one switch.
+pub(crate) fn forward(turn: &Turn<'_>, kind: RolloutKind, to: ReleaseNumber, spec: &ServiceSpec) -> Plan {
+    let none = Plan { stages: Vec::new(), traffic: None, keep_warm: Millis::ZERO };
+    let fresh = turn.memory.stable.is_none() || turn.serving().next().is_none();
+    let has_traffic = turn.rollout().is_some_and(|rollout| rollout.traffic.is_some());
+    let mut plan = if sets::is_warm(turn, to) {
+        sets::switch_back(to)
+    } else if kind == RolloutKind::Undo && has_traffic {
+        // What was being tried out loses its requests at once, as far as the rest can take them.
+        let traffic = Some(Traffic { weight: Weight::ALL, ..Traffic::default() });
+        Plan { stages: rolling(turn, spec, &ordered(turn, to)), traffic, ..none }
+    } else if kind == RolloutKind::Undo || fresh || spec.route.is_none() {
+        Plan { stages: rolling(turn, spec, &ordered(turn, to)), ..none }
+    } else {
+        match &spec.rollout.strategy {
+            Strategy::Rolling => {
+                let stages = rolling(turn, spec, &ordered(turn, to)).into_iter();
+                Plan {
+                    stages: stages.map(|stage| StageProgress { analysed: true, ..stage }).collect(),
+                    ..none
+                }
+            }
+            Strategy::Canary(canary) => steps::canary(turn, canary, to, spec),
+            Strategy::Ab(test) => steps::ab(turn, test, to, spec),
+            Strategy::BlueGreen(it) => sets::blue_green(it, to),
+            Strategy::Dark(it) => sets::dark(it, to),
+        }
     };
-    let live = u32::try_from(turn.live().count()).unwrap_or(u32::MAX);
+    let has_second_set = plan.stages.iter().any(|stage| stage.second_set);
+    let live = u32::try_from(turn.serving().count()).unwrap_or(u32::MAX);
     let wanted = turn.wanted(spec);
-    if wanted > live {
+    if wanted > live && !has_second_set {
         let title = if live == 0 { format!("first {wanted}") } else { format!("{} more", wanted - live) };
-        stages.push(StageProgress { places: true, ..stage(title, BTreeSet::new()) });
+        plan.stages.push(StageProgress { places: true, ..stage(title, BTreeSet::new()) });
     }
-    for number in &spec.rollout.approve_before {
-        let index = usize::try_from(*number).unwrap_or(usize::MAX).saturating_sub(1);
-        if let Some(stage) = stages.get_mut(index) {
+    approve(&mut plan.stages, &spec.rollout.approve_before);
+    plan
+}
+
+/// Marks the stages that wait for an operator: by their number, or where there are steps, by their step's.
+fn approve(stages: &mut [StageProgress], approve_before: &[u32]) {
+    let in_steps = stages.iter().any(|stage| stage.step > 0);
+    for number in approve_before {
+        let index = if in_steps {
+            stages.iter().position(|stage| stage.step == *number)
+        } else {
+            usize::try_from(*number).ok().and_then(|number| number.checked_sub(1))
+        };
+        if let Some(stage) = index.and_then(|index| stages.get_mut(index)) {
             stage.approval = true;
         }
     }
-    stages
 }
 
 /// The stages that bring the service back to a release, at the pace of that release's own policy.
 pub(crate) fn backward(turn: &Turn<'_>, to: ReleaseNumber, policy: &RolloutPolicy) -> Vec<StageProgress> {
+    if sets::is_warm(turn, to) {
+        return sets::switch_back(to).stages;
+    }
     batches(policy, &ordered(turn, to), "back")
 }
 
 /// The stages for slots that no stage of the rollout holds and that can be told their release: the place of one was
 /// taken by a fresh slot while it still serves, or it was placed when the stages were already made.
 pub(crate) fn left_behind(turn: &Turn<'_>, to: ReleaseNumber, policy: &RolloutPolicy) -> Vec<StageProgress> {
-    let behind = turn.live().filter(|(number, slot)| slot.release != to && turn.heard(*number));
+    let behind = turn.serving().filter(|(number, slot)| slot.release != to && turn.heard(*number));
     let slots: Vec<u64> = behind.map(|(number, _)| number).collect();
     // Zones are told apart by stages of one.
     let policy = if policy.zone_at_a_time {
@@ -86,8 +138,8 @@ fn rolling(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<StageProgr
 }
 
 /// The slots that are not at `to` yet, those out of service first: they have nothing to lose.
-fn ordered(turn: &Turn<'_>, to: ReleaseNumber) -> Vec<u64> {
-    let changing = turn.live().filter(|(number, slot)| slot.release != to || !runs(turn, *number, to));
+pub(super) fn ordered(turn: &Turn<'_>, to: ReleaseNumber) -> Vec<u64> {
+    let changing = turn.serving().filter(|(number, slot)| slot.release != to || !runs(turn, *number, to));
     let mut slots: Vec<(bool, u64)> =
         changing.map(|(number, slot)| (turn.secure(number, slot), number)).collect();
     slots.sort_unstable();
@@ -110,12 +162,13 @@ fn by_zone(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<(String, V
     zones.into_iter().map(|((_, zone), slots)| (zone, slots)).collect()
 }
 
-fn batch_size(policy: &RolloutPolicy, slots: usize) -> usize {
+pub(super) fn batch_size(policy: &RolloutPolicy, slots: usize) -> usize {
     let whole = u32::try_from(slots).unwrap_or(u32::MAX);
     usize::try_from(policy.batch.floor_of(whole)).unwrap_or(usize::MAX).max(1)
 }
 
-fn stage(title: String, cohort: BTreeSet<u64>) -> StageProgress {
+/// A stage that changes these slots, and nothing else.
+pub(super) fn stage(title: String, cohort: BTreeSet<u64>) -> StageProgress {
     StageProgress {
         title,
         cohort,
@@ -130,5 +183,12 @@ fn stage(title: String, cohort: BTreeSet<u64>) -> StageProgress {
         healthy_at: None,
         ended_at: None,
         traffic: None,
+        shifted_at: None,
+        step: 0,
+        second_set: false,
+        switches: false,
+        analysed: false,
+        verdicts: Vec::new(),
+        held: None,
     }
 }

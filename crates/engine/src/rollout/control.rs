@@ -56,6 +56,11 @@ fn retry(turn: &mut Turn<'_>, control: &RolloutControl) {
     let mut count = 0;
     for stage in stages {
         stage.relapses = 0;
+        // What was measured until now was looked at; what counts is what is measured from now on.
+        if stage.held.take().is_some() {
+            stage.shifted_at = stage.shifted_at.map(|_| now);
+            stage.verdicts.clear();
+        }
         if stage.failed.is_empty() {
             continue;
         }

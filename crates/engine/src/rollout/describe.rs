@@ -29,9 +29,9 @@ pub(crate) fn describe(turn: &Turn<'_>, rollout: &RolloutProgress, whole: bool) 
             instances,
             started_at: stage.started_at,
             ended_at: stage.ended_at,
-            step: 0,
-            weight: None,
-            verdicts: Vec::new(),
+            step: stage.step,
+            weight: stage.traffic.as_ref().map(|traffic| traffic.weight),
+            verdicts: stage.verdicts.clone(),
         }
     });
     Some(RolloutReport {

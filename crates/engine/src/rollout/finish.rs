@@ -1,10 +1,13 @@
 //! How a rollout reaches its goal.
 
 use super::{compile, stop};
-use crate::progress::RolloutProgress;
+use crate::progress::{RolloutProgress, Warm};
 use crate::turn::Turn;
+use baton_model::event::Severity;
 use baton_model::id::ReleaseNumber;
+use baton_model::report::Subject;
 use baton_model::rollout::RolloutOutcome;
+use baton_model::time::Millis;
 
 /// Every stage has ended: the goal is reached, or as much of it as could be.
 pub(super) fn complete(turn: &mut Turn<'_>) {
@@ -19,6 +22,9 @@ pub(super) fn complete(turn: &mut Turn<'_>) {
     if take_along(turn) {
         return;
     }
+    if back && leaving(turn) {
+        return;
+    }
     if back {
         settle(turn, from);
         let reason = turn.rollout().map(|rollout| rollout.reason.clone()).unwrap_or_default();
@@ -27,12 +33,42 @@ pub(super) fn complete(turn: &mut Turn<'_>) {
     }
     settle(turn, Some(to));
     turn.memory.stable = Some(to);
+    keep_warm(turn, from);
     let reason = if failed.is_empty() {
         String::new()
     } else {
         format!("failed and tolerated: {}", failed.join(", "))
     };
     stop::end(turn, RolloutOutcome::Succeeded, reason);
+}
+
+/// What stands beside the release that it went back to must be gone before everything is as it was (`exact-rollback`). A
+/// node that is silent is not waited for: its plan names nothing of it any more.
+fn leaving(turn: &mut Turn<'_>) -> bool {
+    let beside: Vec<u64> = turn.beside().map(|(number, _)| number).collect();
+    beside.into_iter().for_each(|number| turn.retire(number));
+    let left =
+        turn.slots_seen().filter(|(_, slot, sight)| slot.beside && slot.retiring && sight.heard).count();
+    if left > 0 {
+        let reason = format!("{left} instances of the release that was given up are being stopped");
+        turn.wait(Subject::Rollout, "stop", reason, None);
+    }
+    left > 0
+}
+
+/// The set that served before a switch runs on for as long as the policy says, so that a return takes no start.
+fn keep_warm(turn: &mut Turn<'_>, from: Option<ReleaseNumber>) {
+    let kept = turn.rollout().map(|rollout| rollout.keep_warm).filter(|kept| *kept > Millis::ZERO);
+    let (Some(kept), Some(release), true) = (kept, from, turn.beside().next().is_some()) else { return };
+    let until = turn.now.plus(kept);
+    turn.memory.warm = Some(Warm { release, until });
+    let message = format!(
+        "{}: {} is kept warm for {kept}: until then `baton rollout undo {}` returns at once",
+        turn.name,
+        turn.version(release),
+        turn.name
+    );
+    turn.tell(Severity::Info, "set-kept-warm", message);
 }
 
 /// Adds stages for slots that can be reached and are not at the goal: they too pass the gates and the budget.
@@ -61,7 +97,7 @@ fn failed_slots(rollout: &RolloutProgress) -> Vec<u64> {
 fn settle(turn: &mut Turn<'_>, goal: Option<ReleaseNumber>) {
     let Some(goal) = goal else { return };
     let behind: Vec<u64> =
-        turn.live().filter(|(_, slot)| slot.release != goal).map(|(number, _)| number).collect();
+        turn.serving().filter(|(_, slot)| slot.release != goal).map(|(number, _)| number).collect();
     for number in behind {
         turn.assign(number, goal);
     }

@@ -8,9 +8,10 @@
 //! ```
 //! Going back, nothing is waited for but health, and an instance that fails does not stop the others.
 
+use super::analysis::Opinion;
 use super::tally::{Tally, tally};
 use super::zone::OneZone;
-use super::{begin, finish, stop};
+use super::{analysis, begin, finish, shift, stop};
 use crate::gate::health::{self, Health};
 use crate::gate::{bake, hold};
 use crate::progress::{RolloutProgress, StageProgress};
@@ -75,8 +76,13 @@ fn start(turn: &mut Turn<'_>, index: usize) {
         wait_for_approval(turn, number, reason);
         return;
     }
+    let set: Vec<u64> = turn.beside().map(|(number, _)| number).collect();
     if let Some(rollout) = &mut turn.memory.rollout {
-        rollout.stages[index].started_at = Some(now);
+        let stage = &mut rollout.stages[index];
+        stage.started_at = Some(now);
+        if stage.second_set {
+            stage.cohort.extend(set);
+        }
         rollout.progressed_at = now;
     }
     let message = format!("{}: stage {number} begins: {title}", turn.name);
@@ -102,7 +108,7 @@ fn wait_for_approval(turn: &mut Turn<'_>, number: u32, reason: String) {
 /// Gives the goal to as many of the cohort as the budget allows, and asks for places where the stage places.
 fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
     let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[index]) else { return };
-    let (places, again) = (stage.places, stage.again.clone());
+    let (places, second_set, again) = (stage.places, stage.second_set, stage.again.clone());
     let cohort: Vec<u64> = stage.cohort.iter().copied().collect();
     let mut zones = OneZone::of(turn);
     for number in cohort {
@@ -124,8 +130,9 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
             }
         }
     }
-    if let Some(spec) = turn.spec().filter(|_| places) {
-        let wishes = turn.missing(spec, goal).into_iter().map(|wish| Wish { stage: Some(index), ..wish });
+    if let Some(spec) = turn.spec().filter(|_| places || second_set) {
+        let wishes =
+            turn.missing(spec, goal, second_set).into_iter().map(|wish| Wish { stage: Some(index), ..wish });
         turn.wishes = wishes.collect();
     }
 }
@@ -153,9 +160,17 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
     }
     if unhealthy {
         turn.wake(Some(progress_deadline));
+        analysis::watch(turn, index, policy);
         return;
     }
-    bake_or_end(turn, index, held);
+    if !back && !shift::shift(turn, index) {
+        return;
+    }
+    match analysis::watch(turn, index, policy) {
+        Opinion::Open => bake_or_end(turn, index, policy, Gates { held, shut: false }),
+        Opinion::Shut => bake_or_end(turn, index, policy, Gates { held, shut: true }),
+        Opinion::Acted => {}
+    }
 }
 
 /// A stage that had its health has it no longer: its bake begins anew, and where that is not for a silent node alone, it
@@ -286,24 +301,36 @@ fn give_up_waiting(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) {
     rollout.progressed_at = now;
 }
 
-fn bake_or_end(turn: &mut Turn<'_>, index: usize, held: bool) {
+/// What keeps a stage that is healthy from its end, beside its bake.
+#[derive(Clone, Copy, Debug)]
+struct Gates {
+    /// An operator holds the rollout.
+    held: bool,
+    /// Analysis is not content.
+    shut: bool,
+}
+
+fn bake_or_end(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, gates: Gates) {
     let now = turn.now;
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
     let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[index]) else { return };
+    let skipped =
+        turn.rollout().is_some_and(|rollout| hold::promoted(&turn.service.control, rollout, number));
     let (healthy_at, bake, title) = (stage.healthy_at, Millis(stage.bake_ms), stage.title.clone());
     if healthy_at.is_none()
         && let Some(stage) = turn.stage_mut(index)
     {
         stage.healthy_at = Some(now);
     }
-    if let Some(until) = bake::bakes_until(healthy_at.unwrap_or(now), bake, now) {
+    if let Some(until) = bake::bakes_until(healthy_at.unwrap_or(now), bake, now).filter(|_| !skipped) {
         let reason = format!("stage {number} ({title}) is healthy and bakes for {bake}");
         turn.wait(Subject::Stage(number), "bake", reason, Some(until));
         return;
     }
-    if held {
+    if gates.held || gates.shut {
         return;
     }
+    analysis::keep_last(turn, index, policy);
     if let Some(rollout) = &mut turn.memory.rollout {
         rollout.stages[index].ended_at = Some(now);
         rollout.progressed_at = now;

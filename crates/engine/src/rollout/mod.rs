@@ -15,12 +15,16 @@
 //!   A first release has nothing to go back to: it ends as Failed. A newer request makes any of them Superseded.
 //! ```
 
+mod analysis;
 mod begin;
 mod compile;
 mod control;
 mod describe;
 mod finish;
 mod machine;
+mod sets;
+mod shift;
+mod steps;
 mod stop;
 mod tally;
 mod zone;

@@ -24,21 +24,21 @@ pub(super) struct Tally {
     pub(super) newly_failed: Vec<(u64, String)>,
 }
 
-/// Instances that are not placed yet. A node that is only silent will want its own, and a release of which nothing
+/// Instances of a set that are not placed yet. A node that is only silent will want its own, and a release of which nothing
 /// runs anywhere has not been rolled out: what is not known is not a pass.
-fn missing(turn: &Turn<'_>) -> u32 {
+fn missing(turn: &Turn<'_>, beside: bool) -> u32 {
     let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-    let live = count(turn.live().count() - turn.replaced().len());
     let wanted = turn.spec().map_or(0, |spec| turn.wanted(spec)).max(1);
-    count(turn.wishes.len()).max(wanted.saturating_sub(live))
+    count(turn.wishes.len()).max(wanted.saturating_sub(count(turn.staying(beside))))
 }
 
 /// Asks after the health of each of the cohort, and says what is waited for.
 pub(super) fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Tally {
     let mut tally = Tally::default();
     let Some(rollout) = turn.rollout() else { return tally };
-    if rollout.stages[index].places {
-        tally.missing = missing(turn);
+    let (places, second_set) = (rollout.stages[index].places, rollout.stages[index].second_set);
+    if places || second_set {
+        tally.missing = missing(turn, second_set);
     }
     let goal = rollout.goal();
     let stage = rollout.stages[index].clone();

@@ -5,6 +5,7 @@ mod faults;
 mod random;
 mod rolling;
 mod routes;
+mod strategies;
 
 use crate::fleet::{Fleet, fleet, spec};
 use baton_model::rollout::RolloutOutcome;

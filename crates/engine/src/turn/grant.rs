@@ -8,22 +8,31 @@ use baton_model::spec::{Count, ServiceSpec};
 use std::collections::BTreeSet;
 
 impl Turn<'_> {
-    /// Wishes for the instances that `spec` asks for and that are not there yet. One per node wishes for each node that
-    /// may take one by name, and for no other: a node that is silent gets its own when it is back.
-    pub(crate) fn missing(&self, spec: &ServiceSpec, release: ReleaseNumber) -> Vec<Wish> {
-        let wish = Wish::further(release);
+    /// Wishes for the instances that `spec` asks for and that are not there yet, of the set that serves or of the one
+    /// beside it. One per node wishes for each node that may take one by name, and for no other: a node that is silent gets
+    /// its own when it is back.
+    pub(crate) fn missing(&self, spec: &ServiceSpec, release: ReleaseNumber, beside: bool) -> Vec<Wish> {
+        let wish = Wish { beside, ..Wish::further(release) };
+        let set = || self.live().filter(|(_, slot)| slot.beside == beside);
         match spec.placement.count {
             Count::Replicas(replicas) => {
-                let live = u32::try_from(self.live().count() - self.replaced().len()).unwrap_or(u32::MAX);
+                let live = u32::try_from(self.staying(beside)).unwrap_or(u32::MAX);
                 (live..replicas).map(|_| wish.clone()).collect()
             }
             Count::PerNode => {
-                let holders: BTreeSet<&NodeName> = self.live().map(|(_, slot)| &slot.node).collect();
+                let holders: BTreeSet<&NodeName> = set().map(|(_, slot)| &slot.node).collect();
                 let nodes = self.nodes.iter().filter(|view| view.eligible(&spec.placement));
                 let empty = nodes.filter(|view| !holders.contains(view.name));
                 empty.map(|view| Wish { only: Some(view.place), ..wish.clone() }).collect()
             }
         }
+    }
+
+    /// How many slots of a set are to stay: of one whose place another takes, only the other counts.
+    pub(crate) fn staying(&self, beside: bool) -> usize {
+        let replaced = self.replaced();
+        let set = self.live().filter(|(_, slot)| slot.beside == beside);
+        set.filter(|(number, _)| !replaced.contains(number)).count()
     }
 
     /// Slots whose place another live slot takes.
@@ -36,6 +45,8 @@ impl Turn<'_> {
     pub(crate) fn grant(&mut self, wish: &Wish, place: usize) {
         let view = self.nodes.at(place);
         let node = view.name;
+        let replaced = wish.replaces.and_then(|old| self.memory.slots.get(&old));
+        let beside = replaced.map_or(wish.beside, |old| old.beside);
         self.memory.last_slot += 1;
         let number = self.memory.last_slot;
         let slot = Slot {
@@ -45,6 +56,7 @@ impl Turn<'_> {
             assigned_at: self.now,
             retiring: false,
             replaces: wish.replaces.filter(|_| !wish.lost),
+            beside,
             released: RunNumber(0),
             told: None,
         };

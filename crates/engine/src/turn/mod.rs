@@ -91,7 +91,7 @@ impl<'a> Turn<'a> {
     fn count(&self) -> Budget {
         let Some(spec) = self.spec() else { return Budget::default() };
         let mut counted = Counted::default();
-        for (_, slot, sight) in self.live_seen() {
+        for (_, slot, sight) in self.live_seen().filter(|(_, slot, _)| !slot.beside) {
             counted.ready += u32::from(sight.ready);
             counted.secure += u32::from(self.secures(sight, slot));
             counted.reachable += u32::from(sight.heard);
@@ -208,7 +208,17 @@ impl<'a> Turn<'a> {
         self.slots_seen().filter(|(_, slot, _)| !slot.retiring)
     }
 
-    /// Slots that are not retiring.
+    /// Slots of the set that serves, or is to serve.
+    pub(crate) fn serving(&self) -> impl Iterator<Item = (u64, &Slot)> {
+        self.live().filter(|(_, slot)| !slot.beside)
+    }
+
+    /// Slots of the set that stands beside it.
+    pub(crate) fn beside(&self) -> impl Iterator<Item = (u64, &Slot)> {
+        self.live().filter(|(_, slot)| slot.beside)
+    }
+
+    /// Slots that are not retiring, of both sets.
     pub(crate) fn live(&self) -> impl Iterator<Item = (u64, &Slot)> {
         self.memory.slots.iter().filter(|(_, slot)| !slot.retiring).map(|(number, slot)| (*number, slot))
     }
@@ -231,14 +241,15 @@ impl<'a> Turn<'a> {
         sight.ready && (sight.settled(slot) || overlap())
     }
 
-    /// It is out of service already, as surely as can be known, and costs nothing to change. What was ready when its node
-    /// last spoke, and has not confirmed its latest plan, does not count as secure, and may well serve still; so may what
-    /// some gateways know and others do not.
+    /// It is out of service already, as surely as can be known, and costs nothing to change; what stands beside the set that
+    /// serves is. What was ready when its node last spoke, and has not confirmed its latest plan, does not count as
+    /// secure, and may well serve still; so may what some gateways know and others do not.
     pub(crate) fn spent(&self, number: u64, slot: &Slot) -> bool {
-        self.sight(number).is_none_or(|sight| {
-            let unknown = sight.serves && !(sight.ready && sight.confirmed);
-            !unknown && !self.secures(sight, slot)
-        })
+        slot.beside
+            || self.sight(number).is_none_or(|sight| {
+                let unknown = sight.serves && !(sight.ready && sight.confirmed);
+                !unknown && !self.secures(sight, slot)
+            })
     }
 
     /// The slots that are out of their rest because of us, as far as their nodes are heard: a change of release is under

@@ -15,11 +15,13 @@ pub(crate) struct Wish {
     pub(crate) only: Option<usize>,
     /// The stage, by index, whose cohort it joins.
     pub(crate) stage: Option<usize>,
+    /// It is of the set beside the one that serves; so is what takes the place of such a slot.
+    pub(crate) beside: bool,
 }
 
 impl Wish {
     /// A further instance of `release`, anywhere it fits.
     pub(crate) fn further(release: ReleaseNumber) -> Self {
-        Self { release, replaces: None, lost: false, only: None, stage: None }
+        Self { release, replaces: None, lost: false, only: None, stage: None, beside: false }
     }
 }

@@ -60,7 +60,7 @@ impl Story {
         let observed = Observed {
             nodes: names.iter().map(|n| (n.clone(), seen(n))).collect(),
             listening_since: UnixMs(0),
-            gateways: Default::default(),
+            ..Observed::default()
         };
         Self { upgrade, nodes, observed, now, told: Vec::new() }
     }

@@ -4,6 +4,7 @@
 //! Everything here only adds up, so that the order of reports and of gateways does not matter.
 
 pub mod histogram;
+pub mod series;
 
 use crate::id::{ReleaseNumber, ServiceName};
 use crate::time::Millis;

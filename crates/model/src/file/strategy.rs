@@ -22,7 +22,7 @@ pub(super) const DARK: &[&str] = &[
     "preview_host",
     "keep_warm",
 ];
-const STEP: &[&str] = &["weight", "bake"];
+const STEP: &[&str] = &["weight", "instances", "bake"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Word {
@@ -82,11 +82,10 @@ fn canary(reader: &mut Reader, rollout: &Section<'_, '_>) -> Canary {
         .list(&section, "cohort", |v| list_fault("cohort", v, "\"header:x-beta\""), traffic::condition)
         .unwrap_or_default();
     let mut steps = |field: &str, default: &[Weight]| {
-        let default = || default.iter().map(|weight| CanaryStep { weight: *weight, bake }).collect();
-        let written = reader.list(&section, field, |v| list_fault(field, v, "\"5%\", \"100%\""), step);
-        let with_bake =
-            |(weight, own): (Weight, Option<Millis>)| CanaryStep { weight, bake: own.unwrap_or(bake) };
-        written.map_or_else(default, |steps| steps.into_iter().map(with_bake).collect::<Vec<_>>())
+        let plain = |weight: &Weight| CanaryStep { weight: *weight, instances: None, bake };
+        let written =
+            reader.list(&section, field, |v| list_fault(field, v, "\"5%\", \"100%\""), |v| step(v, bake));
+        written.unwrap_or_else(|| default.iter().map(plain).collect())
     };
     let in_cohort: &[Weight] = if cohort.is_empty() { &[] } else { &[Weight::ALL] };
     Canary {
@@ -96,20 +95,24 @@ fn canary(reader: &mut Reader, rollout: &Section<'_, '_>) -> Canary {
     }
 }
 
-/// A step: a share, or a section with a share and a bake time of its own.
-fn step(written: &DeValue<'_>) -> Result<(Weight, Option<Millis>), Fault> {
-    let Some(table) = written.as_table() else { return Ok((traffic::weight(written)?, None)) };
-    let unknown =
-        table.iter().map(|(key, _)| key.get_ref().to_string()).find(|name| !STEP.contains(&name.as_str()));
-    if let Some(name) = unknown {
-        let what = format!("has no field `{}`", value::shorten(&name));
-        return Err(Fault::new(what, "write `{ weight = \"5%\", bake = \"10m\" }`"));
-    }
-    let Some(weight) = table.get("weight") else {
-        return Err(Fault::new("has no `weight`", "write `{ weight = \"5%\", bake = \"10m\" }`"));
+/// A step: a share, or a section with a share, instances and a bake time of its own.
+fn step(written: &DeValue<'_>, bake: Millis) -> Result<CanaryStep, Fault> {
+    const FORM: &str =
+        "write `{ weight = \"5%\", instances = 2, bake = \"10m\" }`, of which only `weight` is needed";
+    let Some(table) = written.as_table() else {
+        return Ok(CanaryStep { weight: traffic::weight(written)?, instances: None, bake });
     };
-    let bake = table.get("bake").map(|bake| value::duration(bake.get_ref())).transpose()?;
-    Ok((traffic::weight(weight.get_ref())?, bake))
+    let names = table.iter().map(|(key, _)| key.get_ref().to_string());
+    if let Some(name) = names.into_iter().find(|name| !STEP.contains(&name.as_str())) {
+        return Err(Fault::new(format!("has no field `{}`", value::shorten(&name)), FORM));
+    }
+    let weight = table.get("weight").ok_or_else(|| Fault::new("has no `weight`", FORM))?;
+    let own = table.get("bake").map(|bake| value::duration(bake.get_ref())).transpose()?;
+    Ok(CanaryStep {
+        weight: traffic::weight(weight.get_ref())?,
+        instances: table.get("instances").map(|it| value::amount(it.get_ref())).transpose()?,
+        bake: own.unwrap_or(bake),
+    })
 }
 
 fn list_fault(field: &str, written: &DeValue<'_>, example: &str) -> Fault {

@@ -1,5 +1,6 @@
 //! Strategies as data. The engine compiles each once into stages; what they share is one stage machine.
 
+use crate::amount::Amount;
 use crate::route::{Condition, Key, Weight};
 use crate::time::Millis;
 use serde::{Deserialize, Serialize};
@@ -58,8 +59,10 @@ pub struct Canary {
 /// One step of a canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanaryStep {
-    /// The new release's share of the requests, and at least of the instances.
+    /// The new release's share of the requests.
     pub weight: Weight,
+    /// Its instances; as many as its share of the requests needs where left out. Of a cohort, one.
+    pub instances: Option<Amount>,
     /// How long it rests at that share, watched, before the next step.
     pub bake: Millis,
 }

@@ -63,14 +63,18 @@ impl TryFrom<v1::Canary> for Canary {
 
 impl From<CanaryStep> for v1::CanaryStep {
     fn from(step: CanaryStep) -> Self {
-        Self { weight: step.weight.0.into(), bake_ms: step.bake.0 }
+        Self { weight: step.weight.0.into(), bake_ms: step.bake.0, instances: step.instances.map(Into::into) }
     }
 }
 
 impl TryFrom<v1::CanaryStep> for CanaryStep {
     type Error = WireError;
     fn try_from(wire: v1::CanaryStep) -> Result<Self, WireError> {
-        Ok(Self { weight: weight("weight", wire.weight)?, bake: Millis(wire.bake_ms) })
+        Ok(Self {
+            weight: weight("weight", wire.weight)?,
+            instances: optional("instances", wire.instances)?,
+            bake: Millis(wire.bake_ms),
+        })
     }
 }
 

@@ -51,11 +51,7 @@ impl World {
         self.trace.line(self.now, &format!("coordinator {process} starts"));
         self.coordinator = Some(Coordinator {
             process,
-            observed: Observed {
-                nodes: BTreeMap::new(),
-                listening_since: self.unix_now(),
-                gateways: Default::default(),
-            },
+            observed: Observed { listening_since: self.unix_now(), ..Observed::default() },
             frozen_until: 0,
             cycle: Cycle::default(),
             running: false,

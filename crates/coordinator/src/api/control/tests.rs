@@ -40,8 +40,12 @@ fn progress(outcome: RolloutOutcome, done: usize) -> ServiceProgress {
     ServiceProgress { rollout: Some(rollout), ..ServiceProgress::default() }
 }
 
+fn asked(action: RolloutAction, step: Option<u32>) -> Asked {
+    Asked { rollout: None, action, step }
+}
+
 fn set(outcome: RolloutOutcome, done: usize, action: RolloutAction) -> Result<RolloutControl, Refusal> {
-    controlled(&service(), Some(&progress(outcome, done)), None, action)
+    controlled(&service(), Some(&progress(outcome, done)), asked(action, None))
 }
 
 #[test]
@@ -52,8 +56,23 @@ fn only_the_stage_that_waits_is_approved() {
     assert!(set(RolloutOutcome::Running, 2, Promote).is_err(), "the third goes on by itself");
     let mut approved = service();
     approved.control.approved_through = 2;
-    let again = controlled(&approved, Some(&progress(RolloutOutcome::Paused, 1)), None, Promote);
+    let again = controlled(&approved, Some(&progress(RolloutOutcome::Paused, 1)), asked(Promote, None));
     assert!(again.is_err(), "a second click approves nothing further");
+}
+
+#[test]
+fn a_step_ahead_can_be_reached_at_once_and_no_other() {
+    let to = |done, step| {
+        let progress = progress(RolloutOutcome::Running, done);
+        controlled(&service(), Some(&progress), asked(RolloutAction::Promote, Some(step)))
+    };
+    let promoted = to(1, 3).unwrap();
+    assert_eq!((promoted.promoted_through, promoted.approved_through), (3, 0));
+    assert!(to(1, 1).is_err(), "it has begun");
+    assert!(to(1, 4).is_err(), "there is none");
+    let mut turned = progress(RolloutOutcome::RollingBack, 1);
+    turned.rollout.as_mut().unwrap().turned_at = Some(3);
+    assert!(controlled(&service(), Some(&turned), asked(RolloutAction::Promote, Some(3))).is_err());
 }
 
 #[test]
@@ -65,7 +84,7 @@ fn control_is_whole_state() {
     let mut other = service();
     other.control =
         RolloutControl { rollout: RolloutId(2), paused: true, abort: true, ..RolloutControl::default() };
-    let fresh = controlled(&other, None, None, RolloutAction::Retry).unwrap();
+    let fresh = controlled(&other, None, asked(RolloutAction::Retry, None)).unwrap();
     assert_eq!(
         fresh,
         RolloutControl { rollout: RolloutId(3), retry: 1, ..RolloutControl::default() },

@@ -8,7 +8,7 @@ use crate::rollout::{
     AbTest, AnalysisAction, BlueGreen, Canary, CanaryStep, DarkLaunch, Metric, Preview, Strategy, Threshold,
 };
 use crate::route::{Condition, Entry, Key, RouteSpec, Weight, is_host};
-use crate::spec::{Count, PortKind, ServiceSpec};
+use crate::spec::{Amount, Count, PortKind, ServiceSpec};
 use crate::time::Millis;
 
 /// Most steps of a canary; each is a bake and a verdict.
@@ -134,6 +134,14 @@ fn growing(field: &str, steps: &[CanaryStep], findings: &mut Findings) {
             return;
         }
         findings.duration(&at, step.bake, Millis::ZERO, WAIT_MAX);
+        match step.instances {
+            None | Some(Amount::Number(1..)) | Some(Amount::Percent(1..=100)) => {}
+            Some(wanted @ (Amount::Number(0) | Amount::Percent(_))) => findings.add(
+                &[&at, field],
+                format!("`{at}` asks for {wanted} instances"),
+                "write 1 or more, or a share from \"1%\" to \"100%\"",
+            ),
+        }
         before = step.weight;
     }
 }

@@ -5,10 +5,15 @@ use baton_model::rollout::{
     Preview, Strategy, Threshold, Verdict,
 };
 use baton_model::route::{Condition, Key, Weight};
+use baton_model::spec::Amount;
 use baton_model::time::{Millis, UnixMs};
 
 pub(super) fn strategy(n: usize) -> Strategy {
-    let step = |weight| CanaryStep { weight: Weight(weight), bake: Millis(u64::MAX) };
+    let step = |weight| CanaryStep {
+        weight: Weight(weight),
+        instances: (weight > 1).then_some(Amount::Percent(5)),
+        bake: Millis(u64::MAX),
+    };
     let name = || Some("preview".to_owned());
     let previews = [Preview { header: name(), host: None }, Preview { header: None, host: name() }];
     let preview = previews[n % 2].clone();

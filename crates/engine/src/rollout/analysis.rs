@@ -1,0 +1,139 @@
+//! Analysis in a rollout: asked each second from when a stage has moved the requests until it is done, and acted upon.
+
+use super::{begin, stop};
+use crate::gate::{analysis, hold};
+use crate::turn::Turn;
+use baton_model::event::Severity;
+use baton_model::report::Subject;
+use baton_model::rollout::{AnalysisAction, Answer, RolloutPolicy, Threshold, Verdict};
+use baton_model::time::Millis;
+
+/// Gateways report each second, so it is worth asking as often.
+const ASK_EVERY: Millis = Millis::secs(1);
+
+/// What analysis says of a stage now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opinion {
+    /// Nothing is asked, or all is answered well.
+    Open,
+    /// Something is not answered well, or not answered yet.
+    Shut,
+    /// It was acted upon: the rollout turned round or is held.
+    Acted,
+}
+
+/// Asks the thresholds about the stage, if it has moved the requests and is to be watched. The policy is that of the new
+/// release; going back, nobody asks.
+pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Opinion {
+    let Some(rollout) = turn.rollout().filter(|rollout| !rollout.back()) else { return Opinion::Open };
+    let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    if hold::promoted(&turn.service.control, rollout, number) || policy.analysis.is_empty() {
+        return Opinion::Open;
+    }
+    // Between two steps the evidence of the one before still counts.
+    let watched =
+        rollout.stages[..=index].iter().rposition(|stage| stage.analysed && stage.shifted_at.is_some());
+    let stage = &rollout.stages[index];
+    let Some(at) = watched else { return if stage.analysed { Opinion::Shut } else { Opinion::Open } };
+    if let Some(reason) = stage.held.clone() {
+        turn.wait(Subject::Stage(number), "analysis", reason, None);
+        return Opinion::Shut;
+    }
+    let verdicts = analysis::of(turn, &rollout.stages[at], &policy.analysis);
+    turn.wake(Some(turn.now.plus(ASK_EVERY)));
+    note(turn, at, &verdicts, &policy.analysis);
+    let broken = |(_, verdict): &(&Threshold, &Verdict)| verdict.answer == Answer::Fail;
+    let broken = policy.analysis.iter().zip(&verdicts).find(broken);
+    if let Some((threshold, verdict)) = broken {
+        return act(turn, index, threshold, &verdict.text);
+    }
+    if at < index || analysis::passed(&verdicts) {
+        return if at < index && turn.rollout().is_some_and(|it| it.stages[index].analysed) {
+            Opinion::Shut
+        } else {
+            Opinion::Open
+        };
+    }
+    let open: Vec<&str> = verdicts
+        .iter()
+        .filter(|verdict| verdict.answer != Answer::Pass)
+        .map(|verdict| verdict.text.as_str())
+        .collect();
+    turn.wait(Subject::Stage(number), "analysis", open.join("; "), None);
+    Opinion::Shut
+}
+
+/// Keeps the verdicts where an answer changed, and tells of it.
+fn note(turn: &mut Turn<'_>, at: usize, verdicts: &[Verdict], thresholds: &[Threshold]) {
+    let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[at]) else { return };
+    let before: Vec<Answer> = stage.verdicts.iter().map(|verdict| verdict.answer).collect();
+    if before == verdicts.iter().map(|verdict| verdict.answer).collect::<Vec<_>>() {
+        return;
+    }
+    for (index, (verdict, threshold)) in verdicts.iter().zip(thresholds).enumerate() {
+        if before.get(index) == Some(&verdict.answer) || verdict.answer == Answer::Inconclusive {
+            continue;
+        }
+        let (severity, kind) = match verdict.answer {
+            Answer::Pass => (Severity::Info, "analysis-passed"),
+            Answer::Fail | Answer::Inconclusive => (Severity::Warning, "analysis-failed"),
+        };
+        let mut event = turn.event(severity, kind, format!("{}: {}", turn.name, verdict.text));
+        event.fields.insert("threshold".to_owned(), verdict.name.clone());
+        event.fields.insert("requests".to_owned(), verdict.requests.to_string());
+        event.fields.extend(verdict.measured.map(|measured| ("measured".to_owned(), measured.to_string())));
+        if let (AnalysisAction::Webhook { url }, Answer::Fail) = (&threshold.action, verdict.answer) {
+            event.fields.insert("webhook".to_owned(), url.clone());
+        }
+        turn.events.push(event);
+    }
+    keep(turn, at, verdicts.to_vec());
+}
+
+/// Keeps the verdicts by which a stage is done.
+pub(super) fn keep_last(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) {
+    let Some(rollout) = turn.rollout().filter(|rollout| !rollout.back()) else { return };
+    let stage = &rollout.stages[index];
+    if stage.analysed && stage.shifted_at.is_some() && !policy.analysis.is_empty() {
+        let verdicts = analysis::of(turn, stage, &policy.analysis);
+        keep(turn, index, verdicts);
+    }
+}
+
+fn keep(turn: &mut Turn<'_>, at: usize, verdicts: Vec<Verdict>) {
+    if let Some(stage) = turn.stage_mut(at) {
+        stage.verdicts = verdicts;
+    }
+}
+
+fn act(turn: &mut Turn<'_>, index: usize, threshold: &Threshold, text: &str) -> Opinion {
+    let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    match &threshold.action {
+        AnalysisAction::RollBack => {
+            let message = format!("{}: the rollout failed: {text}", turn.name);
+            turn.tell(Severity::Error, "rollout-failed", message);
+            if turn.rollout().is_some_and(|rollout| rollout.from.is_none()) {
+                stop::hold(turn, text);
+            } else {
+                begin::turn_round(turn, text);
+            }
+            Opinion::Acted
+        }
+        AnalysisAction::Pause => {
+            let advice =
+                "`baton rollout retry` looks again, `promote --to` goes on all the same, `abort` goes back";
+            let reason = format!("{text}: {advice}");
+            if let Some(stage) = turn.stage_mut(index) {
+                stage.held = Some(reason.clone());
+            }
+            let message = format!("{}: stage {number} waits for an operator: {text}", turn.name);
+            turn.tell(Severity::Warning, "rollout-paused", message);
+            turn.wait(Subject::Stage(number), "analysis", reason, None);
+            Opinion::Shut
+        }
+        AnalysisAction::Hold | AnalysisAction::Webhook { .. } => {
+            turn.wait(Subject::Stage(number), "analysis", text.to_owned(), None);
+            Opinion::Shut
+        }
+    }
+}
