@@ -168,8 +168,11 @@ fn a_template_that_a_node_cannot_render_is_refused_before_anything_is_touched() 
     assert!(said.contains("node.adress") && said.contains("line 2"), "{said}");
     let ran = cluster.deploy(&single(configured("a\n{{ node.labels.rack }}\n", "restart")), "2.0");
     assert_eq!(ran.code, ROLLED_BACK, "{}", ran.stderr);
-    let events = cluster.baton(&["events", "--last", "50"]).expect(0).stdout;
-    assert!(events.contains("file `app.conf` cannot be made here") && events.contains("line 2"), "{events}");
+    wait::until("the reason in the journal", ROOM, || {
+        let events = cluster.baton(&["events", "--last", "50"]).expect(0).stdout;
+        let told = events.contains("file `app.conf` cannot be made here") && events.contains("line 2");
+        if told { Ok(()) } else { Err(events) }
+    });
     assert_eq!(pids(&cluster), before);
     answers(&cluster.address(0), "seen", "one\n");
 }

@@ -270,12 +270,18 @@ impl RunHandle {
         self.ask(Request::Acknowledge { seq }).await
     }
 
-    /// The processes of the run now, without the shim: for metrics and for drains.
+    /// The processes of the run that live now, without the shim: for drains. One that has ended and is not reaped yet
+    /// holds nothing, and is not among them. The kernel's lists are of one moment each, not all of the same: while
+    /// processes come and go, one may be missed.
     ///
     /// # Errors
     /// `/proc` cannot be read.
     pub fn pids(&self) -> io::Result<Vec<u32>> {
-        super::process::descendants(self.state().shim_pid)
+        let below = super::process::descendants(self.state().shim_pid)?;
+        Ok(below
+            .into_iter()
+            .filter(|pid| super::process::stat(*pid).is_some_and(|s| !s.has_ended()))
+            .collect())
     }
 
     async fn ask(&self, request: Request) -> Result<(), RunError> {
