@@ -100,6 +100,7 @@ async fn end_all(
             RunEventKind::ShimLost => true,
             RunEventKind::Started { .. } | RunEventKind::Exited { .. } | RunEventKind::Notified => continue,
             RunEventKind::HookFailed { .. } | RunEventKind::Reloaded { .. } => continue,
+            RunEventKind::LogDropped { .. } => continue,
         };
         let Some(handle) = stopping.remove(&key) else { continue };
         if let Err(error) = handle.quit().await {

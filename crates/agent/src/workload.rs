@@ -204,7 +204,7 @@ pub(crate) mod tests {
                 on_failure: OnFailure::RollBack,
                 approve_before: Vec::new(),
             },
-            logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+            logs: LogPolicy { max_bytes: 1 << 20, keep: 3, journald: false },
             lifecycle: Default::default(),
             limits: Default::default(),
             sandbox: Default::default(),

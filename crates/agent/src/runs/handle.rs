@@ -4,7 +4,7 @@ use super::record::{RunRecord, Stored};
 use super::sockets::Listener;
 use crate::shim::protocol::{self, Message, Phase, Refusal, Request, State};
 use baton_model::id::{InstanceId, ReleaseNumber, RunNumber};
-use baton_model::observed::Exit;
+use baton_model::observed::{Exit, LogDrops};
 use baton_model::spec::StopSignal;
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ impl From<&State> for RunState {
             crash_loop: state.crash_loop,
             last_exit: state.last_exit,
             stopped: (state.phase == Phase::Stopped).then_some(Stopped { killed: state.killed }),
-            log_bytes_dropped: state.log_bytes_dropped,
+            log_drops: state.log_drops,
             notified: Notified::from(&state.notified),
         }
     }
@@ -82,8 +82,8 @@ pub struct RunState {
     pub last_exit: Option<Exit>,
     /// The run was stopped and is empty; `killed` is whether that needed SIGKILL.
     pub stopped: Option<Stopped>,
-    /// Bytes of log that could not be written (disk full) since the run began.
-    pub log_bytes_dropped: u64,
+    /// Output that could not be kept since the run began.
+    pub log_drops: LogDrops,
     /// What the workload that runs says of itself.
     pub notified: Notified,
 }

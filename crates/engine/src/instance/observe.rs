@@ -3,7 +3,7 @@
 use super::state::{Current, Leaving, Phase, Retry, Run, Swap, Why};
 use super::{BootMs, Instance, Millis};
 use baton_model::id::{ReleaseNumber, RunNumber};
-use baton_model::observed::{Exit, InstanceObserved, InstanceState, SwapObserved, SwapPhase};
+use baton_model::observed::{Exit, InstanceObserved, InstanceState, LogDrops, SwapObserved, SwapPhase};
 use std::collections::BTreeMap;
 
 impl Instance {
@@ -171,6 +171,7 @@ fn observe_run(run: &Run, now: BootMs) -> InstanceObserved {
         swap: None,
         status: String::new(),
         reload: run.reload.clone(),
+        log_drops: LogDrops::default(),
     }
 }
 
@@ -197,5 +198,6 @@ fn blank(release: ReleaseNumber, state: InstanceState, reason: String) -> Instan
         swap: None,
         status: String::new(),
         reload: None,
+        log_drops: LogDrops::default(),
     }
 }

@@ -165,7 +165,7 @@ fn draw_spec(random: &mut Random, name: &ServiceName, number: u16, nodes: usize)
             on_failure: if random.percent(70) { OnFailure::RollBack } else { OnFailure::Pause },
             approve_before: if random.percent(15) { vec![2] } else { Vec::new() },
         },
-        logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+        logs: LogPolicy { max_bytes: 1 << 20, keep: 3, journald: false },
         lifecycle: Default::default(),
         limits: Default::default(),
         sandbox: Default::default(),

@@ -102,7 +102,7 @@ fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
             on_failure: OnFailure::RollBack,
             approve_before: Vec::new(),
         },
-        logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+        logs: LogPolicy { max_bytes: 1 << 20, keep: 3, journald: false },
         lifecycle: Default::default(),
         limits: Default::default(),
         sandbox: Default::default(),

@@ -81,7 +81,7 @@ pub(super) fn spec(name: &str, n: usize, signal: StopSignal) -> ServiceSpec {
             on_failure: if n.is_multiple_of(2) { OnFailure::RollBack } else { OnFailure::Pause },
             approve_before: (0..n as u32).collect(),
         },
-        logs: LogPolicy { max_bytes: u64::MAX, keep: 1 },
+        logs: LogPolicy { max_bytes: u64::MAX, keep: 1, journald: true },
         lifecycle: lifecycle(n),
         limits: limits(n),
         sandbox: sandbox(n),
