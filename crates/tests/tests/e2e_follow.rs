@@ -169,7 +169,8 @@ fn logs_are_picked_by_expression_stream_node_and_instance() {
     // What was moved away is read where it was.
     let _ = cluster.baton(&["node", "drain", node]).expect(0);
     wait::until("its move", ROOM, || {
-        let left = cluster.instances("count").iter().filter(|it| it["id"] == id || it["node"] == node).count();
+        let left =
+            cluster.instances("count").iter().filter(|it| it["id"] == id || it["node"] == node).count();
         if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
     });
     for filter in [["--node", node], ["--instance", id]] {

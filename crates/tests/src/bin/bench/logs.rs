@@ -101,7 +101,7 @@ fn beside_a_flood(cluster: &Cluster) -> Result<()> {
         load.stop()
     };
     let alone = answered();
-        let flood = ServiceFile::web("yes", 1)
+    let flood = ServiceFile::web("yes", 1)
         .with_program("/bin/true", r#"["/bin/sh", "-c", "yes out & exec yes err >&2"]"#)
         .with_ports("")
         .with_section("checks.readiness", "")
@@ -112,7 +112,9 @@ fn beside_a_flood(cluster: &Cluster) -> Result<()> {
         bail!("the deploy failed: {}", ran.stderr);
     }
     let beside = answered();
-    println!("\na server at 100 requests a second, and {FLOODS} workloads that run `yes` on stdout and on stderr beside it:");
+    println!(
+        "\na server at 100 requests a second, and {FLOODS} workloads that run `yes` on stdout and on stderr beside it:"
+    );
     for (name, counted) in [("alone", &alone), ("beside the floods", &beside)] {
         println!(
             "  {name:<18} {:>5} requests, {} failed   p50 {:>6.1} ms   p99 {:>6.1} ms",
