@@ -14,7 +14,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// Takes its socket as sd_listen_fds(3) says, answers every connection with its name (once no file `hold` is there), and
 /// ends well on SIGTERM.
