@@ -117,6 +117,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<Depar
         provisions: Arc::new(provisions),
         journal: journal.clone(),
         plan,
+        boot_id: boot_id.clone(),
     };
     let (mut driver, outlook) =
         Driver::open(parts, run_events).map_err(AgentError::io("read the instances' state"))?;

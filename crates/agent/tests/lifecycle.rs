@@ -1,14 +1,13 @@
-//! What a shim does around a workload, with real processes: notification, watchdog, deadlines, reload, hooks, and how
-//! ends are told apart.
+//! What a shim does around a workload, with real processes: notification, watchdog, deadlines, reload and hooks.
 
 mod node;
 
 use baton_agent::runs::{Containment, Lifecycle, Reload, RunEventKind, RunSpec, Timed};
 use baton_model::lifecycle::HookPoint;
 use baton_model::observed::{Exit, HookEnd};
-use baton_model::spec::{RestartMode, StopSignal};
+use baton_model::spec::StopSignal;
 use baton_model::time::Millis;
-use node::{Node, eventually, lives, pid_in, policy};
+use node::{Node, eventually, lives, pid_in};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
@@ -183,30 +182,6 @@ async fn a_start_has_a_deadline_that_can_be_moved() {
     node.started().await;
     handle.watch().wait_for(|state| state.notified.ready).await.unwrap();
     assert_eq!(handle.state().restarts, 0);
-    node.finish(handle).await;
-}
-
-#[tokio::test]
-async fn ends_are_told_apart() {
-    let mut node = Node::new();
-    let script = "trap '' TERM; echo set >> traps; while :; do sleep 0.05; done";
-    let handle = node.runs.start(spec(&node, script, Lifecycle::default())).await.unwrap();
-    let traps = node.path("traps");
-    eventually("its trap is set", || async { lines(&traps).len() == 1 }).await;
-    handle.restart(StopSignal::Sigterm, Millis(200)).await.unwrap();
-    assert_eq!(ended(&mut node).await.0, Exit::NotLive);
-    node.started().await;
-    eventually("its trap is set again", || async { lines(&traps).len() == 2 }).await;
-    handle.stop(StopSignal::Sigterm, Millis(200)).await.unwrap();
-    eventually("it is stopped", || async { handle.state().stopped.is_some() }).await;
-    assert_eq!(handle.state().last_exit, Some(Exit::StopDeadline));
-    node.finish(handle).await;
-
-    let mut node = Node::new();
-    let mut spec = spec(&node, "ulimit -c 0; kill -ABRT $$", Lifecycle::default());
-    spec.restart = policy(RestartMode::Never);
-    let handle = node.runs.start(spec).await.unwrap();
-    assert_eq!(ended(&mut node).await.0, Exit::Signal(6));
     node.finish(handle).await;
 }
 

@@ -7,7 +7,8 @@ use baton_model::time::UnixMs;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The memory of all services.
+/// The memory of all services. Of one that was removed and is gone the number of its last slot stays, so that a service
+/// that is deployed under its name later does not use one again.
 pub type Progress = BTreeMap<ServiceName, ServiceProgress>;
 
 /// The memory of one service.
@@ -26,6 +27,21 @@ pub struct ServiceProgress {
     /// The nodes of its slots that were silent at the decision before; what changes here is an event.
     #[serde(default)]
     pub silent: BTreeSet<NodeName>,
+}
+
+impl ServiceProgress {
+    /// What stays of a service that is gone; nothing of one that never had a slot.
+    #[must_use]
+    pub fn forgotten(&self) -> Option<Self> {
+        (self.last_slot > 0).then(|| Self { last_slot: self.last_slot, ..Self::default() })
+    }
+
+    /// Whether this is what stays of a service that is gone.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        let Self { stable, last_slot: _, slots, rollout, history, silent } = self;
+        stable.is_none() && slots.is_empty() && rollout.is_none() && history.is_empty() && silent.is_empty()
+    }
 }
 
 /// Ended rollouts kept per service; older ones remain in the event journal.

@@ -255,6 +255,8 @@ pub enum Exit {
     StopDeadline,
     /// It was not started, since its `before_start` hook failed.
     BeforeStart(HookEnd),
+    /// It ended with its host, which was booted anew since: a loss of power, a crash of the kernel, a reboot.
+    HostDown,
 }
 
 /// How a command of ours around a workload ended.
@@ -284,6 +286,7 @@ impl fmt::Display for Exit {
             Self::StartDeadline => write!(f, "start deadline: it did not send READY=1 in time"),
             Self::StopDeadline => write!(f, "stop deadline: it was not gone in time and was killed"),
             Self::BeforeStart(end) => write!(f, "before_start hook: {end}"),
+            Self::HostDown => write!(f, "host down: the host was booted anew"),
         }
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn facts(event: &Event) -> Facts {
             fact("killed", killed.to_string());
         }
         Event::Plan(_)
-        | Event::Resumed(_)
+        | Event::Resumed { .. }
         | Event::Dependencies { .. }
         | Event::Provisioned
         | Event::Timer => {}

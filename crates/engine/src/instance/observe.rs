@@ -37,6 +37,7 @@ impl Instance {
             },
         };
         seen.swap = self.observe_swap();
+        seen.last_exit = seen.last_exit.or(self.ended_before);
         let since = match &self.current {
             Current::Running(run) => run.ready_since,
             Current::Done { since, .. } => Some(*since),

@@ -232,7 +232,8 @@ impl Run {
         self.pid = found.pid;
         self.ports = found.ports.clone();
         self.restarts = found.restarts;
-        self.last_exit = found.last_exit;
+        // A shim knows of its own run only; one before it may have ended with the host.
+        self.last_exit = found.last_exit.or(self.last_exit);
         self.crash_loop = found.crash_loop;
         if found.pid.is_some() {
             self.started = true;

@@ -71,6 +71,8 @@ impl Writer {
             Some(Exit::NotLive) => (7, 0),
             Some(Exit::StartDeadline) => (8, 0),
             Some(Exit::StopDeadline) => (9, 0),
+            // No shim tells it: it ended with the host, too.
+            Some(Exit::HostDown) => (10, 0),
             Some(Exit::BeforeStart(end)) => {
                 let (kind, value) = hook_end(end);
                 (BEFORE_START + kind, value)
@@ -197,6 +199,7 @@ impl<'a> Reader<'a> {
             2 => Ok(Some(Exit::Signal(value))),
             3 => Ok(Some(Exit::Exec(value))),
             4 => Ok(Some(Exit::CoreDump(value))),
+            10 => Ok(Some(Exit::HostDown)),
             5 => Ok(Some(Exit::OutOfMemory)),
             6 => Ok(Some(Exit::Watchdog)),
             7 => Ok(Some(Exit::NotLive)),

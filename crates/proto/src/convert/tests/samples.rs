@@ -235,6 +235,7 @@ pub(super) fn exits() -> Vec<Exit> {
         Exit::Signal(9),
         Exit::Exec(2),
         Exit::CoreDump(11),
+        Exit::HostDown,
         Exit::OutOfMemory,
         Exit::Watchdog,
         Exit::NotLive,
