@@ -282,8 +282,14 @@ pub(super) enum Phase {
     /// The candidate is ready; new connections are being turned to it. From here there is no way back but another swap.
     Steering { run: Run },
     /// Nothing differs but files: they are being written for the run that serves, which is told by these signals; once
-    /// it is told, it is on trial.
-    Refreshing { run: RunNumber, signals: Vec<StopSignal>, trial: Option<Trial> },
+    /// it is told, it is on trial. `unsure`: an earlier agent may have written them and not told.
+    Refreshing {
+        run: RunNumber,
+        signals: Vec<StopSignal>,
+        trial: Option<Trial>,
+        #[serde(default)]
+        unsure: bool,
+    },
 }
 
 /// A run that was told of new files and has not proven itself with them.
