@@ -79,6 +79,14 @@ fn stop_policy(plan: &PlanStore, instance: &InstanceId) -> (StopSignal, Millis) 
     })
 }
 
+/// The longest that the hooks around a stop may take.
+fn hooks_take(plan: &PlanStore, instance: &InstanceId) -> Duration {
+    let planned = plan.current().and_then(|plan| plan.instances.get(instance));
+    let hooks = planned.map(|planned| &planned.spec.lifecycle.hooks);
+    let around = hooks.into_iter().flat_map(|hooks| [&hooks.before_stop, &hooks.after_stop]).flatten();
+    around.map(|hook| hook.timeout.duration()).sum()
+}
+
 /// The runs that nothing which still runs comes after; all of them, should there be a circle.
 fn take_wave(live: &mut Live, plan: &PlanStore) -> Live {
     let held: BTreeSet<ServiceName> = live
@@ -100,12 +108,12 @@ async fn end_wave(
     plan: &PlanStore,
     halted: &mut Halted,
 ) {
-    let mut longest = Millis::ZERO;
+    let mut longest = Duration::ZERO;
     let mut refused = Vec::new();
     for (key, handle) in wave.iter() {
         let (signal, timeout) = stop_policy(plan, &key.0);
         match handle.stop(signal, timeout).await {
-            Ok(()) => longest = longest.max(timeout),
+            Ok(()) => longest = longest.max(timeout.duration() + hooks_take(plan, &key.0)),
             Err(error) => {
                 halted.left.push(error.to_string());
                 refused.push(key.clone());
@@ -113,7 +121,7 @@ async fn end_wave(
         }
     }
     refused.iter().for_each(|key| drop(wave.remove(key)));
-    let room = longest.duration() + KILL_ROOM;
+    let room = longest + KILL_ROOM;
     if tokio::time::timeout(room, end_all(runs, events, wave, halted)).await.is_err() {
         halted.left.extend(wave.keys().map(|(instance, run)| format!("{instance} run {run} does not end")));
     }
