@@ -92,6 +92,12 @@ impl Instance {
         self.current = Current::Running(Run { last_exit, ..Run::new(run, plan, failures) });
     }
 
+    /// A number that no run of the instance ever had.
+    pub(super) fn next_run(&mut self) -> RunNumber {
+        self.last_run = self.last_run.next();
+        self.last_run
+    }
+
     /// Staged → Fetching, after a wait: whatever kept it from starting may lie in its bytes, and looking at them again
     /// costs little.
     pub(super) fn stage_again(&mut self, effects: &mut Vec<Effect>) {

@@ -396,9 +396,4 @@ impl Instance {
             Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => None,
         })
     }
-
-    fn next_run(&mut self) -> RunNumber {
-        self.last_run = self.last_run.next();
-        self.last_run
-    }
 }

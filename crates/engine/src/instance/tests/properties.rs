@@ -4,6 +4,7 @@ use super::{CONFIGURED, FIXED, Kind, SOCKET, UNCHECKED, event, found, instance};
 use crate::instance::{AdoptedRun, Effect, Event, Instance, Trouble};
 use baton_model::id::RunNumber;
 use baton_model::observed::{Exit, InstanceState};
+use baton_model::spec::StopSignal;
 use baton_model::time::{BootMs, Millis};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
@@ -204,10 +205,20 @@ impl Node {
                 // The other way to fail: they are written, and the agent dies before it says so.
                 if fault == 0 {
                     self.step(Event::Refreshed(run));
+                    self.look_at_files(run);
                 }
             }
             Effect::TellReady { .. } => {}
             Effect::Check { .. } | Effect::Restart { .. } | Effect::Forget(_) | Effect::Note { .. } => {}
+        }
+    }
+
+    /// As the agent does after each answer: what is written is compared with what should be, since an answer may have
+    /// been about something that was asked for earlier.
+    fn look_at_files(&mut self, run: RunNumber) {
+        let Some(alive) = self.alive.get(&run) else { return };
+        if self.instance.plan_of(run).is_some_and(|plan| plan.release.0 != alive.release) {
+            self.step(Event::Rerendered { run, signals: vec![StopSignal::Sighup] });
         }
     }
 
