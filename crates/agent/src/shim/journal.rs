@@ -26,7 +26,7 @@ const BURST_LINES: u64 = 10_000;
 const LINES_A_SECOND: u64 = 1_000;
 /// Waited for room in the journal, in all, within [`WAIT_MS_MAX`] x [`WAIT_SHARE`]: journald takes a burst as fast as
 /// it can, but not as fast as a pipe is read. Never more than one part in twenty of the time.
-const WAIT_MS_MAX: u64 = 20;
+const WAIT_MS_MAX: u64 = 100;
 const WAIT_SHARE: u64 = 20;
 /// Between two attempts to reach a journal that is gone.
 const REACH_AGAIN_MS: u64 = 1_000;
