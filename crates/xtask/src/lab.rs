@@ -1,6 +1,6 @@
 //! `cargo xtask lab`: the tests on hosts with a real systemd.
 
-use crate::package::{self, Options};
+use crate::package::{self, FAST, Options};
 use crate::run;
 use anyhow::{Result, ensure};
 use std::io::Write as _;
@@ -21,6 +21,8 @@ const NEEDED: [(&str, &str); 7] = [
     ("systemd-nspawn", "systemd-container"),
     ("python3", "python3"),
 ];
+/// What a host has beyond Debian's bare system: the supervisors that Baton is measured beside.
+const ON_HOSTS: [&str; 2] = ["runit", "supervisor"];
 /// The base of the lab's hosts is kept here for the next time, unless `LAB` names another place.
 const LAB: &str = "/var/tmp/baton-lab-xtask";
 /// Upgrades are to this version, of the same program with these bytes behind it, which ELF does not mind.
@@ -37,8 +39,8 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     }
     let packages = packages()?;
     let lab = std::env::var_os("LAB").map_or_else(|| PathBuf::from(LAB), PathBuf::from);
-    run::said(hosts(&lab).arg("base"))?;
-    let mut tests = Command::new(env!("CARGO"));
+    run::said(hosts(&lab).arg("base").args(ON_HOSTS))?;
+    let mut tests = run::cargo_command();
     tests.args(["test", "--locked", "-p", "baton-tests", "--features", "lab", "--test", "lab", "--"]);
     // One after the other: each has all of the machine, and their figures are not one another's.
     tests.args(["--test-threads=1", "--nocapture"]).args(filter);
@@ -56,10 +58,10 @@ fn packages() -> Result<PathBuf> {
         Some(program) => PathBuf::from(program),
         None => package::built("dev")?,
     };
-    // Debug information is most of a development build, and would be unpacked on every host.
+    // Symbols are most of a development build, and would be unpacked on every host.
     let stripped = out.join("baton");
     std::fs::create_dir_all(&out)?;
-    run::quiet(Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(&program))?;
+    run::quiet(Command::new("strip").arg("--strip-all").arg("-o").arg(&stripped).arg(&program))?;
     let twin = out.join("baton-newer");
     let _ = std::fs::copy(&stripped, &twin)?;
     std::fs::OpenOptions::new().append(true).open(&twin)?.write_all(NEWER.as_bytes())?;
@@ -69,7 +71,7 @@ fn packages() -> Result<PathBuf> {
         if out.exists() {
             std::fs::remove_dir_all(&out)?;
         }
-        package::build(&Options { program, version, out })?;
+        package::build(&Options::new(program, version, out, FAST)?)?;
     }
     Ok(out)
 }
