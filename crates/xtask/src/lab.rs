@@ -12,7 +12,7 @@ pub(crate) const ABOUT: &str =
     "tests on hosts with a real systemd, booted for them; as root. `cargo xtask lab FILTER` runs some";
 
 /// Programs that the lab needs, with their Debian packages.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("strip", "binutils"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -20,6 +20,7 @@ const NEEDED: [(&str, &str); 7] = [
     ("debootstrap", "debootstrap"),
     ("systemd-nspawn", "systemd-container"),
     ("python3", "python3"),
+    ("lintian", "lintian"),
 ];
 /// What a host has beyond Debian's bare system: the supervisors that Baton is measured beside.
 const ON_HOSTS: [&str; 2] = ["runit", "supervisor"];
@@ -38,6 +39,7 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
         package::need(program, package)?;
     }
     let packages = packages()?;
+    lint(&packages.join("old"))?;
     let lab = std::env::var_os("LAB").map_or_else(|| PathBuf::from(LAB), PathBuf::from);
     run::said(hosts(&lab).arg("base").args(ON_HOSTS))?;
     let mut tests = run::cargo_command();
@@ -74,6 +76,19 @@ fn packages() -> Result<PathBuf> {
         package::build(&Options::new(program, version, out, FAST)?)?;
     }
     Ok(out)
+}
+
+/// What Debian's own checker calls an error or warns of fails the lab.
+fn lint(packages: &Path) -> Result<()> {
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error,warning"]);
+    for entry in std::fs::read_dir(packages)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            lintian.arg(path);
+        }
+    }
+    run::said(&mut lintian)
 }
 
 fn hosts(lab: &Path) -> Command {

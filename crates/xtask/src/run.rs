@@ -27,7 +27,9 @@ pub(crate) fn cargo_command() -> Command {
         let name = name.to_string_lossy();
         name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
     };
-    names.filter(of_this_package).for_each(|name| drop(command.env_remove(name)));
+    for name in names.filter(of_this_package) {
+        let _ = command.env_remove(name);
+    }
     command
 }
 

@@ -141,20 +141,25 @@ impl Managed {
         self.changed
     }
 
-    /// Writes the record if it differs from what is on disk.
-    pub(super) fn write(&mut self, state: &StateDir, id: &InstanceId) -> io::Result<()> {
+    /// The record as it is to be written, if it differs from what is on disk.
+    pub(super) fn unwritten(&mut self) -> Option<io::Result<Vec<u8>>> {
         if !self.changed {
-            return Ok(());
+            return None;
         }
-        let bytes = serde_json::to_vec(&self.record).map_err(io::Error::other)?;
-        if bytes != self.written {
-            std::fs::create_dir_all(state.instance_dir(id))?;
-            durable::replace(&state.instance_path(id), &bytes)?;
-            self.written = bytes;
+        match serde_json::to_vec(&self.record) {
+            Ok(bytes) if bytes == self.written => {
+                self.wrote(bytes);
+                None
+            }
+            bytes => Some(bytes.map_err(io::Error::other)),
         }
+    }
+
+    /// These bytes are on disk.
+    pub(super) fn wrote(&mut self, bytes: Vec<u8>) {
+        self.written = bytes;
         self.changed = false;
         self.write_failed = false;
-        Ok(())
     }
 
     /// Whether a failed write is the first in a row.
