@@ -105,6 +105,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<Depar
     };
     let (runs, run_events) =
         Runs::new(state.runs_dir(), shim, Containment::detect()).map_err(opening(state.runs_dir()))?;
+    let runs = runs.with_journal(&config.journal_socket);
     let facts = node_facts(&boot_id, &runs, &own);
     tracing::info!(node = %node.name, dir = %state.root().display(), containment = facts.containment, "agent starts");
 
@@ -116,6 +117,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<Depar
         provisions: Arc::new(provisions),
         journal: journal.clone(),
         plan,
+        boot_id: boot_id.clone(),
     };
     let (mut driver, outlook) =
         Driver::open(parts, run_events).map_err(AgentError::io("read the instances' state"))?;

@@ -1,6 +1,7 @@
 //! The agent's state directory: what lies where, who the node is, and that only one agent uses it.
 
 use crate::durable;
+use crate::runs::JOURNAL_SOCKET;
 use baton_model::id::{InstanceId, NodeName, RunNumber};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub struct AgentConfig {
     pub log_bytes_max: u64,
     /// A new program of the agent has reached the coordinator within this time, or the one before returns.
     pub upgrade_within: Duration,
+    /// Where the system's journal listens, for services whose lines go there too.
+    pub journal_socket: PathBuf,
 }
 
 /// Told nothing else, a new program is confirmed within this time, or the old one returns.
@@ -44,6 +47,7 @@ impl AgentConfig {
             metrics_every: Duration::from_secs(2),
             log_bytes_max: LOG_BYTES_DEFAULT,
             upgrade_within: UPGRADE_WITHIN_DEFAULT,
+            journal_socket: JOURNAL_SOCKET.into(),
         }
     }
 }

@@ -5,38 +5,106 @@ use serde::de::DeserializeOwned;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Replaces the file at `path` with `bytes`; when this returns, the new content is on the disk.
-///
-/// The order is what makes it safe: write beside it, sync the bytes, rename over it, sync the folder
-/// (see "All File Systems Are Not Created Equal", Pillai et al., OSDI 2014).
 ///
 /// # Errors
 /// Those of the file system; the old content is then still there.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = path.parent().ok_or_else(|| io::Error::other("a file without a folder"))?;
-    let mut name = path.file_name().ok_or_else(|| io::Error::other("a file without a name"))?.to_owned();
-    name.push(".new");
-    let beside = parent.join(name);
-    let written = (|| {
+    replace_all(&[(path, bytes)]).pop().unwrap_or(Ok(()))
+}
+
+/// Like [`replace`], for several files; gives an answer for each, in their order.
+///
+/// The order of the steps is what makes it safe: write beside it, sync the bytes, rename over it, sync the folder
+/// (see "All File Systems Are Not Created Equal", Pillai et al., OSDI 2014). Each step is done for all files before the
+/// next, and writing them out is begun before any is waited for: so the file system commits all of them at once, where
+/// one after the other would cost two commits for each.
+pub(crate) fn replace_all(files: &[(&Path, &[u8])]) -> Vec<io::Result<()>> {
+    let mut all: Vec<io::Result<Replacement<'_>>> =
+        files.iter().map(|(path, bytes)| Replacement::write(path, bytes)).collect();
+    all.iter().flatten().for_each(|file| begin_writing_out(&file.file));
+    step(&mut all, |file| file.file.sync_all());
+    step(&mut all, |file| fs::rename(&file.beside, file.path));
+    step(&mut all, |file| sync_folder(file.folder));
+    all.into_iter().map(|outcome| outcome.map(drop)).collect()
+}
+
+/// Does something with each file that has come so far.
+fn step<'a>(
+    all: &mut [io::Result<Replacement<'a>>],
+    mut act: impl FnMut(&Replacement<'a>) -> io::Result<()>,
+) {
+    for outcome in all {
+        if let Ok(file) = outcome
+            && let Err(error) = act(file)
+        {
+            // Half a file beside the good one is of no use to anyone; failing to remove it is harmless.
+            let _ = fs::remove_file(&file.beside);
+            *outcome = Err(error);
+        }
+    }
+}
+
+/// A file's new content, on its way.
+struct Replacement<'a> {
+    path: &'a Path,
+    folder: &'a Path,
+    beside: PathBuf,
+    file: File,
+}
+
+impl<'a> Replacement<'a> {
+    fn write(path: &'a Path, bytes: &[u8]) -> io::Result<Self> {
+        let folder = path.parent().ok_or_else(|| io::Error::other("a file without a folder"))?;
+        let mut name = path.file_name().ok_or_else(|| io::Error::other("a file without a name"))?.to_owned();
+        name.push(".new");
+        let beside = folder.join(name);
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        sync_folder(parent)
-    })();
-    if written.is_err() {
-        // Half a file beside the good one is of no use to anyone; failing to remove it is harmless.
-        let _ = fs::remove_file(&beside);
+        if let Err(error) = file.write_all(bytes) {
+            let _ = fs::remove_file(&beside);
+            return Err(error);
+        }
+        Ok(Self { path, folder, beside, file })
     }
-    written
 }
 
 /// Makes the names in `folder` durable.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Puts all that is below `folder`, and the folder itself, on the disk. Symbolic links are in their folders.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn sync_tree(folder: &Path) -> io::Result<()> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    let mut next = 0;
+    while let Some(folder) = folders.get(next).cloned() {
+        next += 1;
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                // As in `replace_all`: all are on their way before one is waited for.
+                begin_writing_out(&File::open(entry.path())?);
+                files.push(entry.path());
+            }
+        }
+    }
+    // Opened anew: a tree may have more files than a process has descriptors.
+    files.iter().chain(&folders).try_for_each(|path| File::open(path)?.sync_all())
+}
+
+/// The kernel writes out what is not needed in memory any more, without being waited for. A file system that cannot
+/// does it when it is synced.
+fn begin_writing_out(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
 }
 
 /// Like [`replace`], for a value as JSON.
@@ -72,6 +140,18 @@ mod tests {
         fs::create_dir(folder.path().join("a.json.new")).unwrap();
         assert!(replace_json(&path, &2u32).is_err());
         assert_eq!(read_json::<u32>(&path).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn of_several_files_each_has_an_answer_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let [good, bad, last] = ["a", "no-such-folder/b", "c"].map(|name| folder.path().join(name));
+        let answers = replace_all(&[(&good, b"1"), (&bad, b"2"), (&last, b"3")]);
+        let kinds: Vec<Option<io::ErrorKind>> =
+            answers.into_iter().map(|answer| answer.err().map(|error| error.kind())).collect();
+        assert_eq!(kinds, [None, Some(io::ErrorKind::NotFound), None]);
+        assert_eq!((fs::read(&good).unwrap(), fs::read(&last).unwrap()), (b"1".to_vec(), b"3".to_vec()));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside them");
     }
 
     #[test]

@@ -31,4 +31,5 @@ pub use config::{AgentConfig, AgentFile, LOG_BYTES_DEFAULT, StateDir, StateError
 pub use halt::{Halted, halt};
 pub use identity::{JoinError, JoinOptions, join};
 pub use provisions::forget_secrets;
+pub use runs::JOURNAL_SOCKET;
 pub use upgrade::{Departure, Guard, GuardError, go_on_as, guard};

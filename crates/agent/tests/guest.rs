@@ -46,6 +46,9 @@ async fn limits_hold() {
     a_memory_hog_is_killed_whole_and_restarted().await;
     a_fork_bomb_stays_under_its_limit().await;
     a_processor_is_shared_out().await;
+    processor_time_is_shared_by_weight().await;
+    what_is_above_memory_high_is_held_back().await;
+    a_core_dump_is_told_from_a_signal().await;
     everything_else_is_written_as_asked().await;
     the_favour_of_an_agent_is_not_the_workloads().await;
 }
@@ -72,6 +75,7 @@ async fn a_memory_hog_is_killed_whole_and_restarted() {
     println!("guest: memory hog: {kills} processes killed in {group_kills} kill of the group, restarted");
     assert!(kills >= 2 && group_kills == 1, "{kills} {group_kills}");
     assert_eq!(number(&group.join("memory.max"), ""), 24 * MIB, "the next life has the same limit");
+    assert_eq!(number(&group.join("memory.swap.max"), ""), 0, "and cannot get round it");
     node.finish(handle).await;
     assert!(!group.exists());
 }
@@ -108,6 +112,63 @@ async fn a_processor_is_shared_out() {
     node.finish(handle).await;
 }
 
+/// Both want all of the one processor: the heavier gets four times as much.
+async fn processor_time_is_shared_by_weight() {
+    const LOOP: &str = "while :; do :; done";
+    let weight = |weight| Limits { cpu_weight: Some(weight), ..Limits::default() };
+    let (mut one, mut other) = (Node::new(), Node::new());
+    let (heavy, heavy_group) = limited(&mut one, weight(400), LOOP).await;
+    let (light, light_group) = limited(&mut other, weight(100), LOOP).await;
+    let used = |group: &Path| number(&group.join("cpu.stat"), "usage_usec ");
+    let before = (used(&heavy_group), used(&light_group));
+    eventually("the lighter has had its share", || async { used(&light_group) >= before.1 + 1_000_000 })
+        .await;
+    let (heavy_used, light_used) = (used(&heavy_group) - before.0, used(&light_group) - before.1);
+    let ratio = heavy_used as f64 / light_used as f64;
+    println!("guest: weights of 400 and 100: {ratio:.1} times the processor time");
+    assert!((2.5..6.0).contains(&ratio), "{ratio}");
+    one.finish(heavy).await;
+    other.finish(light).await;
+}
+
+/// Above it the workload is slowed and not killed.
+async fn what_is_above_memory_high_is_held_back() {
+    let mut node = Node::new();
+    let limits = Limits { memory_high: Some(16 * MIB), ..Limits::default() };
+    let (handle, group) = limited(&mut node, limits, "exec tail /dev/zero").await;
+    let held = || number(&group.join("memory.events"), "high ");
+    eventually("it is held back", || async { held() >= 20 }).await;
+    println!(
+        "guest: above memory.high: held back {} times, at {} MiB",
+        held(),
+        number(&group.join("memory.current"), "") / MIB
+    );
+    assert_eq!(number(&group.join("memory.events"), "oom_kill "), 0);
+    assert_eq!(handle.state().restarts, 0);
+    node.finish(handle).await;
+}
+
+/// A kernel whose `core_pattern` is the plain one writes the dump into the folder of the workload.
+async fn a_core_dump_is_told_from_a_signal() {
+    std::fs::write("/proc/sys/kernel/core_pattern", "core").unwrap();
+    std::fs::write("/proc/sys/kernel/core_uses_pid", "0").unwrap();
+    for (core_bytes, expect) in [(64 * MIB, Exit::CoreDump(6)), (0, Exit::Signal(6))] {
+        let mut node = Node::new();
+        let limits = Limits { core_bytes: Some(core_bytes), ..Limits::default() };
+        let script = "while [ ! -e go ]; do sleep 0.1; done; rm go; kill -ABRT $$";
+        let (handle, _) = limited(&mut node, limits, script).await;
+        std::fs::write(node.path("go"), "").unwrap();
+        match node.event().await {
+            RunEventKind::Exited { exit, .. } => assert_eq!(exit, expect),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(node.path("core").exists(), core_bytes > 0);
+        node.started().await;
+        node.finish(handle).await;
+    }
+    println!("guest: a core dump of up to 64 MiB is told as one, and with a limit of 0 it is a signal");
+}
+
 async fn everything_else_is_written_as_asked() {
     let mut node = Node::new();
     let limits = Limits {
@@ -117,8 +178,9 @@ async fn everything_else_is_written_as_asked() {
         ..Limits::default()
     };
     let (handle, group) = limited(&mut node, limits, "exec sleep 1000").await;
-    assert_eq!(number(&group.join("cpu.weight"), ""), 200);
-    assert_eq!(number(&group.join("io.weight"), "default "), 50);
+    let shared = group.parent().unwrap();
+    assert_eq!(number(&shared.join("cpu.weight"), ""), 200);
+    assert_eq!(number(&shared.join("io.weight"), "default "), 50);
     assert_eq!(number(&group.join("memory.high"), ""), 64 * MIB);
     // What was not asked for is not handed down, and costs nothing.
     assert!(!group.join("pids.max").exists());

@@ -60,7 +60,7 @@ async fn a_flood_is_bounded_rotated_and_does_not_hold_up_the_workload() {
         1,
         "yes 'a line of some forty bytes, as is usual ' | head -n 2500000; touch done; exec sleep 1000",
     );
-    spec.logs = LogPolicy { max_bytes: 1 << 20, keep: 4 };
+    spec.logs = LogPolicy { max_bytes: 1 << 20, keep: 4, journald: false };
     let run = node.runs.start(spec).await.unwrap();
     node.started().await;
     eventually("the flood ends", || async { node.path("done").exists() }).await;
@@ -114,11 +114,69 @@ async fn a_full_disk_drops_and_counts_and_the_workload_goes_on() {
         eprintln!("not tested: only root can make a full device");
         return;
     }
-    spec.logs = LogPolicy { max_bytes: 100 << 20, keep: 2 };
+    spec.logs = LogPolicy { max_bytes: 100 << 20, keep: 2, journald: false };
     let run = node.runs.start(spec).await.unwrap();
     node.started().await;
     eventually("the workload goes on", || async { node.path("done").exists() }).await;
-    eventually("drops are counted", || async { run.refresh().await.unwrap().log_bytes_dropped >= 300_000 })
+    eventually("drops are counted", || async { run.refresh().await.unwrap().log_drops.bytes >= 300_000 })
         .await;
+    node.finish(run).await;
+}
+
+#[tokio::test]
+async fn lines_that_cannot_be_written_are_counted_told_at_once_and_said_in_the_log() {
+    const LINES: usize = 60_000;
+    let mut node = Node::new();
+    let script = format!(
+        "until [ -e go ]; do sleep 0.05; done
+        yes 'a line of some forty bytes, as is usual ' | head -n {LINES}; touch done
+        until [ -e on ]; do sleep 0.05; done; echo again; exec sleep 1000"
+    );
+    let mut spec = node.shell(1, &script);
+    spec.logs = LogPolicy { max_bytes: 1 << 20, keep: 2, journald: false };
+    let run = node.runs.start(spec).await.unwrap();
+    node.started().await;
+    // The full file cannot be put away.
+    let in_the_way = node.path("log-1/current.1");
+    std::fs::create_dir_all(in_the_way.join("x")).unwrap();
+    std::fs::write(node.path("go"), "").unwrap();
+    assert_eq!(node.event().await, RunEventKind::LogDropped { file_began: true, journal_began: false });
+    eventually("the workload goes on", || async { node.path("done").exists() }).await;
+
+    // A new agent learns the count from the shim: nothing of it is lost with the old one.
+    drop(run);
+    node.restart();
+    let run = node.adopted(1).await.handle;
+    // Small writes still fit into the full file: it may say already that lines are missing.
+    let kept = || {
+        let all = lines(&std::fs::read_to_string(node.path("log-1/current")).unwrap());
+        all.iter().filter(|line| !line.2.starts_with("[baton] ")).count()
+    };
+    eventually("each line is kept or counted", || async {
+        run.refresh().await.unwrap().log_drops.lines as usize == LINES - kept()
+    })
+    .await;
+    let drops = run.state().log_drops;
+    assert!(std::fs::metadata(node.path("log-1/current")).unwrap().len() <= 1 << 20);
+    assert_eq!(drops.bytes % drops.lines, 0, "lines of one length");
+
+    std::fs::remove_dir_all(&in_the_way).unwrap();
+    std::fs::write(node.path("on"), "").unwrap();
+    let all = || {
+        let files = [&in_the_way, &node.path("log-1/current")].map(std::fs::read_to_string);
+        lines(&files.into_iter().filter_map(Result::ok).collect::<String>())
+    };
+    eventually("it is written again", || async { all().last().is_some_and(|line| line.2 == "again") }).await;
+    // The log says in its places what is missing, all in all what was counted.
+    let told = |line: &(String, String, String)| {
+        let rest = line.2.strip_prefix("[baton] ").filter(|_| line.0 == "stderr")?;
+        let (lines, rest) = rest.split_once(" lines (")?;
+        let bytes = rest.strip_suffix(" bytes) of log were dropped here")?;
+        Some((lines.parse::<u64>().ok()?, bytes.parse::<u64>().ok()?))
+    };
+    let told: Vec<(u64, u64)> = all().iter().filter_map(told).collect();
+    assert!(!told.is_empty());
+    let sum = told.iter().fold((0, 0), |sum, told| (sum.0 + told.0, sum.1 + told.1));
+    assert_eq!(sum, (drops.lines, drops.bytes));
     node.finish(run).await;
 }

@@ -13,7 +13,7 @@ async fn a_crash_is_followed_by_a_restart_at_once() {
     let mut node = Node::new();
     let handle = node.runs.start(node.shell(1, "exec sleep 1000")).await.unwrap();
     let first = node.started().await;
-    assert_eq!(handle.pids().unwrap(), [first]);
+    eventually("it is alone", || async { handle.pids().unwrap() == [first] }).await;
     kill(first);
     let RunEventKind::Exited { exit, restarts: 0, restart_in, crash_loop: false, seq: 1, .. } =
         node.event().await
@@ -89,7 +89,7 @@ async fn what_a_crash_leaves_is_gone_before_the_next_start() {
         assert!(matches!(node.event().await, RunEventKind::Exited { exit: Exit::Code(1), .. }));
         let next = node.started().await;
         assert!(!lives(helper) && !lives(daemon), "a helper or a daemon survived its workload");
-        assert_eq!(handle.pids().unwrap(), [next]);
+        eventually("it is alone", || async { handle.pids().unwrap() == [next] }).await;
         node.finish(handle).await;
     }
 }

@@ -14,14 +14,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-/// Takes its socket as sd_listen_fds(3) says, answers every connection with its name, and ends well on SIGTERM.
+/// Takes its socket as sd_listen_fds(3) says, answers every connection with its name (once no file `hold` is there), and
+/// ends well on SIGTERM.
 const SERVER: &str = r"
 import os, signal, socket, sys, time
 assert os.environ['LISTEN_FDS'] == '1' and os.environ['LISTEN_PID'] == str(os.getpid()), dict(os.environ)
 assert os.environ['LISTEN_FDNAMES'] == 'http' and 'BATON_RUN' in os.environ
-name, delay = sys.argv[1].encode(), float(sys.argv[2])
+name = sys.argv[1].encode()
 listener = socket.socket(fileno=3)
 stop = []
 signal.signal(signal.SIGTERM, lambda *a: stop.append(1))
@@ -30,17 +30,17 @@ open(sys.argv[1] + '-up', 'w').close()
 while not stop:
     try: connection, _ = listener.accept()
     except TimeoutError: continue
-    connection.settimeout(10)
+    connection.settimeout(60)
     asked = connection.recv(100)
-    time.sleep(delay)
+    while os.path.exists('hold'): time.sleep(0.01)
     connection.sendall(name)
     connection.close()
 ";
 
-fn server(node: &Node, run: u64, name: &str, delay: f64, listener: &Listener) -> RunSpec {
+fn server(node: &Node, run: u64, name: &str, listener: &Listener) -> RunSpec {
     let mut spec = node.shell(run, "");
     spec.program = "/usr/bin/env".into();
-    spec.args = ["python3", "-c", SERVER, name, &delay.to_string()].map(Into::into).into();
+    spec.args = ["python3", "-c", SERVER, name].map(Into::into).into();
     spec.listeners = vec![listener.clone()];
     spec
 }
@@ -56,7 +56,7 @@ fn asked(mut stream: TcpStream) -> std::io::Result<TcpStream> {
 }
 
 fn answer(mut stream: TcpStream) -> std::io::Result<String> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(node::WITHIN))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
@@ -125,14 +125,14 @@ async fn swap_under_load(any: &str) {
     let mut node = Node::new();
     let listener = listen(PortName::new("http").unwrap(), any.parse::<SocketAddr>().unwrap()).unwrap();
     let address = listener.address().unwrap();
-    let old = node.runs.start(server(&node, 1, "old", 0.0, &listener)).await.unwrap();
+    let old = node.runs.start(server(&node, 1, "old", &listener)).await.unwrap();
     up(&node, "old").await;
     let load = Load::begin(address);
     load.more(50).await;
 
     let (mut steering, candidate) = Steering::begin(&listener, &listener.place).unwrap();
     assert!(matches!(Steering::begin(&listener, &listener.place), Err(SocketError::Crowded(2, _))));
-    let new = node.runs.start(server(&node, 2, "new", 0.0, &candidate)).await.unwrap();
+    let new = node.runs.start(server(&node, 2, "new", &candidate)).await.unwrap();
     up(&node, "new").await;
     load.more(200).await;
     let before = load.count();
@@ -151,13 +151,13 @@ async fn swap_under_load(any: &str) {
     steering.flip().unwrap();
     let flipped_at = load.count();
     let stragglers = Stragglers::begin(&listener).unwrap();
-    assert_eq!(drain::drain(&old, std::slice::from_ref(&listener), Millis::secs(10)).await, 0);
-    old.stop(StopSignal::Sigterm, Millis::secs(10)).await.unwrap();
+    assert_eq!(drain::drain(&old, std::slice::from_ref(&listener), Millis::secs(60)).await, 0);
+    old.stop(StopSignal::Sigterm, Millis::secs(60)).await.unwrap();
     while !matches!(node.event().await, RunEventKind::Stopped { killed: false }) {}
     old.quit().await.unwrap();
     node::forget(&node.runs, &old).await;
     load.more(200).await;
-    let straggled = stragglers.end(Millis(50), Millis::secs(5)).await;
+    let straggled = stragglers.end(Millis(50), Millis::secs(60)).await;
     assert_eq!(straggled.failed, 0);
     steering.end().unwrap();
     load.more(200).await;
@@ -189,7 +189,7 @@ async fn nor_with_ipv6() {
 async fn a_candidate_that_is_given_up_leaves_the_old_one_alone() {
     let mut node = Node::new();
     let listener = node::listener();
-    let old = node.runs.start(server(&node, 1, "old", 0.0, &listener)).await.unwrap();
+    let old = node.runs.start(server(&node, 1, "old", &listener)).await.unwrap();
     up(&node, "old").await;
     let load = Load::begin(listener.address().unwrap());
     for _ in 0..5 {
@@ -214,7 +214,7 @@ async fn what_waited_in_the_old_queue_is_answered_by_the_new_run() {
     let clients: Vec<_> =
         (0..10).map(|_| asked(TcpStream::connect(listener.address().unwrap()).unwrap()).unwrap()).collect();
     let (mut steering, candidate) = Steering::begin(&listener, &listener.place).unwrap();
-    let new = node.runs.start(server(&node, 2, "new", 0.0, &candidate)).await.unwrap();
+    let new = node.runs.start(server(&node, 2, "new", &candidate)).await.unwrap();
     up(&node, "new").await;
     steering.flip().unwrap();
     assert_eq!(drain::drain(&old, std::slice::from_ref(&listener), Millis(50)).await, 10);
@@ -226,7 +226,7 @@ async fn what_waited_in_the_old_queue_is_answered_by_the_new_run() {
     let answers =
         tokio::task::spawn_blocking(|| clients.into_iter().map(|c| answer(c).unwrap()).collect::<Vec<_>>());
     assert_eq!(answers.await.unwrap(), ["new"; 10]);
-    assert_eq!(stragglers.end(Millis::ZERO, Millis::secs(5)).await, Straggled { relayed: 10, failed: 0 });
+    assert_eq!(stragglers.end(Millis::ZERO, Millis::secs(60)).await, Straggled { relayed: 10, failed: 0 });
     steering.end().unwrap();
     node.finish(new).await;
 }
@@ -235,7 +235,8 @@ async fn what_waited_in_the_old_queue_is_answered_by_the_new_run() {
 async fn a_drain_waits_for_open_connections_and_counts_those_it_cuts() {
     let mut node = Node::new();
     let listener = node::listener();
-    let run = node.runs.start(server(&node, 1, "old", 0.5, &listener)).await.unwrap();
+    std::fs::write(node.path("hold"), "").unwrap();
+    let run = node.runs.start(server(&node, 1, "old", &listener)).await.unwrap();
     up(&node, "old").await;
     let answered = Arc::new(AtomicUsize::new(0));
     let (count, to) = (answered.clone(), listener.address().unwrap());
@@ -249,7 +250,8 @@ async fn a_drain_waits_for_open_connections_and_counts_those_it_cuts() {
     .await;
     assert_eq!(drain::drain(&run, std::slice::from_ref(&listener), Millis(20)).await, 1);
     assert_eq!(answered.load(Ordering::SeqCst), 0);
-    assert_eq!(drain::drain(&run, std::slice::from_ref(&listener), Millis::secs(10)).await, 0);
+    std::fs::remove_file(node.path("hold")).unwrap();
+    assert_eq!(drain::drain(&run, std::slice::from_ref(&listener), Millis::secs(60)).await, 0);
     client.join().unwrap();
     node.finish(run).await;
 }
@@ -258,7 +260,7 @@ async fn a_drain_waits_for_open_connections_and_counts_those_it_cuts() {
 async fn a_queue_lives_through_a_crash() {
     let mut node = Node::new();
     let listener = node::listener();
-    let run = node.runs.start(server(&node, 1, "old", 0.0, &listener)).await.unwrap();
+    let run = node.runs.start(server(&node, 1, "old", &listener)).await.unwrap();
     let pid = node.started().await;
     up(&node, "old").await;
     std::fs::remove_file(node.path("old-up")).unwrap();

@@ -121,7 +121,8 @@ impl LogBroker {
             }
             return;
         };
-        if !message.lines.is_empty() || !message.marks.is_empty() {
+        // One without lines says that a long log is still being read.
+        if !message.end || !message.lines.is_empty() || !message.marks.is_empty() {
             running.pass_on(message.lines, message.marks);
         }
         if message.end {

@@ -5,7 +5,8 @@
 //! clock                    the latest time that was shown, for the next start
 //! node/<name>              a node as its operators want it             written by the API and by a join
 //! service/<name>           a service as its operators want it          written by the API
-//! progress/<service>       what the engine remembers                   written by reconcile alone
+//! progress/<service>       what the engine remembers                   written by reconcile alone; of a service
+//!                          that is gone its last slot number stays
 //! plan/<node>              who runs what, with its generation          written by reconcile alone
 //! outbox/<number>          events of a decision, on their way there    written with the decision, removed by the journal
 //! upgrade                  the agents' program, node by node            written by the API and by the upgrade's task

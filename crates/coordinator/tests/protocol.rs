@@ -81,7 +81,7 @@ async fn a_message_of_a_hundred_megabytes_is_refused_in_bounded_time_and_hurts_n
     let huge = v1::DeployRequest { version: "x".repeat(100 << 20), ..request("1.0", b"one", "") };
     let begun = Instant::now();
     let refused = operator.deploy(huge).await.unwrap_err();
-    assert!(begun.elapsed() < Duration::from_secs(10), "refused only after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "refused only after {:?}", begun.elapsed());
     assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
     assert!(refused.message().contains("4194304"), "it names the limit: {refused:?}");
     // The same connection, and the coordinator, go on.

@@ -44,9 +44,9 @@ pub(crate) fn decide_holding(sightings: &Sightings<'_>, held: &Held, until: Unix
     let (input, nodes) = (&sightings.input, &sightings.nodes);
     let gone: BTreeMap<&ServiceName, Service> = input
         .progress
-        .keys()
-        .filter(|name| !input.desired.services.contains_key(*name))
-        .map(|name| (name, gone(name)))
+        .iter()
+        .filter(|(name, memory)| !input.desired.services.contains_key(*name) && !memory.is_forgotten())
+        .map(|(name, _)| (name, gone(name)))
         .collect();
     let services: BTreeMap<&ServiceName, &Service> =
         input.desired.services.iter().chain(gone.iter().map(|(name, gone)| (*name, gone))).collect();
@@ -118,8 +118,9 @@ fn conclude(mut turn: Turn<'_>, roster: &mut Roster, outcome: &mut Outcome) {
 fn remember(outcome: &mut Outcome, turn: Turn<'_>, done: bool) {
     let stored = turn.stored();
     if done {
-        if stored.is_some() {
-            outcome.progress.insert(turn.name.clone(), None);
+        let left = turn.memory.forgotten();
+        if left.as_ref() != stored {
+            outcome.progress.insert(turn.name.clone(), left);
         }
         return;
     }

@@ -8,7 +8,8 @@ use baton_model::time::{Millis, UnixMs};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The memory of all services.
+/// The memory of all services. Of one that was removed and is gone the number of its last slot stays, so that a service
+/// that is deployed under its name later does not use one again.
 pub type Progress = BTreeMap<ServiceName, ServiceProgress>;
 
 /// The memory of one service.
@@ -33,6 +34,23 @@ pub struct ServiceProgress {
     /// What gateways are told to do with its requests.
     #[serde(default)]
     pub route: RouteProgress,
+}
+
+impl ServiceProgress {
+    /// What stays of a service that is gone; nothing of one that never had a slot.
+    #[must_use]
+    pub fn forgotten(&self) -> Option<Self> {
+        let route = RouteProgress { revision: self.route.revision, ..RouteProgress::default() };
+        (self.last_slot > 0).then(|| Self { last_slot: self.last_slot, route, ..Self::default() })
+    }
+
+    /// Whether this is what stays of a service that is gone.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        let Self { stable, last_slot: _, slots, rollout, history, silent, warm, route } = self;
+        let remembered = stable.is_none() && rollout.is_none() && history.is_empty() && silent.is_empty();
+        remembered && slots.is_empty() && warm.is_none() && route.is_quiet()
+    }
 }
 
 /// Ended rollouts kept per service; older ones remain in the event journal.
@@ -96,6 +114,15 @@ pub struct RouteProgress {
     pub entered: BTreeMap<UpstreamId, RouteRevision>,
     /// Runs that the route named, which may still be sent requests or have some in flight.
     pub left: BTreeMap<UpstreamId, Departure>,
+}
+
+impl RouteProgress {
+    /// Nothing is routed and nothing is on its way out.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let Self { revision: _, current, entered, left } = self;
+        current.is_none() && entered.is_empty() && left.is_empty()
+    }
 }
 
 /// A run on its way out of the gateways. It may be stopped once every live gateway has acknowledged the revision and

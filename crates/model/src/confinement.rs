@@ -277,6 +277,9 @@ pub struct Ability {
     pub open_files_max: u64,
     /// The lowest nice value that a workload can have.
     pub nice_min: i32,
+    /// A workload's lines can go to the system's journal (`logs.journald`).
+    #[serde(default)]
+    pub journal: bool,
 }
 
 #[cfg(test)]

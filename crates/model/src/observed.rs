@@ -147,6 +147,29 @@ pub struct InstanceObserved {
     /// The latest reload that was asked for, where one was.
     #[serde(default)]
     pub reload: Option<ReloadObserved>,
+    /// Output of this run that is in no log.
+    #[serde(default)]
+    pub log_drops: LogDrops,
+}
+
+/// Output of a run's workload that was taken from it and could not be kept, counted since the run began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogDrops {
+    /// Lines that could not be written to its log files: the disk was full, or refused. What was rotated away is not
+    /// counted: that is the log's bound.
+    pub lines: u64,
+    /// Bytes of the files that those would have been, with the parts of lines that were not whole.
+    pub bytes: u64,
+    /// Lines that the system's journal did not take, where they were to go there too.
+    pub journal_lines: u64,
+}
+
+impl LogDrops {
+    /// Nothing was dropped.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A reload of an instance's workload.
@@ -290,6 +313,8 @@ pub enum Exit {
     StopDeadline,
     /// It was not started, since its `before_start` hook failed.
     BeforeStart(HookEnd),
+    /// It ended with its host, which was booted anew since: a loss of power, a crash of the kernel, a reboot.
+    HostDown,
 }
 
 /// How a command of ours around a workload ended.
@@ -319,6 +344,7 @@ impl fmt::Display for Exit {
             Self::StartDeadline => write!(f, "start deadline: it did not send READY=1 in time"),
             Self::StopDeadline => write!(f, "stop deadline: it was not gone in time and was killed"),
             Self::BeforeStart(end) => write!(f, "before_start hook: {end}"),
+            Self::HostDown => write!(f, "host down: the host was booted anew"),
         }
     }
 }

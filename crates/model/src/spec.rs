@@ -276,11 +276,14 @@ pub enum Count {
     PerNode,
 }
 
-/// Bounds of the logs of one instance.
+/// Bounds of the logs of one instance, and where else its lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPolicy {
     /// A file that has reached this size is rotated.
     pub max_bytes: u64,
     /// Files kept, the current one included.
     pub keep: u32,
+    /// Each line also goes to the system's journal of its node.
+    #[serde(default)]
+    pub journald: bool,
 }

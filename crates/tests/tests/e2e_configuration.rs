@@ -168,8 +168,11 @@ fn a_template_that_a_node_cannot_render_is_refused_before_anything_is_touched() 
     assert!(said.contains("node.adress") && said.contains("line 2"), "{said}");
     let ran = cluster.deploy(&single(configured("a\n{{ node.labels.rack }}\n", "restart")), "2.0");
     assert_eq!(ran.code, ROLLED_BACK, "{}", ran.stderr);
-    let events = cluster.baton(&["events", "--last", "50"]).expect(0).stdout;
-    assert!(events.contains("file `app.conf` cannot be made here") && events.contains("line 2"), "{events}");
+    wait::until("the reason in the journal", ROOM, || {
+        let events = cluster.baton(&["events", "--last", "50"]).expect(0).stdout;
+        let told = events.contains("file `app.conf` cannot be made here") && events.contains("line 2");
+        if told { Ok(()) } else { Err(events) }
+    });
     assert_eq!(pids(&cluster), before);
     answers(&cluster.address(0), "seen", "one\n");
 }
@@ -248,6 +251,71 @@ fn secrets_reach_their_service_and_nothing_else() {
     wait::until("no value in memory", ROOM, || {
         if in_memory(VALUE) || in_memory(NEXT_VALUE) { Err("one is there".to_owned()) } else { Ok(()) }
     });
+}
+
+/// Lets every user walk to the node's folders: the test's own is its owner's alone, unlike an agent's.
+fn let_others_in(cluster: &Cluster) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let node = PathBuf::from(cluster.ready["nodes"][0]["dir"].as_str().expect("its folder"));
+    for folder in node.ancestors().take_while(|folder| folder.starts_with(cluster.folder())) {
+        let mode = std::fs::metadata(folder).expect("a folder").permissions().mode() | 0o011;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    }
+}
+
+/// Of an agent that is root, as the package has it: what a service is given belongs to the user it runs as, also when it
+/// is written anew, and to nobody else.
+#[test]
+fn files_and_secrets_belong_to_the_user_of_the_sandbox() {
+    const NOBODY: &str = "65534";
+    let me = nix::unistd::Uid::effective();
+    assert!(me.is_root(), "this test gives files to another user: run it as root (it runs as {me})");
+    let cluster = cluster(1);
+    let_others_in(&cluster);
+    let _ = set_secret(&cluster, "db-password", VALUE).expect(0);
+    let service = |content: &str| {
+        with_secret(configured(content, "SIGHUP"), "SIGHUP")
+            .with_section("placement", "replicas = 1\n")
+            .with_section("sandbox", "user = \"nobody\"\n")
+    };
+    let _ = cluster.deploy(&service("one\n"), "1.0").expect(0);
+    let address = cluster.address(0);
+    let is = |path: &str, expect: &str| assert_eq!(ask(&address, path).as_deref(), Ok(expect), "{path}");
+    let theirs = || {
+        is("user", NOBODY);
+        for file in ["secrets/db_password", "config/app.conf"] {
+            is(&format!("owner/{file}"), NOBODY);
+        }
+        is("mode/secrets/db_password", "400");
+    };
+    theirs();
+    is("secrets/db_password", VALUE);
+    let before = pids(&cluster);
+    let _ = set_secret(&cluster, "db-password", NEXT_VALUE).expect(0);
+    let _ = cluster.deploy(&service("two\n"), "2.0").expect(0);
+    answers(&address, "seen", "two\n");
+    answers(&address, "secrets/db_password", NEXT_VALUE);
+    theirs();
+    assert_eq!(pids(&cluster), before, "the same process reads them");
+
+    // Somebody else of this machine finds the same files shut.
+    let environment = std::fs::read(format!("/proc/{}/environ", before[0].1)).expect("it runs");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    let secrets =
+        environment.split('\0').find_map(|it| it.strip_prefix("BATON_SECRETS_DIR=")).expect("it is set");
+    let read = |user: &str| {
+        let mut cat = std::process::Command::new("setpriv");
+        cat.args(["--reuid", user, "--regid", user, "--clear-groups", "cat"])
+            .arg(format!("{secrets}/db_password"));
+        cat.output().expect("setpriv of util-linux")
+    };
+    assert_eq!(
+        String::from_utf8_lossy(&read(NOBODY).stdout),
+        NEXT_VALUE,
+        "this test reads as its user would"
+    );
+    let stranger = read("33");
+    assert!(!stranger.status.success() && stranger.stdout.is_empty(), "{stranger:?}");
 }
 
 /// Whether a value is in any of the folders in memory that agents of this user may take.

@@ -62,7 +62,10 @@ fn a_killed_agent_loses_no_workload_and_adopts_them() {
             Err(events)
         }
     });
-    assert_eq!(cluster.pids("web"), before, "the same processes run on");
+    wait::until("the same processes as before", ROOM, || match cluster.pids("web") {
+        now if now == before => Ok(()),
+        now => Err(format!("{now:?}")),
+    });
     let counted = load.stop();
     assert_eq!(counted.failed, 0, "{:#?}", counted.failures);
 }

@@ -155,4 +155,26 @@ fn logs_are_picked_by_expression_stream_node_and_instance() {
     assert!(wrong.stderr.contains("regex"), "{}", wrong.stderr);
     let nowhere = cluster.baton(&["logs", "count", "--node", "node-9"]).expect(1);
     assert!(nowhere.stderr.contains("node-9"), "{}", nowhere.stderr);
+    let never = cluster.baton(&["logs", "count", "--instance", "count.99"]).expect(1);
+    assert!(never.stderr.contains("count.99"), "{}", never.stderr);
+    let two = cluster.baton(&["logs", "count.1", "--instance", "count.2"]).expect(2);
+    assert!(two.stderr.contains("two instances"), "{}", two.stderr);
+    // The time that is printed is taken as well.
+    let printed = cluster.baton(&["logs", id, "--tail", "1", "--timestamps"]).expect(0).stdout;
+    let moment = printed.split(' ').skip(1).take(2).collect::<Vec<_>>().join(" ");
+    let since = counted(&lines(&["--since", &moment, "--instance", id]));
+    let all = counted(&lines(&["--since", "1h", "--instance", id]));
+    assert!(!since[id].is_empty() && since[id][0] > all[id][0], "{moment}: {since:?} of {all:?}");
+
+    // What was moved away is read where it was.
+    let _ = cluster.baton(&["node", "drain", node]).expect(0);
+    wait::until("its move", ROOM, || {
+        let left =
+            cluster.instances("count").iter().filter(|it| it["id"] == id || it["node"] == node).count();
+        if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
+    });
+    for filter in [["--node", node], ["--instance", id]] {
+        let only: Vec<String> = counted(&lines(&filter)).into_keys().collect();
+        assert_eq!(only, [id], "{filter:?} of what is gone");
+    }
 }

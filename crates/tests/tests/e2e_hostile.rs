@@ -103,6 +103,9 @@ fn closed_output(cluster: &Cluster) {
     let program = "import os, time\nprint('the last line', flush=True)\nos.close(1); os.close(2)\nwhile True: time.sleep(60)\n";
     let _ = cluster.deploy(&python("mute", program), "1.0").expect(0);
     let pid = pid_of(cluster, "mute");
+    // Both were closed: standard input alone is left of the three.
+    let closed = || [1, 2].iter().all(|fd| !std::path::Path::new(&format!("/proc/{pid}/fd/{fd}")).exists());
+    wait::until("the closed outputs", ROOM, || if closed() { Ok(()) } else { Err("open".into()) });
     let said = cluster.baton(&["logs", "mute", "--tail", "5"]).expect(0).stdout;
     assert!(said.contains("the last line"), "{said}");
     assert_eq!(cluster.instances("mute")[0]["observed"]["restarts"].as_u64(), Some(0));

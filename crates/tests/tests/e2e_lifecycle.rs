@@ -25,6 +25,14 @@ fn script(name: &str, script: &str) -> ServiceFile {
         .with_section("rollout", ROLLOUT)
 }
 
+/// A check that passes once a file is there.
+fn there(path: &std::path::Path) -> String {
+    format!(
+        "kind = \"exec\"\ncommand = [\"/usr/bin/test\", \"-e\", \"{}\"]\ninterval = \"200ms\"\ntimeout = \"190ms\"\n",
+        path.display()
+    )
+}
+
 /// Deploys and does not wait.
 fn ask(cluster: &Cluster, file: &ServiceFile, version: &str) -> baton_tests::harness::Ran {
     let path = cluster.write(&format!("asked-{version}.toml"), &file.text());
@@ -86,9 +94,16 @@ fn a_reload_reaches_the_workload_and_its_answer_the_operator() {
     assert!(refused.stderr.contains("has no `[reload]`"), "{}", refused.stderr);
 
     let told = cluster.folder().join("told");
-    let hears =
-        script("hears", &format!("trap 'echo again >> {}' HUP; while :; do sleep 0.1; done", told.display()))
-            .with_section("reload", "signal = \"SIGHUP\"\n");
+    let hears = script(
+        "hears",
+        &format!(
+            "trap 'echo again >> {}' HUP; : > {}; while :; do sleep 0.1; done",
+            told.display(),
+            told.display()
+        ),
+    )
+    .with_section("checks.readiness", &there(&told))
+    .with_section("reload", "signal = \"SIGHUP\"\n");
     let _ = cluster.deploy(&hears, "1.0").expect(0);
     let before = cluster.pids("hears");
     let done = cluster.baton(&["service", "reload", "hears"]).expect(0);
@@ -104,24 +119,23 @@ fn a_reload_reaches_the_workload_and_its_answer_the_operator() {
     let _ = cluster.deploy(&fails, "1.0").expect(0);
     let failed = cluster.baton(&["service", "reload", "fails"]).expect(FAILED);
     assert!(failed.stdout.contains("its reload command: exit code 1"), "{}", failed.stdout);
-    let events = cluster.baton(&["events", "--json"]).expect(0).stdout;
-    assert!(events.contains("reload-failed") && events.contains("instance-reloaded"), "{events}");
+    wait::until("both in the journal", ROOM, || {
+        let events = cluster.baton(&["events", "--json"]).expect(0).stdout;
+        let told = events.contains("reload-failed") && events.contains("instance-reloaded");
+        if told { Ok(()) } else { Err(events) }
+    });
 }
 
 #[test]
 fn services_come_after_one_another_and_circles_are_refused() {
     let cluster = one_node();
     let good = cluster.folder().join("good");
-    let check = format!(
-        "kind = \"exec\"\ncommand = [\"/usr/bin/test\", \"-e\", \"{}\"]\ninterval = \"200ms\"\ntimeout = \"190ms\"\n",
-        good.display()
-    );
     let app = script("app", "exec sleep 86423").with_section("after", "db = \"anywhere\"\n");
     let near = script("near", "exec sleep 86424").with_section("after", "db = \"same-node\"\n");
     let refused = ask(&cluster, &app, "1.0").expect(ERROR);
     assert!(refused.stderr.contains("`app` comes after `db`, which does not exist"), "{}", refused.stderr);
 
-    let db = script("db", "exec sleep 86425").with_section("checks.readiness", &check);
+    let db = script("db", "exec sleep 86425").with_section("checks.readiness", &there(&good));
     let _ = ask(&cluster, &db, "1.0").expect(0);
     await_state(&cluster, "db", "starting");
     let _ = ask(&cluster, &app, "1.0").expect(0);

@@ -15,15 +15,17 @@ fn single(file: ServiceFile) -> ServiceFile {
     file.with_section("placement", "replicas = 1\n")
 }
 
-/// The ids of processes whose command line holds `text`.
-fn processes(text: &str) -> Vec<u64> {
+/// The ids of processes of this cluster's workloads whose command line holds `text`.
+fn processes(cluster: &Cluster, text: &str) -> Vec<u64> {
+    let folder = cluster.folder().display().to_string();
+    let holds = |pid: u64, name: &str, text: &str| {
+        std::fs::read(format!("/proc/{pid}/{name}"))
+            .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " ").contains(text))
+    };
     std::fs::read_dir("/proc")
         .expect("/proc")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| String::from_utf8_lossy(&line).replace('\0', " ").contains(text))
-        })
+        .filter(|pid| holds(*pid, "cmdline", text) && holds(*pid, "environ", &folder))
         .collect()
 }
 
@@ -48,12 +50,12 @@ fn children_and_daemons_of_a_workload_end_with_it() {
         .with_env("BEHAVIOUR", "forks")
         .with_section("stop", "timeout = \"1s\"\ndrain = \"0s\"\n");
     let _ = cluster.deploy(&file, "1.0").expect(0);
-    wait::until("its children", ROOM, || match processes("sleep 8641").len() {
+    wait::until("its children", ROOM, || match processes(&cluster, "sleep 8641").len() {
         3.. => Ok(()),
         few => Err(few.to_string()),
     });
     let _ = cluster.baton(&["service", "rm", "forks", "--yes"]).expect(0);
-    wait::until("no child", ROOM, || match processes("sleep 8641") {
+    wait::until("no child", ROOM, || match processes(&cluster, "sleep 8641") {
         left if left.is_empty() => Ok(()),
         left => Err(format!("{left:?}")),
     });

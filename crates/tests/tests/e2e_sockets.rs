@@ -138,11 +138,13 @@ fn sockets_of_all_kinds_are_swapped_together_and_lose_nothing() {
 fn an_agent_that_dies_in_a_swap_loses_nothing_of_any_kind() {
     let cluster = one_node();
     let (file, path) = mixture(&cluster);
-    // Not ready for a second, so that the agent surely dies while both runs have sockets.
-    let slow = r#"["/bin/sh", "-c", "sleep 1; exec ./server.py"]"#;
-    let file = file.with_program(fixture("sockets"), slow);
+    // Not ready as long as it is held, so that the agent surely dies while both runs have sockets.
+    let hold = cluster.folder().join("hold");
+    let slow = format!("while [ -e {} ]; do sleep 0.05; done; exec ./server.py", hold.display());
+    let file = file.with_program(fixture("sockets"), &format!(r#"["/bin/sh", "-c", "{slow}"]"#));
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let loads = Loads::start(&cluster, &path);
+    std::fs::write(&hold, "").expect("the test's folder can be written");
     let written = cluster.write("two.toml", &file.text());
     let _ = cluster.baton(&["deploy", &written, "--version", "2.0"]).expect(0);
     wait::until("two runs", ROOM, || {
@@ -154,6 +156,7 @@ fn an_agent_that_dies_in_a_swap_loses_nothing_of_any_kind() {
     let node = cluster.ready["nodes"][0]["name"].as_str().expect("a name").to_owned();
     let agent = cluster.role_pid(&node);
     cluster.kill(agent);
+    std::fs::remove_file(&hold).expect("it was just made");
     wait::until("2.0 to be ready", ROOM, || {
         let seen = cluster.instances("shop");
         let ready = seen.iter().all(|it| {

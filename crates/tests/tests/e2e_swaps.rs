@@ -152,7 +152,7 @@ impl Kept {
 #[test]
 fn an_old_process_that_will_not_go_is_killed_and_what_it_cut_is_told() {
     let cluster = one_node();
-    let file = server("timeout = \"500ms\"\ndrain = \"500ms\"\n").with_env("BEHAVIOUR", "deaf");
+    let file = server("timeout = \"1s\"\ndrain = \"4s\"\n").with_env("BEHAVIOUR", "deaf");
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let mut kept: Vec<Kept> = (0..3).map(|_| Kept::open(address(&cluster, 8080))).collect();
     let load = load(&cluster, 5);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 400;
 /// Files that are longer, with the length they may not pass; a file that has shrunk below must leave the list.
 const LONGER: [(&str, usize); 2] = [
-    ("crates/agent/tests/agent.rs", 470),
+    ("crates/model/src/file/tests.rs", 440),
     ("crates/proto/src/convert/tests/samples.rs", 470), // one sample of every message
 ];
 

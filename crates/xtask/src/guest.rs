@@ -24,7 +24,7 @@ pub(crate) fn run() -> Result<()> {
     for (program, package) in NEEDED {
         package::need(program, package)?;
     }
-    let mut build = Command::new(env!("CARGO"));
+    let mut build = run::cargo_command();
     build.args(BUILD).args(["--test", "guest"]);
     let told = String::from_utf8(run::output(&mut build)?)?;
     let (test, shim) = (built(&told, "guest")?, built(&told, "baton-shim-test")?);

@@ -1,6 +1,6 @@
 //! `cargo xtask lab`: the tests on hosts with a real systemd.
 
-use crate::package::{self, Options};
+use crate::package::{self, FAST, Options};
 use crate::run;
 use anyhow::{Result, ensure};
 use std::io::Write as _;
@@ -12,7 +12,7 @@ pub(crate) const ABOUT: &str =
     "tests on hosts with a real systemd, booted for them; as root. `cargo xtask lab FILTER` runs some";
 
 /// Programs that the lab needs, with their Debian packages.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("strip", "binutils"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -20,7 +20,10 @@ const NEEDED: [(&str, &str); 7] = [
     ("debootstrap", "debootstrap"),
     ("systemd-nspawn", "systemd-container"),
     ("python3", "python3"),
+    ("lintian", "lintian"),
 ];
+/// What a host has beyond Debian's bare system: the supervisors that Baton is measured beside.
+const ON_HOSTS: [&str; 2] = ["runit", "supervisor"];
 /// The base of the lab's hosts is kept here for the next time, unless `LAB` names another place.
 const LAB: &str = "/var/tmp/baton-lab-xtask";
 /// Upgrades are to this version, of the same program with these bytes behind it, which ELF does not mind.
@@ -36,9 +39,10 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
         package::need(program, package)?;
     }
     let packages = packages()?;
+    lint(&packages.join("old"))?;
     let lab = std::env::var_os("LAB").map_or_else(|| PathBuf::from(LAB), PathBuf::from);
-    run::said(hosts(&lab).arg("base"))?;
-    let mut tests = Command::new(env!("CARGO"));
+    run::said(hosts(&lab).arg("base").args(ON_HOSTS))?;
+    let mut tests = run::cargo_command();
     tests.args(["test", "--locked", "-p", "baton-tests", "--features", "lab", "--test", "lab", "--"]);
     // One after the other: each has all of the machine, and their figures are not one another's.
     tests.args(["--test-threads=1", "--nocapture"]).args(filter);
@@ -56,10 +60,10 @@ fn packages() -> Result<PathBuf> {
         Some(program) => PathBuf::from(program),
         None => package::built("dev")?,
     };
-    // Debug information is most of a development build, and would be unpacked on every host.
+    // Symbols are most of a development build, and would be unpacked on every host.
     let stripped = out.join("baton");
     std::fs::create_dir_all(&out)?;
-    run::quiet(Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(&program))?;
+    run::quiet(Command::new("strip").arg("--strip-all").arg("-o").arg(&stripped).arg(&program))?;
     let twin = out.join("baton-newer");
     let _ = std::fs::copy(&stripped, &twin)?;
     std::fs::OpenOptions::new().append(true).open(&twin)?.write_all(NEWER.as_bytes())?;
@@ -69,9 +73,22 @@ fn packages() -> Result<PathBuf> {
         if out.exists() {
             std::fs::remove_dir_all(&out)?;
         }
-        package::build(&Options { program, version, out })?;
+        package::build(&Options::new(program, version, out, FAST)?)?;
     }
     Ok(out)
+}
+
+/// What Debian's own checker calls an error or warns of fails the lab.
+fn lint(packages: &Path) -> Result<()> {
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error,warning"]);
+    for entry in std::fs::read_dir(packages)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            lintian.arg(path);
+        }
+    }
+    run::said(&mut lintian)
 }
 
 fn hosts(lab: &Path) -> Command {

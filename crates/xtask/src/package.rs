@@ -1,5 +1,6 @@
 //! `cargo xtask package`: Debian packages from the repository by one command, with `dpkg-deb` alone.
 
+mod changelog;
 mod contents;
 mod stage;
 
@@ -21,6 +22,7 @@ usage: cargo xtask package [--profile release|dev] [--program FILE] [--version V
   --version   the packages' version (default: the workspace's)
   --out       where they go (default: target/package)
 
+DEBFULLNAME and DEBEMAIL name the packages' maintainer, SOURCE_DATE_EPOCH their date (default: the last commit's).
 Prints the packages' paths on stdout.";
 
 /// What is packaged.
@@ -31,6 +33,37 @@ pub(crate) struct Options {
     pub(crate) version: String,
     /// Where the packages go.
     pub(crate) out: PathBuf,
+    /// Who answers for the packages: a name, and an address in angle brackets.
+    pub(crate) maintainer: String,
+    /// The date of all that is in the packages, in seconds since 1970.
+    pub(crate) epoch: String,
+    /// How hard xz tries, from 0 to 9.
+    pub(crate) compression: u8,
+}
+
+/// Packages that are kept and copied to many hosts.
+const SMALL: u8 = 6;
+/// Packages that are installed once and thrown away.
+pub(crate) const FAST: u8 = 1;
+
+impl Options {
+    /// Packages of this program: with the maintainer that Debian's own tools would name, and the source's date.
+    ///
+    /// # Errors
+    /// When neither the environment nor git knows the date.
+    pub(crate) fn new(program: PathBuf, version: String, out: PathBuf, compression: u8) -> Result<Self> {
+        let maintainer = match (std::env::var("DEBFULLNAME"), std::env::var("DEBEMAIL")) {
+            (Ok(name), Ok(email)) => format!("{name} <{email}>"),
+            _ => env!("CARGO_PKG_AUTHORS").to_owned(),
+        };
+        let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
+            Ok(epoch) => epoch,
+            Err(_) => {
+                String::from_utf8(run::output(Command::new("git").args(["log", "-1", "--format=%ct"]))?)?
+            }
+        };
+        Ok(Self { program, version, out, maintainer, epoch: epoch.trim().to_owned(), compression })
+    }
 }
 
 /// Builds the program if none was named, then the packages.
@@ -59,11 +92,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         Some(program) => std::path::absolute(program)?,
         None => built(&profile)?,
     };
-    let options = Options {
-        program,
-        version: version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
-        out: std::path::absolute(out.unwrap_or_else(|| target().join("package")))?,
-    };
+    let version = version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+    let out = std::path::absolute(out.unwrap_or_else(|| target().join("package")))?;
+    let options = Options::new(program, version, out, SMALL)?;
     for package in build(&options)? {
         println!("{}", package.display());
     }

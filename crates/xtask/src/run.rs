@@ -15,7 +15,22 @@ pub(crate) fn root() -> PathBuf {
 /// # Errors
 /// When it cannot be run or fails.
 pub(crate) fn cargo(args: &[&str]) -> Result<()> {
-    said(Command::new(env!("CARGO")).args(args))
+    said(cargo_command().args(args))
+}
+
+/// Cargo as if it was called from a shell. What `cargo run` tells this program of its own package, build scripts of
+/// dependencies would see as a change, and half of everything would be built anew each time.
+pub(crate) fn cargo_command() -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let of_this_package = |name: &std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
+    for name in names.filter(of_this_package) {
+        let _ = command.env_remove(name);
+    }
+    command
 }
 
 /// Runs a command in the repository, said before.

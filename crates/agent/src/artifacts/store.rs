@@ -262,8 +262,8 @@ impl ArtifactStore {
     }
 }
 
-/// Unpacks beside and renames into place. Nothing is synced on the way: after a power cut the tree is checked
-/// against its manifest before it is used, and what was lost is fetched again.
+/// Unpacks beside, puts it on the disk and renames it into place: after a power cut the node starts what it was told to
+/// run, and there may be no coordinator then to fetch anything from.
 fn install(artifact: &Artifact, part: &Path, dir: &Path) -> Result<(), ArtifactError> {
     let digest = artifact.digest;
     let beside = dir.join(format!("{digest}.unpacking"));
@@ -276,6 +276,7 @@ fn install(artifact: &Artifact, part: &Path, dir: &Path) -> Result<(), ArtifactE
         })?;
         let path = beside.join("manifest.json");
         durable::replace_json(&path, &manifest).map_err(io_error(digest, "write", &path))?;
+        durable::sync_tree(&beside).map_err(io_error(digest, "put on the disk", &beside))?;
         let place = dir.join(digest.to_string());
         let damaged = dir.join(format!("{digest}.damaged"));
         if place.exists() {
@@ -283,6 +284,7 @@ fn install(artifact: &Artifact, part: &Path, dir: &Path) -> Result<(), ArtifactE
             fs::rename(&place, &damaged).map_err(io_error(digest, "move away", &place))?;
         }
         fs::rename(&beside, &place).map_err(io_error(digest, "move into place", &place))?;
+        durable::sync_folder(dir).map_err(io_error(digest, "put on the disk", dir))?;
         let _ = fs::remove_dir_all(&damaged);
         let _ = fs::remove_file(part);
         Ok(())

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 fn check_of(probe: Probe) -> Check {
-    Check { probe, interval: Millis(40), timeout: Millis(1_000), rise: 1, fall: 2 }
+    Check { probe, interval: Millis(40), timeout: Millis(20_000), rise: 1, fall: 2 }
 }
 
 fn http_of(path: &str, status: Option<u16>) -> Check {
@@ -122,20 +122,73 @@ async fn grpc_checks_ask_the_health_service() {
     assert!(probe::ask(&subject(plain.port()), &grpc("")).await.is_err());
 }
 
+/// Rise and fall of a real health service: `rise` good answers in a row make it ready, `fall` bad ones end that.
+#[tokio::test]
+async fn grpc_checks_rise_and_fall_with_the_health_service() {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let counted = tonic::service::interceptor::InterceptorLayer::new(move |request: tonic::Request<()>| {
+        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(request)
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut subject = subject(listener.local_addr().unwrap().port());
+    tokio::spawn(
+        tonic::transport::Server::builder()
+            .layer(counted)
+            .add_service(service)
+            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)),
+    );
+    let tell = async |serves: bool| {
+        let status = if serves {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        reporter.set_service_status("web", status).await;
+        asked.load(std::sync::atomic::Ordering::SeqCst)
+    };
+    let more_than = |before: u32| asked.load(std::sync::atomic::Ordering::SeqCst) - before;
+    let mut spec = spec();
+    let probe = Probe::Grpc { port: "http".parse().unwrap(), service: "web".to_owned() };
+    spec.checks.readiness = Some(Check { rise: 3, fall: 4, ..check_of(probe) });
+    subject.spec = Arc::new(spec);
+    tell(false).await;
+    let (sender, mut events) = mpsc::channel(4);
+    let task = tokio::spawn(watch(subject, sender));
+    let first = next(&mut events).await;
+    assert!(
+        matches!(&first, Event::Health { ready: false, detail, .. } if detail.contains("NOT_SERVING")),
+        "{first:?}"
+    );
+    // An answer may be on its way while the status is changed: it is one of those before.
+    let before = tell(true).await;
+    assert!(matches!(next(&mut events).await, Event::Health { ready: true, .. }));
+    assert!(more_than(before) >= 3, "ready after {} answers, asked for 3", more_than(before));
+    let before = tell(false).await;
+    let fallen = next(&mut events).await;
+    assert!(
+        matches!(&fallen, Event::Health { ready: false, detail, .. } if detail.contains("NOT_SERVING")),
+        "{fallen:?}"
+    );
+    assert!(more_than(before) >= 4, "not ready after {} answers, asked for 4", more_than(before));
+    task.abort();
+}
+
 #[tokio::test]
 async fn exec_checks_tell_how_the_command_ended() {
     let exec = |script: &str| {
         let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-        let mut check = check_of(Probe::Exec { command });
-        check.timeout = Millis(300);
-        check
+        check_of(Probe::Exec { command })
     };
     let subject = subject(80);
     assert_eq!(probe::ask(&subject, &exec("exit 0")).await, Ok(()));
     assert_eq!(probe::ask(&subject, &exec("test $PORT_HTTP = 80 && test $BATON_NODE = n1")).await, Ok(()));
     let detail = probe::ask(&subject, &exec("echo no disk >&2; exit 3")).await.unwrap_err();
     assert!(detail.ends_with("exit status: 3: no disk"), "{detail}");
-    let detail = probe::ask(&subject, &exec("sleep 30")).await.unwrap_err();
+    let slow = Check { timeout: Millis(300), ..exec("sleep 60") };
+    let detail = probe::ask(&subject, &slow).await.unwrap_err();
     assert!(detail.contains("no answer within") || detail.contains("killed"), "{detail}");
     let missing = check_of(Probe::Exec { command: vec!["/no/such/program".to_owned()] });
     let detail = probe::ask(&subject, &missing).await.unwrap_err();
@@ -148,11 +201,12 @@ async fn what_a_timed_out_command_started_is_killed_with_it() {
     let file = folder.path().join("pid");
     let script = format!("sleep 60 & echo $! > {0}.new; mv {0}.new {0}; wait", file.display());
     let mut check = check_of(Probe::Exec { command: vec!["/bin/sh".into(), "-c".into(), script] });
-    check.timeout = Millis(400);
+    // Time enough to start its child, also on a machine that is busy.
+    check.timeout = Millis(3_000);
     assert!(probe::ask(&subject(80), &check).await.is_err());
     let pid = std::fs::read_to_string(&file).unwrap();
     let stat = format!("/proc/{}/stat", pid.trim());
-    for _ in 0..100 {
+    for _ in 0..3_000 {
         // Gone, or a zombie that waits for init.
         let state = std::fs::read_to_string(&stat).unwrap_or_default();
         if state.is_empty() || state.contains(") Z ") {
@@ -164,7 +218,7 @@ async fn what_a_timed_out_command_started_is_killed_with_it() {
 }
 
 async fn next(events: &mut mpsc::Receiver<(InstanceId, Event)>) -> Event {
-    tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap().1
+    tokio::time::timeout(Duration::from_secs(60), events.recv()).await.unwrap().unwrap().1
 }
 
 #[tokio::test]

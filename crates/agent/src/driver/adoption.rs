@@ -67,9 +67,10 @@ impl Driver {
         let lost: usize = found.values().map(|found| found.gone.len()).sum();
         for id in found.keys() {
             // A run of an instance that is not remembered: its machine stops it as a stranger.
-            self.instances.entry(id.clone()).or_insert_with(|| Managed::new(id.clone()));
+            self.instances.entry(id.clone()).or_insert_with(|| Managed::new(id.clone(), &self.parts.boot_id));
         }
         let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
+        let booted = ids.iter().any(|id| self.is_of_another_boot(id));
         for id in ids {
             let found = found.remove(&id).unwrap_or_default();
             self.resume(&id, found);
@@ -82,18 +83,24 @@ impl Driver {
         }
         let took = clock::boot_now().since(began);
         if adopted + lost > 0 {
+            let of_lost = if booted { "ended with the host, which was booted" } else { "were gone" };
             self.parts.journal.record(
                 Draft::info(
                     "adopted",
-                    format!("took over {adopted} runs in {} ms; {lost} were gone", took.0),
+                    format!("took over {adopted} runs in {} ms; {lost} {of_lost}", took.0),
                 )
                 .with("count", adopted)
                 .with("lost", lost)
+                .with("booted", booted)
                 .with("ms", took.0),
             );
         }
         self.settle();
         Ok(())
+    }
+
+    fn is_of_another_boot(&self, id: &InstanceId) -> bool {
+        self.instances.get(id).is_some_and(|managed| managed.is_of_another_boot(&self.parts.boot_id))
     }
 
     fn sort_in(
@@ -112,7 +119,12 @@ impl Driver {
                     tracing::warn!(directory = %directory.display(), reason, "a folder among the runs is not one");
                     return;
                 };
-                tracing::warn!(instance = %id, %run, reason, "a run did not outlive the agent before");
+                if self.is_of_another_boot(&id) {
+                    // Whatever can or cannot be read of it, this is why.
+                    tracing::info!(instance = %id, %run, "a run ended with the host, which was booted since");
+                } else {
+                    tracing::warn!(instance = %id, %run, reason, "a run did not outlive the agent before");
+                }
                 found.entry(id).or_default().gone.insert(run, listeners);
             }
             Err(error) => {
@@ -152,8 +164,10 @@ impl Driver {
         for (run, listeners) in &mut gone {
             managed.keep_rescued(*run, std::mem::take(listeners), clock::boot_now());
         }
-        self.step(id, Event::Resumed(alive));
+        let booted = self.is_of_another_boot(id);
+        self.step(id, Event::Resumed { alive, booted });
         if let Some(managed) = self.instances.get_mut(id) {
+            managed.resumed_in(&self.parts.boot_id);
             let known: BTreeSet<RunNumber> = managed.live.keys().copied().collect();
             managed.record_mut().artifacts.retain(|run, _| known.contains(run));
         }

@@ -72,7 +72,7 @@ pub(super) fn facts(event: &Event) -> Facts {
             fact("killed", killed.to_string());
         }
         Event::Plan(_)
-        | Event::Resumed(_)
+        | Event::Resumed { .. }
         | Event::Dependencies { .. }
         | Event::Provisioned
         | Event::Timer => {}
@@ -175,6 +175,31 @@ impl Chronicle {
                     draft = draft.with("last_line", last_line);
                 }
                 journal.record(draft);
+            }
+            RunEventKind::LogDropped { file_began, journal_began } => {
+                let warn = |kind, message| {
+                    journal.record(Draft::warning(kind, message).of(id).with("run", event.run));
+                };
+                if *file_began {
+                    warn(
+                        "log-dropped",
+                        format!(
+                            "output of {id} cannot be written to its log, and is dropped: is the disk of this node \
+                         full? `baton service show {}` counts how much",
+                            id.service
+                        ),
+                    );
+                }
+                if *journal_began {
+                    warn(
+                        "log-not-in-journal",
+                        format!(
+                            "the system's journal does not take all lines of {id}: they come too fast, or it is \
+                         stopped; `baton logs {}` has them, and `baton service show {}` counts how many",
+                            id.service, id.service
+                        ),
+                    );
+                }
             }
             // The machine notes these, where they matter; a status is in the report.
             RunEventKind::ShimLost | RunEventKind::Reloaded { .. } | RunEventKind::Notified => {}

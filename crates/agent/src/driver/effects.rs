@@ -158,9 +158,9 @@ impl Driver {
     pub(super) fn steer(&mut self, id: &InstanceId, run: RunNumber, from: Option<RunNumber>, attempt: u32) {
         let Some(managed) = self.instances.get_mut(id) else { return };
         managed.record_mut().turned_to = Some(run);
-        if let Err(error) = managed.write(&self.parts.state, id) {
-            tracing::warn!(%error, instance = %id, "where new connections go could not be written");
-        }
+        // What cannot be written is told, and tried again.
+        self.write_changed();
+        let Some(managed) = self.instances.get_mut(id) else { return };
         // Turned back from a candidate that was lost: it is forgotten next, and its sockets with it.
         if let Some(live) = managed.live.get_mut(&run)
             && let Err(error) = live.flip()

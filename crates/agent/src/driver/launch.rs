@@ -9,7 +9,8 @@ use crate::provisions::{Folders, Provisions};
 use crate::runs::sockets::{self, Listener, free_port, listen};
 use crate::runs::steer::Steering;
 use crate::runs::{
-    Host, Place, RunHandle, RunSpec, Runs, SocketError, StartError, UnixPlace, libraries, preflight,
+    Host, JournalOutput, Place, RunHandle, RunSpec, Runs, SocketError, StartError, UnixPlace, libraries,
+    preflight,
 };
 use crate::workload::{Command, Surroundings};
 use baton_model::id::{InstanceId, PortName, RunNumber};
@@ -98,6 +99,7 @@ impl Launch {
             cwd: confinement.working_directory().cloned().unwrap_or(cwd),
             log_dir: self.state.run_log_dir(&self.instance, self.run),
             logs: spec.logs,
+            journal: spec.logs.journald.then(|| self.journal()),
             restart: spec.restart.clone(),
             lifecycle: super::lifecycle::resolve(&around, spec)?,
             listeners: ports.listeners,
@@ -117,6 +119,21 @@ impl Launch {
         let (kept_from, was_beside) = kept.map_or((None, None), |kept| (Some(kept.from), kept.beside));
         let beside = self.beside.map(|(run, _)| run).or(was_beside);
         Ok(Launched { handle, beside, steered: ports.steered, kept_from })
+    }
+
+    /// What the system's journal is told with each line. A journal that has gone since the release was staged keeps no
+    /// workload from running: what it does not take is counted.
+    fn journal(&self) -> JournalOutput {
+        let InstancePlan { release, version, spec, .. } = &*self.plan;
+        let fields = vec![
+            ("SYSLOG_IDENTIFIER", spec.name.to_string()),
+            ("BATON_SERVICE", spec.name.to_string()),
+            ("BATON_INSTANCE", self.instance.to_string()),
+            ("BATON_NODE", self.node.name.to_string()),
+            ("BATON_RELEASE", release.to_string()),
+            ("BATON_VERSION", version.to_string()),
+        ];
+        JournalOutput { socket: self.runs.host().journal().to_owned(), fields }
     }
 
     /// Writes the run's files and secrets.
@@ -255,6 +272,9 @@ pub(super) async fn rehearse(
     if let Some(loader) = loader.filter(|loader| !loader.starts_with(&tree)) {
         let asked = libraries::check(&loader, &command.program, &command.env, &command.cwd);
         asked.await.map_err(|error| told(&error))?;
+    }
+    if plan.spec.logs.journald {
+        host.reach_journal().map_err(|error| told(&error))?;
     }
     let scratch = state.instance_dir(instance).join(REHEARSAL);
     confine::rehearse(&plan.spec, &around, &command.program, host, scratch).await?;

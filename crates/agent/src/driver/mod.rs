@@ -54,6 +54,8 @@ pub(crate) struct Parts {
     pub(crate) provisions: Arc<Provisions>,
     pub(crate) journal: Journal,
     pub(crate) plan: PlanStore,
+    /// The host's present boot, as the kernel names it.
+    pub(crate) boot_id: String,
 }
 
 /// A run of the node as the metrics need it: its instance and the process of its shim.
@@ -225,7 +227,10 @@ impl Driver {
         let Some(plan) = self.parts.plan.current() else { return };
         let wanted = plan.instances.clone();
         for (id, plan) in wanted {
-            self.instances.entry(id.clone()).or_insert_with(|| Managed::new(id.clone())).let_go = false;
+            self.instances
+                .entry(id.clone())
+                .or_insert_with(|| Managed::new(id.clone(), &self.parts.boot_id))
+                .let_go = false;
             self.step(&id, Event::Plan(Some(Box::new(plan))));
         }
         self.let_go();

@@ -26,6 +26,9 @@ pub(super) struct Record {
     /// Which artifact each run that is not forgotten uses.
     #[serde(default)]
     pub(super) artifacts: BTreeMap<RunNumber, Digest>,
+    /// The boot of the host in which it was last resumed or made; empty where an agent wrote it that kept none.
+    #[serde(default)]
+    boot_id: String,
 }
 
 /// A run whose shim is being started.
@@ -57,9 +60,11 @@ pub(super) struct Managed {
 }
 
 impl Managed {
-    pub(super) fn new(id: InstanceId) -> Self {
-        let record = Record { machine: Instance::new(id), turned_to: None, artifacts: BTreeMap::new() };
-        Self::of(record)
+    /// Nothing of it runs yet, in this boot of the host.
+    pub(super) fn new(id: InstanceId, boot_id: &str) -> Self {
+        let machine = Instance::new(id);
+        let boot_id = boot_id.to_owned();
+        Self::of(Record { machine, turned_to: None, artifacts: BTreeMap::new(), boot_id })
     }
 
     fn of(record: Record) -> Self {
@@ -80,6 +85,16 @@ impl Managed {
 
     pub(super) fn machine(&self) -> &Instance {
         &self.record.machine
+    }
+
+    /// Whether the host was booted since it was last resumed: nothing of it can be alive.
+    pub(super) fn is_of_another_boot(&self, boot_id: &str) -> bool {
+        !self.record.boot_id.is_empty() && self.record.boot_id != boot_id
+    }
+
+    /// It is resumed in this boot.
+    pub(super) fn resumed_in(&mut self, boot_id: &str) {
+        boot_id.clone_into(&mut self.record_mut().boot_id);
     }
 
     pub(super) fn record(&self) -> &Record {
@@ -126,20 +141,25 @@ impl Managed {
         self.changed
     }
 
-    /// Writes the record if it differs from what is on disk.
-    pub(super) fn write(&mut self, state: &StateDir, id: &InstanceId) -> io::Result<()> {
+    /// The record as it is to be written, if it differs from what is on disk.
+    pub(super) fn unwritten(&mut self) -> Option<io::Result<Vec<u8>>> {
         if !self.changed {
-            return Ok(());
+            return None;
         }
-        let bytes = serde_json::to_vec(&self.record).map_err(io::Error::other)?;
-        if bytes != self.written {
-            std::fs::create_dir_all(state.instance_dir(id))?;
-            durable::replace(&state.instance_path(id), &bytes)?;
-            self.written = bytes;
+        match serde_json::to_vec(&self.record) {
+            Ok(bytes) if bytes == self.written => {
+                self.wrote(bytes);
+                None
+            }
+            bytes => Some(bytes.map_err(io::Error::other)),
         }
+    }
+
+    /// These bytes are on disk.
+    pub(super) fn wrote(&mut self, bytes: Vec<u8>) {
+        self.written = bytes;
         self.changed = false;
         self.write_failed = false;
-        Ok(())
     }
 
     /// Whether a failed write is the first in a row.

@@ -1,12 +1,15 @@
 //! After each round of events: what changed is written, and only then what is due is done and told.
 
+use super::record::Managed;
 use super::snapshot::Snapshot;
 use super::{BATCH_MAX, Driver, Due, ShimPids};
 use crate::journal::Draft;
-use crate::{clock, logs};
+use crate::{clock, durable, logs};
 use baton_model::id::InstanceId;
 use baton_model::time::Millis;
 use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
 
 /// A state that could not be written is tried again after this.
 const WRITE_AGAIN: Millis = Millis(1_000);
@@ -39,27 +42,43 @@ impl Driver {
         self.instances.get(id).is_none_or(|managed| !managed.is_changed())
     }
 
-    fn write_changed(&mut self) {
+    /// Writes what has changed, of all instances at once: after a boot that is every one of them.
+    pub(super) fn write_changed(&mut self) {
         self.write_again = None;
+        let state = &self.parts.state;
+        let mut changed = Vec::new();
+        let mut failed = Vec::new();
         for (id, managed) in &mut self.instances {
-            if let Err(error) = managed.write(&self.parts.state, id) {
-                let again = clock::boot_now().plus(WRITE_AGAIN);
-                self.write_again = Some(again);
-                if managed.write_failure_is_news() {
-                    self.parts.journal.record(
-                        Draft::error(
-                            "state-not-written",
-                            format!(
-                                "the state of {id} cannot be written to {}: {error}; nothing is changed about it \
-                                 until it can (its shim keeps it alive): free some space there",
-                                self.parts.state.root().display()
-                            ),
-                        )
-                        .of(id),
-                    );
-                }
+            let Some(bytes) = managed.unwritten() else { continue };
+            match bytes.and_then(|bytes| std::fs::create_dir_all(state.instance_dir(id)).map(|()| bytes)) {
+                Ok(bytes) => changed.push((id.clone(), state.instance_path(id), bytes)),
+                Err(error) => failed.push((id.clone(), error)),
             }
         }
+        let files: Vec<(&Path, &[u8])> =
+            changed.iter().map(|(_, path, bytes)| (path.as_path(), bytes.as_slice())).collect();
+        let answers = durable::replace_all(&files);
+        for ((id, _, bytes), answer) in changed.into_iter().zip(answers) {
+            match (answer, self.instances.get_mut(&id)) {
+                (Ok(()), Some(managed)) => managed.wrote(bytes),
+                (Ok(()), None) => {}
+                (Err(error), _) => failed.push((id, error)),
+            }
+        }
+        failed.into_iter().for_each(|(id, error)| self.tell_not_written(&id, &error));
+    }
+
+    fn tell_not_written(&mut self, id: &InstanceId, error: &io::Error) {
+        self.write_again = Some(clock::boot_now().plus(WRITE_AGAIN));
+        if !self.instances.get_mut(id).is_some_and(Managed::write_failure_is_news) {
+            return;
+        }
+        let message = format!(
+            "the state of {id} cannot be written to {}: {error}; nothing is changed about it until it can (its shim keeps it \
+             alive): free some space there",
+            self.parts.state.root().display()
+        );
+        self.parts.journal.record(Draft::error("state-not-written", message).of(id));
     }
 
     /// Removes what is left of instances that are not wanted and of which nothing runs.

@@ -21,8 +21,12 @@ impl Snapshot {
             .iter()
             .filter_map(|(id, managed)| {
                 let (mut observed, ready_for) = managed.machine().observe(now)?;
-                if let Some(live) = managed.live.get(&observed.run).filter(|_| observed.pid.is_some()) {
-                    observed.status = live.handle.state().notified.status;
+                if let Some(live) = managed.live.get(&observed.run) {
+                    let state = live.handle.state();
+                    observed.log_drops = state.log_drops;
+                    if observed.pid.is_some() {
+                        observed.status = state.notified.status;
+                    }
                 }
                 let ready_since = ready_for.map(|length| BootMs(now.0.saturating_sub(length.0)));
                 Some((id.clone(), (observed, ready_since)))

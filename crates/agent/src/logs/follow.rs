@@ -35,6 +35,13 @@ pub(super) struct Told {
     pub(super) place: Option<Place>,
 }
 
+impl Told {
+    /// What it takes to keep it.
+    pub(super) fn cost(&self) -> usize {
+        self.line.text.len() + size_of::<Self>()
+    }
+}
+
 /// The log of one run: the files still to be read, the one being read first.
 #[derive(Debug)]
 struct RunLog {

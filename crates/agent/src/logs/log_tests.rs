@@ -230,3 +230,52 @@ async fn a_request_is_answered_for_its_service_and_time() {
     let web = |at_ms, text: &str| ("web.1".to_owned(), at_ms, text.as_bytes().to_vec());
     assert_eq!(lines, [web(2_000, "2"), web(3_000, "3")]);
 }
+
+/// The texts that a request for the past is answered with.
+async fn past(folder: &Path, request: &v1::LogRequest) -> Vec<String> {
+    let (out, mut parts) = mpsc::channel(64);
+    let mut answer = Answer::new(1, false, out);
+    let pick = Pick::of(request).unwrap();
+    let mut reader = Reader::last(folder, request, &pick, &mut answer).await.ok().unwrap();
+    // What comes after the last lines were looked for is told too, however much is rotated away meanwhile.
+    let mut writer = Writer { folder: folder.join("1"), written: 0 };
+    writer.rotate(2);
+    writer.rotate(2);
+    writer.line("GET /late");
+    reader.follower.look().unwrap();
+    reader.read_all(&"web.1".parse().unwrap(), &pick, &mut answer).await.ok().unwrap();
+    answer.end(String::new()).await.ok().unwrap();
+    drop(answer);
+    let mut texts = Vec::new();
+    while let Some(v1::AgentMessage { message: Some(Message::LogLines(part)) }) = parts.recv().await {
+        texts.extend(part.lines.iter().map(|line| String::from_utf8_lossy(&line.text).into_owned()));
+    }
+    texts
+}
+
+#[tokio::test]
+async fn the_last_wanted_lines_are_told_though_they_are_rotated_away_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::new(folder.path(), 1);
+    for n in 0..5_000 {
+        writer.line(&format!("{} /{n}", if n % 100 == 0 { "GET" } else { "PUT" }));
+    }
+    let request = v1::LogRequest { tail_lines: 2, grep: Some("^GET".into()), ..Default::default() };
+    let told = past(folder.path(), &request).await;
+    assert_eq!(told.first_chunk(), Some(&["GET /4800".to_owned(), "GET /4900".to_owned()]));
+    assert_eq!(told.last().map(String::as_str), Some("GET /late"));
+}
+
+#[tokio::test]
+async fn many_wanted_lines_are_counted_and_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::new(folder.path(), 1);
+    let long = "x".repeat(2_000);
+    (0..1_500).for_each(|n| writer.line(&format!("{n} {long}")));
+    let mut answer = Answer::new(1, false, mpsc::channel(64).0);
+    let request = v1::LogRequest { tail_lines: 1_000, grep: Some("x".into()), ..Default::default() };
+    let pick = Pick::of(&request).unwrap();
+    let reader = Reader::last(folder.path(), &request, &pick, &mut answer).await.ok().unwrap();
+    assert!(reader.kept.is_empty());
+    assert_eq!(reader.passed_over, 500);
+}

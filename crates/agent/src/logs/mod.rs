@@ -18,13 +18,14 @@ use baton_proto::v1::{self, agent_message::Message};
 use files::FileId;
 use follow::{Follower, Place, Told};
 use pick::Pick;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Most lines of the past in one answer, per instance.
 const TAIL_MAX: u32 = 100_000;
@@ -33,6 +34,10 @@ const BATCH_BYTES: usize = 32 * 1024;
 /// While someone follows, files are looked at this often. Without a follower nobody looks.
 const FOLLOW_EVERY: Duration = Duration::from_millis(150);
 
+/// Text of the last wanted lines that is kept while the rest is read, at most.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+/// While nothing is found in a long log, the caller hears this often that it is being read.
+const LIFE_EVERY: Duration = Duration::from_secs(2);
 /// Lines read before others get their turn: a filter that wants nothing must not hold up the heartbeat.
 const LINES_AT_ONCE: usize = 1024;
 
@@ -79,7 +84,7 @@ async fn run(state: &StateDir, request: &v1::LogRequest, answer: &mut Answer) ->
             Some(places) => Reader::from(Follower::resume(&folder, places)?),
             // It came since the request that this one goes on with: everything of it is new.
             None if !known.is_empty() => Reader::from(Follower::tail(&folder, TAIL_MAX)?),
-            None => Reader::last(&folder, request, &pick).await?,
+            None => Reader::last(&folder, request, &pick, answer).await?,
         };
         reader.read_all(&id, &pick, answer).await?;
         readers.insert(id, reader);
@@ -120,19 +125,26 @@ fn places(marks: &[v1::LogMark]) -> BTreeMap<InstanceId, BTreeMap<u64, Place>> {
 /// Reads the log of one instance.
 struct Reader {
     follower: Follower,
+    /// Wanted lines of the past that were read already.
+    kept: VecDeque<Told>,
     /// Wanted lines that are passed over: more are wanted of the past than the request takes.
     passed_over: u64,
 }
 
 impl From<Follower> for Reader {
     fn from(follower: Follower) -> Self {
-        Self { follower, passed_over: 0 }
+        Self { follower, kept: VecDeque::new(), passed_over: 0 }
     }
 }
 
 impl Reader {
     /// Begins with as many of the last wanted lines as the request takes.
-    async fn last(folder: &Path, request: &v1::LogRequest, pick: &Pick) -> Result<Self, Ended> {
+    async fn last(
+        folder: &Path,
+        request: &v1::LogRequest,
+        pick: &Pick,
+        answer: &mut Answer,
+    ) -> Result<Self, Ended> {
         let tail = match (request.tail_lines, request.since_ms) {
             (0, Some(_)) => TAIL_MAX,
             (lines, _) => lines.min(TAIL_MAX),
@@ -140,23 +152,41 @@ impl Reader {
         if !pick.is_sparse() {
             return Ok(Self::from(Follower::tail(folder, tail)?));
         }
-        // Counted first and read again: kept lines would be bounded by nothing but the log.
-        let mut wanted = 0_u64;
-        let mut counted = Follower::tail(folder, u32::MAX)?;
+        // In one pass where the last wanted lines are few: a workload that floods may have rotated all of them away by
+        // the next. Where they are many they are only counted, and read again.
+        let (mut wanted, mut kept, mut kept_bytes) = (0_u64, VecDeque::new(), 0);
+        let mut follower = Follower::tail(folder, u32::MAX)?;
         let mut turn = Turn::default();
-        while let Some(told) = counted.next()? {
-            turn.count().await;
-            wanted += u64::from(pick.admits(&told.line));
+        while let Some(told) = follower.next()? {
+            turn.count(answer).await?;
+            if !pick.admits(&told.line) {
+                continue;
+            }
+            wanted += 1;
+            if kept_bytes > KEPT_BYTES_MAX {
+                continue;
+            }
+            kept_bytes += told.cost();
+            kept.push_back(told);
+            if kept.len() > tail as usize {
+                kept_bytes -= kept.pop_front().as_ref().map_or(0, Told::cost);
+            }
+        }
+        if kept_bytes <= KEPT_BYTES_MAX {
+            return Ok(Self { follower, kept, passed_over: 0 });
         }
         let follower = Follower::tail(folder, u32::MAX)?;
-        Ok(Self { follower, passed_over: wanted.saturating_sub(u64::from(tail)) })
+        Ok(Self { follower, kept: VecDeque::new(), passed_over: wanted.saturating_sub(u64::from(tail)) })
     }
 
     /// Passes on the wanted lines that there are.
     async fn read_all(&mut self, id: &InstanceId, pick: &Pick, answer: &mut Answer) -> Result<(), Ended> {
         let mut turn = Turn::default();
+        for told in std::mem::take(&mut self.kept) {
+            answer.add(id, told).await?;
+        }
         while let Some(told) = self.follower.next()? {
-            turn.count().await;
+            turn.count(answer).await?;
             if !pick.admits(&told.line) {
                 continue;
             }
@@ -181,11 +211,13 @@ struct Turn {
 }
 
 impl Turn {
-    async fn count(&mut self) {
+    async fn count(&mut self, answer: &mut Answer) -> Result<(), Ended> {
         self.lines += 1;
         if self.lines.is_multiple_of(LINES_AT_ONCE) {
             tokio::task::yield_now().await;
+            answer.show_life().await?;
         }
+        Ok(())
     }
 }
 
@@ -220,12 +252,14 @@ struct Answer {
     /// Where each run stands after `lines`, where the request will want to know.
     marks: BTreeMap<(InstanceId, u64), Place>,
     marked: bool,
+    sent_at: Instant,
     out: mpsc::Sender<v1::AgentMessage>,
 }
 
 impl Answer {
     fn new(request: u64, marked: bool, out: mpsc::Sender<v1::AgentMessage>) -> Self {
-        Self { request, lines: Vec::new(), bytes: 0, marks: BTreeMap::new(), marked, out }
+        let sent_at = Instant::now();
+        Self { request, lines: Vec::new(), bytes: 0, marks: BTreeMap::new(), marked, sent_at, out }
     }
 
     async fn add(&mut self, id: &InstanceId, told: Told) -> Result<(), Ended> {
@@ -266,12 +300,18 @@ impl Answer {
         self.send(false, String::new()).await
     }
 
+    /// Sends what waits, be it nothing, where nothing was sent for a while.
+    async fn show_life(&mut self) -> Result<(), Ended> {
+        if self.sent_at.elapsed() < LIFE_EVERY { Ok(()) } else { self.send(false, String::new()).await }
+    }
+
     async fn end(&mut self, error: String) -> Result<(), Ended> {
         self.send(true, error).await
     }
 
     async fn send(&mut self, end: bool, error: String) -> Result<(), Ended> {
         self.bytes = 0;
+        self.sent_at = Instant::now();
         let lines = std::mem::take(&mut self.lines);
         let mark = |((instance, run), place): ((InstanceId, u64), Place)| v1::LogMark {
             instance: instance.to_string(),

@@ -1,10 +1,10 @@
 //! Samples of the node and of each instance, from procfs.
 //!
-//! A sample reads a handful of files and, per instance, a few for each of its processes: found by walking down from
-//! the shim (`/proc/PID/task/TID/children`), not by looking at every process of the machine, so that an idle node
-//! costs next to nothing.
+//! A sample reads a handful of files and, per instance, those of its processes ([`tree`]), so that an idle node costs
+//! next to nothing.
 
 mod procfs;
+mod tree;
 
 use crate::artifacts::space;
 use crate::clock;
@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::watch;
+use tree::Tree;
 
 /// Takes a sample at once and then every `every`, for whoever watches.
 pub(crate) async fn keep(
@@ -47,8 +48,8 @@ struct Sampler {
     at: BootMs,
     cpu: CpuTimes,
     traffic: Traffic,
-    /// Processor time used so far, in ticks, of each process of each instance.
-    instances: BTreeMap<InstanceId, BTreeMap<u32, u64>>,
+    /// The processes of each instance.
+    instances: BTreeMap<InstanceId, Tree>,
 }
 
 impl Sampler {
@@ -91,21 +92,13 @@ impl Sampler {
         let mut metrics = BTreeMap::new();
         let before = std::mem::take(&mut self.instances);
         for (id, shims) in shims {
-            let mut sample = InstanceMetrics::default();
-            let mut used = BTreeMap::new();
-            let mut ticks = 0;
-            for (pid, process) in shims.iter().flat_map(|shim| procfs::below(*shim)) {
-                sample.processes += 1;
-                sample.memory_bytes += process.resident_bytes;
-                // A process that was not there before has used all of its time since the last sample.
-                let known = before.get(id).and_then(|used| used.get(&pid)).copied();
-                ticks += process.cpu_ticks.saturating_sub(known.unwrap_or(0).min(process.cpu_ticks));
-                used.insert(pid, process.cpu_ticks);
-            }
-            let measured = before.contains_key(id) && seconds > 0.0;
-            sample.cpu = if measured { ticks as f64 / procfs::ticks_per_second() / seconds } else { 0.0 };
-            self.instances.insert(id.clone(), used);
-            metrics.insert(id.clone(), sample);
+            let earlier = before.get(id);
+            let tree = Tree::look(shims, earlier);
+            let ticks = earlier.map_or(0, |earlier| tree.ticks_since(earlier));
+            let cpu = if seconds > 0.0 { ticks as f64 / procfs::ticks_per_second() / seconds } else { 0.0 };
+            let (memory_bytes, processes) = (tree.resident_bytes(), tree.processes());
+            metrics.insert(id.clone(), InstanceMetrics { cpu, memory_bytes, processes });
+            self.instances.insert(id.clone(), tree);
         }
         metrics
     }
@@ -132,7 +125,7 @@ mod tests {
         let first = sampler.sample(&shims, began);
         std::thread::sleep(Duration::from_millis(300));
         let second = sampler.sample(&shims, BootMs(began.0 + 300));
-        for (pid, _) in procfs::below(child.id()) {
+        for pid in Tree::look(&[child.id()], None).pids() {
             let _ = nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()),
                 nix::sys::signal::Signal::SIGKILL,

@@ -4,9 +4,6 @@ use std::fs;
 use std::io::Read as _;
 use std::sync::OnceLock;
 
-/// Processes of one instance that are looked at; a fork bomb must not take the agent's time as well.
-const PROCESSES_MAX: usize = 1_000;
-
 /// Processor time of the machine, in ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CpuTimes {
@@ -43,7 +40,11 @@ pub(super) struct Process {
     pub(super) cpu_ticks: u64,
     pub(super) resident_bytes: u64,
     /// Each of them may have children of its own.
-    threads: u64,
+    pub(super) threads: u64,
+    /// Page faults that needed no disk. A process that forks has some, as its pages are shared from then on.
+    pub(super) faults: u64,
+    /// When it began, in ticks since boot: with its number, that is who it is.
+    pub(super) started: u64,
 }
 
 pub(super) fn cpu_times() -> Option<CpuTimes> {
@@ -100,7 +101,7 @@ pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
 }
 
 /// One process; `None` when it is gone.
-fn process(pid: u32) -> Option<Process> {
+pub(super) fn process(pid: u32) -> Option<Process> {
     parse_process(&read_short(&format!("/proc/{pid}/stat"))?)
 }
 
@@ -126,26 +127,13 @@ fn parse_process(stat: &str) -> Option<Process> {
         cpu_ticks: field(14)? + field(15)?,
         resident_bytes: field(24)? * page_bytes(),
         threads: field(20)?,
+        faults: field(10)?,
+        started: field(22)?,
     })
 }
 
-/// All processes below a shim, without it, at most so many.
-pub(super) fn below(shim: u32) -> Vec<(u32, Process)> {
-    let mut found = Vec::new();
-    // A shim has one thread.
-    let mut look = children(shim, 1);
-    while let Some(pid) = look.pop() {
-        if found.len() >= PROCESSES_MAX {
-            break;
-        }
-        let Some(process) = process(pid) else { continue };
-        look.extend(children(pid, process.threads));
-        found.push((pid, process));
-    }
-    found
-}
-
-fn children(pid: u32, threads: u64) -> Vec<u32> {
+/// The processes that a process with so many threads has started and that are its children now.
+pub(super) fn children(pid: u32, threads: u64) -> Vec<u32> {
     let of_thread = |path: &str| -> Vec<u32> {
         let list = read_short(path).unwrap_or_default();
         list.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect()
@@ -193,6 +181,8 @@ mod tests {
         let stat =
             "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 30 12 0 0 20 0 1 0 99 1000 5 18446744073709551615 1";
         let process = parse_process(stat).unwrap();
-        assert_eq!(process, Process { cpu_ticks: 42, resident_bytes: 5 * page_bytes(), threads: 1 });
+        let expected =
+            Process { cpu_ticks: 42, resident_bytes: 5 * page_bytes(), threads: 1, faults: 1, started: 99 };
+        assert_eq!(process, expected);
     }
 }

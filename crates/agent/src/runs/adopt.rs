@@ -14,6 +14,8 @@ use std::time::Duration;
 /// An agent may have died between starting a shim and the shim's first record; it gets this long to write it.
 const RECORD_WITHIN: Duration = Duration::from_millis(500);
 const RECORD_PAUSE: Duration = Duration::from_millis(20);
+/// A process that ends closes its sockets before it is seen to have ended: whoever does not answer gets this long to go.
+const ENDING_WITHIN: Duration = Duration::from_secs(1);
 /// The answer with the sockets.
 const LISTENERS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -99,15 +101,18 @@ pub(super) async fn adopt(runs: &Runs, directory: &Path) -> Result<Adoption, Ado
         pid,
         reason: error.to_string(),
     };
-    let spoken = link::connect(directory, &stored, recorded.shim).await;
-    let (channel, state) = match spoken {
+    let spoken = async {
+        let (channel, state) = link::connect(directory, &stored, recorded.shim).await?;
+        let (listeners, early) = fetch_listeners(&channel, &stored).await?;
+        Ok::<_, io::Error>((channel, state, listeners, early))
+    };
+    let (channel, state, listeners, early) = match spoken.await {
         Ok(spoken) => spoken,
-        Err(_) if !lives(recorded.shim) => {
+        Err(_) if Held::ends_within(recorded.shim, ENDING_WITHIN).await => {
             return Ok(gone(directory, stored, format!("its shim (process {pid}) has just gone")).await);
         }
         Err(error) => return Err(unreachable(error)),
     };
-    let (listeners, early) = fetch_listeners(&channel, &stored).await.map_err(unreachable)?;
     let spoken = start::Spoken { stored, state, channel, early, child: None };
     let handle = start::attach(runs, directory, spoken, listeners.into());
     Ok(Adoption::Adopted(Box::new(Adopted { handle, state: RunState::from(&state) })))

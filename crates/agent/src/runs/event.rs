@@ -68,6 +68,13 @@ pub enum RunEventKind {
         /// Why it failed, if it did, for people.
         failure: Option<String>,
     },
+    /// Output could not be kept; `RunHandle::state` counts how much.
+    LogDropped {
+        /// Of the log files: that has just begun.
+        file_began: bool,
+        /// Of the system's journal: that has just begun.
+        journal_began: bool,
+    },
     /// The shim is gone without having been told to; what was left of the workload was removed.
     ShimLost,
 }
@@ -85,7 +92,9 @@ impl RunEvent {
             RunEventKind::Stopped { killed } => Event::Stopped { run, killed },
             RunEventKind::ShimLost => Event::ShimLost(run),
             RunEventKind::Reloaded { number, failure } => Event::Reloaded { run, reload: number, failure },
-            RunEventKind::Notified | RunEventKind::HookFailed { .. } => return None,
+            RunEventKind::Notified | RunEventKind::HookFailed { .. } | RunEventKind::LogDropped { .. } => {
+                return None;
+            }
         };
         Some((self.instance, event))
     }

@@ -4,7 +4,7 @@ use super::record::{RunRecord, Stored};
 use super::sockets::Listener;
 use crate::shim::protocol::{self, Message, Phase, Refusal, Request, State};
 use baton_model::id::{InstanceId, ReleaseNumber, RunNumber};
-use baton_model::observed::Exit;
+use baton_model::observed::{Exit, LogDrops};
 use baton_model::spec::StopSignal;
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ impl From<&State> for RunState {
             crash_loop: state.crash_loop,
             last_exit: state.last_exit,
             stopped: (state.phase == Phase::Stopped).then_some(Stopped { killed: state.killed }),
-            log_bytes_dropped: state.log_bytes_dropped,
+            log_drops: state.log_drops,
             notified: Notified::from(&state.notified),
         }
     }
@@ -82,8 +82,8 @@ pub struct RunState {
     pub last_exit: Option<Exit>,
     /// The run was stopped and is empty; `killed` is whether that needed SIGKILL.
     pub stopped: Option<Stopped>,
-    /// Bytes of log that could not be written (disk full) since the run began.
-    pub log_bytes_dropped: u64,
+    /// Output that could not be kept since the run began.
+    pub log_drops: LogDrops,
     /// What the workload that runs says of itself.
     pub notified: Notified,
 }
@@ -270,12 +270,18 @@ impl RunHandle {
         self.ask(Request::Acknowledge { seq }).await
     }
 
-    /// The processes of the run now, without the shim: for metrics and for drains.
+    /// The processes of the run that live now, without the shim: for drains. One that has ended and is not reaped yet
+    /// holds nothing, and is not among them. The kernel's lists are of one moment each, not all of the same: while
+    /// processes come and go, one may be missed.
     ///
     /// # Errors
     /// `/proc` cannot be read.
     pub fn pids(&self) -> io::Result<Vec<u32>> {
-        super::process::descendants(self.state().shim_pid)
+        let below = super::process::descendants(self.state().shim_pid)?;
+        Ok(below
+            .into_iter()
+            .filter(|pid| super::process::stat(*pid).is_some_and(|s| !s.has_ended()))
+            .collect())
     }
 
     async fn ask(&self, request: Request) -> Result<(), RunError> {

@@ -7,7 +7,7 @@ use super::handle::{Notified, Order, RunState, Shared, Stopped};
 use super::lost;
 use super::process::Held;
 use super::record::Stored;
-use crate::shim::protocol::{Ended, HookFailed, Identity, Message, ReloadEnd, Request, State};
+use crate::shim::protocol::{Ended, HookFailed, Identity, LogDropped, Message, ReloadEnd, Request, State};
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
 use std::io;
@@ -170,6 +170,10 @@ impl Link {
             }
             Message::Reloaded { number, end } => {
                 self.tell(RunEventKind::Reloaded { number, failure: why_not_reloaded(end) }).await
+            }
+            Message::LogDropped(LogDropped { drops, file_began, journal_began }) => {
+                self.shared.update(|state| state.log_drops = drops);
+                self.tell(RunEventKind::LogDropped { file_began, journal_began }).await
             }
             Message::Done | Message::Listeners { .. } | Message::Refused(_) | Message::Replaced => true,
         }

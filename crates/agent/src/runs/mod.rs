@@ -16,6 +16,7 @@ pub mod drain;
 mod event;
 mod filter;
 mod handle;
+mod journal;
 pub mod libraries;
 mod link;
 mod lost;
@@ -39,6 +40,7 @@ pub use contain::{Containment, ContainmentKind};
 pub use event::{RunEvent, RunEventKind};
 pub(crate) use handle::signal_number;
 pub use handle::{Notified, RunError, RunHandle, RunState};
+pub use journal::{JOURNAL_SOCKET, JournalOutput};
 pub use place::{Place, UnixPlace};
 pub use preflight::{PreflightError, preflight};
 pub use record::RunRecord;
@@ -82,8 +84,15 @@ impl Runs {
         let dir = dir.into();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        let host = Arc::new(Host::find(&containment));
+        let host = Arc::new(Host::find(&containment).with_journal(Path::new(JOURNAL_SOCKET)));
         Ok((Self { dir, exe: exe.into(), containment, host, events }, receiver))
+    }
+
+    /// The same, with the system's journal at another place.
+    #[must_use]
+    pub fn with_journal(mut self, socket: &Path) -> Self {
+        self.host = Arc::new(self.host.with_journal(socket));
+        self
     }
 
     /// How processes are contained on this node.

@@ -1,6 +1,7 @@
 //! What a run is started from.
 
 use super::confine::Confinement;
+use super::journal::JournalOutput;
 use super::sockets::Listener;
 pub use crate::shim::lifecycle::{Lifecycle, Reload, Timed};
 pub use crate::shim::seal::Seal;
@@ -33,6 +34,8 @@ pub struct RunSpec {
     pub log_dir: PathBuf,
     /// Bounds of those logs.
     pub logs: LogPolicy,
+    /// Where its lines go besides.
+    pub journal: Option<JournalOutput>,
     /// When and how fast it is restarted.
     pub restart: RestartPolicy,
     /// Listening sockets, handed over as descriptors 3, 4, ... in this order, named by `Listener::name`.

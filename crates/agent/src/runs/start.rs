@@ -216,6 +216,7 @@ fn describe(spec: &RunSpec, stored: &Stored, confined: &Confined) -> Result<Vec<
     let program = spec.program.as_os_str().as_bytes();
     let mut args = vec![program];
     args.extend(spec.args.iter().map(|argument| argument.as_bytes()));
+    let journal = spec.journal.as_ref().map(|it| (it.socket.as_os_str().as_bytes(), it.encoded_fields()));
     let description = Description {
         cookie: stored.cookie,
         mark: stored.mark,
@@ -229,6 +230,7 @@ fn describe(spec: &RunSpec, stored: &Stored, confined: &Confined) -> Result<Vec<
         lifecycle: &spec.lifecycle,
         confinement: confined.program(),
         limited: confined.is_limited(),
+        journal: journal.as_ref().map(|(socket, fields)| (*socket, &fields[..])),
     };
     description.encode()
 }

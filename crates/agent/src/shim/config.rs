@@ -38,6 +38,8 @@ pub(crate) struct Description<'a> {
     /// The workload's limits depend on its control group.
     pub(crate) limited: bool,
     pub(crate) lifecycle: &'a Lifecycle,
+    /// Where its lines go besides its log: the journal's socket, and the fields of each line as they travel.
+    pub(crate) journal: Option<(&'a [u8], &'a [u8])>,
 }
 
 impl Description<'_> {
@@ -89,6 +91,11 @@ impl Description<'_> {
         out.extend((self.confinement.len() as u32).to_le_bytes());
         out.extend(self.confinement);
         out.push(self.limited.into());
+        out.push(self.journal.is_some().into());
+        if let Some((socket, fields)) = self.journal {
+            text(&mut out, socket)?;
+            text(&mut out, fields)?;
+        }
         Ok(out)
     }
 }
@@ -109,6 +116,8 @@ pub(super) struct Config {
     pub(super) limited: bool,
     /// What is done around the command.
     pub(super) life: Life,
+    /// The journal's socket, and the fields of each line.
+    pub(super) journal: Option<(&'static [u8], &'static [u8])>,
 }
 
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
@@ -184,6 +193,8 @@ impl Config {
         if !confine::check_program(confinement) {
             return Err(io::ErrorKind::InvalidData.into());
         }
+        let journaled = input.at < bytes.len() && input.u8()? != 0;
+        let journal = if journaled { Some((input.plain_text()?, input.plain_text()?)) } else { None };
         Ok(Self {
             cookie,
             mark,
@@ -195,6 +206,7 @@ impl Config {
             life,
             confinement,
             limited,
+            journal,
         })
     }
 }

@@ -101,6 +101,12 @@ impl Input {
         }
         Ok(text.as_ptr().cast())
     }
+    /// A text without its NUL.
+    pub(super) fn plain_text(&mut self) -> io::Result<&'static [u8]> {
+        let text = self.bytes()?;
+        self.take(1)?;
+        Ok(text)
+    }
     /// A null-terminated table of the texts that follow, after those in `first`.
     pub(super) fn table(
         &mut self,

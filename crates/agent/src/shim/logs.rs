@@ -3,11 +3,13 @@
 //! A line in a file is `<RFC 3339 time> <stdout|stderr> <F|P> <text>`, the format of the Kubernetes CRI: `P` says that
 //! the text goes on in the next line of the same stream. The files are `current`, `current.1` (the newest full one)
 //! and so on. What cannot be written (disk full) is dropped and counted, and the workload never waits for it; a line
-//! from the shim says so as soon as it can. Times are taken once per read.
+//! from the shim says so as soon as it can. Times are taken once per read. A [`Journal`] takes each line besides.
 
 use super::clock::{self, STAMP_BYTES};
+use super::journal::{Entry, Journal, Priority};
 use super::memory;
 use super::protocol::Note;
+use baton_model::observed::LogDrops;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::ffi::CStr;
 use std::io;
@@ -19,6 +21,10 @@ struct Origin {
     name: &'static [u8; 6],
     /// Before each line: whose it is, where it is not the workload's.
     mark: &'static str,
+    /// In the journal.
+    priority: Priority,
+    /// The process that writes; 0: not known.
+    writer: u32,
 }
 
 /// Longest mark before a line, for a buffer's size.
@@ -31,6 +37,8 @@ const STREAM_BYTES: usize = 64 << 10;
 const OUT_BYTES: usize = 128 << 10;
 /// Bytes before the text of a line, at most, and the newline.
 const FRAMING_BYTES: usize = STAMP_BYTES + " stdout F \n".len();
+/// The line that tells of dropped ones.
+const TOLD_BYTES_MAX: usize = 160;
 /// Files kept, at most.
 const KEEP_MAX: u32 = 1000;
 
@@ -45,8 +53,11 @@ pub(super) struct Logs {
     keep: u32,
     out: &'static mut [u8],
     out_len: usize,
-    dropped: u64,
-    dropped_untold: u64,
+    /// Lines in `out`, each counted where it ends.
+    out_lines: u64,
+    dropped: LogDrops,
+    dropped_untold: LogDrops,
+    journal: Option<Journal>,
 }
 
 impl Logs {
@@ -54,9 +65,15 @@ impl Logs {
     ///
     /// # Errors
     /// `current` cannot be opened.
-    pub(super) fn open(directory: OwnedFd, max_bytes: u64, keep: u32) -> io::Result<Self> {
+    pub(super) fn open(
+        directory: OwnedFd,
+        max_bytes: u64,
+        keep: u32,
+        journal: Option<Journal>,
+    ) -> io::Result<Self> {
         let out = memory::map(OUT_BYTES)?;
-        let max_bytes = max_bytes.max((LINE_BYTES_MAX + MARK_BYTES_MAX + FRAMING_BYTES) as u64);
+        let bytes_min = LINE_BYTES_MAX + MARK_BYTES_MAX + FRAMING_BYTES + TOLD_BYTES_MAX;
+        let max_bytes = max_bytes.max(bytes_min as u64);
         let keep = keep.clamp(1, KEEP_MAX);
         let mut logs = Self {
             directory,
@@ -66,16 +83,25 @@ impl Logs {
             keep,
             out,
             out_len: 0,
-            dropped: 0,
-            dropped_untold: 0,
+            out_lines: 0,
+            dropped: LogDrops::default(),
+            dropped_untold: LogDrops::default(),
+            journal,
         };
         logs.open_current()?;
         Ok(logs)
     }
 
-    /// Bytes dropped since the start.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped
+    /// What was dropped since the start.
+    pub(super) fn dropped(&self) -> LogDrops {
+        LogDrops { journal_lines: self.journal.as_ref().map_or(0, Journal::dropped), ..self.dropped }
+    }
+
+    /// Lines follow that were read at once.
+    fn begin_batch(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.begin_batch();
+        }
     }
 
     fn open_current(&mut self) -> io::Result<()> {
@@ -86,11 +112,16 @@ impl Logs {
         Ok(())
     }
 
-    /// Puts one line into the buffer.
+    /// Puts one line into the buffer, and into the journal where it goes there too.
     fn line(&mut self, stamp: &[u8; STAMP_BYTES], from: &Origin, full: bool, text: &[u8]) {
         let mark = from.mark.as_bytes();
+        if let Some(journal) = &mut self.journal {
+            let (priority, stream, pid) = (from.priority, &from.name[..], from.writer);
+            journal.line(&Entry { priority, stream, pid, partial: !full, text: [mark, text] });
+        }
         let len = mark.len() + text.len() + FRAMING_BYTES;
-        let limit = OUT_BYTES.min(usize::try_from(self.max_bytes).unwrap_or(OUT_BYTES));
+        let max_bytes = usize::try_from(self.max_bytes).unwrap_or(OUT_BYTES);
+        let limit = OUT_BYTES.min(max_bytes - TOLD_BYTES_MAX);
         if self.out_len + len > limit {
             self.flush();
         }
@@ -104,6 +135,7 @@ impl Logs {
         out[start..len - 1].copy_from_slice(text);
         out[len - 1] = b'\n';
         self.out_len += len;
+        self.out_lines += u64::from(full);
     }
 
     /// Writes the buffer out, after rotating where it would not fit.
@@ -111,72 +143,43 @@ impl Logs {
         if self.out_len == 0 {
             return;
         }
-        if self.dropped_untold > 0 && self.tell_dropped() {
-            self.dropped_untold = 0;
-        }
-        if self.file_bytes > 0 && self.file_bytes + self.out_len as u64 > self.max_bytes {
+        let told_bytes = if self.dropped_untold.is_none() { 0 } else { TOLD_BYTES_MAX };
+        let bytes = (self.out_len + told_bytes) as u64;
+        if self.file_bytes > 0 && self.file_bytes + bytes > self.max_bytes {
             self.rotate();
         }
-        let len = self.out_len;
-        self.out_len = 0;
-        if !self.write(len) {
-            self.dropped += len as u64;
-            self.dropped_untold += len as u64;
+        let len = std::mem::take(&mut self.out_len);
+        let lines = std::mem::take(&mut self.out_lines);
+        // A file that could not be put away grows no further: its bound holds.
+        let fits = self.file_bytes == 0 || self.file_bytes + bytes <= self.max_bytes;
+        if !fits || !self.write(len) {
+            for count in [&mut self.dropped, &mut self.dropped_untold] {
+                count.lines += lines;
+                count.bytes += len as u64;
+            }
         }
     }
 
-    /// Writes the first `len` bytes of the buffer whole, or not at all.
+    /// Writes the first `len` bytes of the buffer whole, or not at all; before them, what was dropped there.
     fn write(&mut self, len: usize) -> bool {
         if self.file.is_none() && self.open_current().is_err() {
             return false;
         }
         let Some(file) = &self.file else { return false };
-        let mut written = 0;
-        while written < len {
-            match rustix::io::write(file, &self.out[written..len]) {
-                Ok(n) if n > 0 => written += n,
-                Err(rustix::io::Errno::INTR) => {}
-                Ok(_) | Err(_) => {
-                    // Half a line would be taken for a whole one.
-                    let _ = rustix::fs::ftruncate(file, self.file_bytes);
-                    return false;
-                }
-            }
+        let mut told = [0; TOLD_BYTES_MAX];
+        let told_len = if self.dropped_untold.is_none() { 0 } else { tell(self.dropped_untold, &mut told) };
+        if !write_all(file, &told[..told_len]) || !write_all(file, &self.out[..len]) {
+            // Half a line would be taken for a whole one.
+            let _ = rustix::fs::ftruncate(file, self.file_bytes);
+            return false;
         }
-        self.file_bytes += len as u64;
+        self.file_bytes += (told_len + len) as u64;
+        self.dropped_untold = LogDrops::default();
         true
     }
 
-    /// Says in the log itself how much of it is missing.
-    fn tell_dropped(&mut self) -> bool {
-        let mut line = [0; 128];
-        let mut rest = &mut line[..];
-        let len = {
-            use io::Write;
-            let total = rest.len();
-            let stamp = clock::stamp();
-            let written = rest.write_all(&stamp).and_then(|()| {
-                writeln!(rest, " stderr F [baton] {} bytes of log were dropped here", self.dropped_untold)
-            });
-            if written.is_err() {
-                return false;
-            }
-            total - rest.len()
-        };
-        let Some(file) = &self.file else { return false };
-        match rustix::io::write(file, &line[..len]) {
-            Ok(n) if n == len => {
-                self.file_bytes += len as u64;
-                true
-            }
-            Ok(_) | Err(_) => {
-                let _ = rustix::fs::ftruncate(file, self.file_bytes);
-                false
-            }
-        }
-    }
-
-    /// `current` becomes `current.1`, and so on; the oldest goes. A rename that fails leaves one file less.
+    /// `current` becomes `current.1`, and so on; the oldest goes. A rename that fails leaves one file less; where
+    /// `current` itself stays, it is as full as before.
     fn rotate(&mut self) {
         self.file = None;
         for number in (1..self.keep).rev() {
@@ -191,6 +194,30 @@ impl Logs {
         // Where this fails, the next write tries again, and drops until it can.
         let _ = self.open_current();
     }
+}
+
+/// The line that says in the log itself how much of it is missing, at the front of `buffer`; its length.
+fn tell(dropped: LogDrops, buffer: &mut [u8; TOLD_BYTES_MAX]) -> usize {
+    use io::Write;
+    let mut rest = &mut buffer[..];
+    let LogDrops { lines, bytes, journal_lines: _ } = dropped;
+    // 30 bytes of time, 57 of words and twice at most 20 digits fit.
+    let _ = rest.write_all(&clock::stamp()).and_then(|()| {
+        writeln!(rest, " stderr F [baton] {lines} lines ({bytes} bytes) of log were dropped here")
+    });
+    TOLD_BYTES_MAX - rest.len()
+}
+
+fn write_all(file: &OwnedFd, bytes: &[u8]) -> bool {
+    let mut written = 0;
+    while written < bytes.len() {
+        match rustix::io::write(file, &bytes[written..]) {
+            Ok(n) if n > 0 => written += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// `current.<number>` in `buffer`.
@@ -213,6 +240,8 @@ pub(super) struct Stream {
     /// So many bytes in the pipe are still from the workload that ended; its last line ends after them.
     until_boundary: Option<usize>,
     last_line: Note,
+    /// Who writes from the boundary on.
+    next_writer: u32,
 }
 
 impl Stream {
@@ -221,11 +250,21 @@ impl Stream {
     /// # Errors
     /// No descriptor or no memory is left.
     pub(super) fn open(name: &'static [u8; 6]) -> io::Result<Self> {
-        let origin = Origin { name, mark: "" };
+        let priority = if name == b"stderr" { Priority::Notice } else { Priority::Info };
+        let origin = Origin { name, mark: "", priority, writer: 0 };
         let (read_end, write_end) = super::descriptor::pipe()?;
         rustix::io::ioctl_fionbio(&read_end, true)?;
         let buffer = memory::map(STREAM_BYTES)?;
-        Ok(Self { read_end, write_end, origin, buffer, len: 0, until_boundary: None, last_line: Note::EMPTY })
+        let (len, until_boundary, last_line, next_writer) = (0, None, Note::EMPTY, 0);
+        Ok(Self { read_end, write_end, origin, buffer, len, until_boundary, last_line, next_writer })
+    }
+
+    /// A process writes from now on: from the boundary on, where the one before has left something.
+    pub(super) fn written_by(&mut self, pid: u32) {
+        self.next_writer = pid;
+        if self.until_boundary.is_none() {
+            self.origin.writer = pid;
+        }
     }
 
     /// Marks the lines that follow.
@@ -246,6 +285,10 @@ impl Stream {
 
     /// The workload has ended: what is in the pipe now is its last, and the next one's first line starts anew.
     pub(super) fn mark_boundary(&mut self) {
+        if self.until_boundary == Some(0) {
+            // It ended before anything of it was read: what there is is its own.
+            self.origin.writer = self.next_writer;
+        }
         let pending = rustix::io::ioctl_fionread(&self.read_end).unwrap_or(0);
         self.until_boundary = Some(usize::try_from(pending).unwrap_or(0));
     }
@@ -254,9 +297,7 @@ impl Stream {
     pub(super) fn drain_to_boundary(&mut self, logs: &mut Logs) -> Note {
         // Bounded by the size of the pipe: the boundary only comes nearer.
         while self.until_boundary.is_some_and(|left| left > 0) && self.pump(logs) {}
-        if self.until_boundary.take().is_some() {
-            self.end_line(logs);
-        }
+        self.pass_boundary(logs);
         logs.flush();
         std::mem::replace(&mut self.last_line, Note::EMPTY)
     }
@@ -264,8 +305,7 @@ impl Stream {
     /// Takes one batch from the pipe and writes its lines. Returns whether there was something.
     pub(super) fn pump(&mut self, logs: &mut Logs) -> bool {
         if self.until_boundary == Some(0) {
-            self.until_boundary = None;
-            self.end_line(logs);
+            self.pass_boundary(logs);
         }
         let room = self.buffer.len() - self.len;
         let wanted = self.until_boundary.map_or(room, |left| left.min(room));
@@ -281,9 +321,18 @@ impl Stream {
         true
     }
 
+    /// What follows is another process's.
+    fn pass_boundary(&mut self, logs: &mut Logs) {
+        if self.until_boundary.take().is_some() {
+            self.end_line(logs);
+            self.origin.writer = self.next_writer;
+        }
+    }
+
     /// Writes the lines in the buffer up to `end`; nothing before `seen` holds a newline.
     fn take_lines(&mut self, logs: &mut Logs, seen: usize, end: usize) {
         let stamp = clock::stamp();
+        logs.begin_batch();
         let (mut start, mut search) = (0, seen);
         while let Some(at) = newline(&self.buffer[search..end]) {
             let line = &self.buffer[start..search + at];
@@ -308,6 +357,7 @@ impl Stream {
             return;
         }
         let line = &self.buffer[..self.len];
+        logs.begin_batch();
         write_line(logs, &clock::stamp(), &self.origin, line, true);
         if !line.trim_ascii().is_empty() {
             self.last_line = Note::new(line);

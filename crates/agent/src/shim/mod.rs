@@ -37,6 +37,7 @@ mod favour;
 pub(crate) mod freeze;
 mod group;
 mod history;
+mod journal;
 mod kernel;
 pub(crate) mod lifecycle;
 mod logs;

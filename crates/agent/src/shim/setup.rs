@@ -5,6 +5,7 @@ use super::config::Config;
 use super::control::{self, Control};
 use super::descriptor;
 use super::group::Group;
+use super::journal::Journal;
 use super::kernel;
 use super::logs::{Logs, Stream};
 use super::notify::Socket;
@@ -95,8 +96,10 @@ fn assemble(channel: OwnedFd, begin_id: &mut u32) -> Result<Parts, (SetupStep, i
     let shim = Identity { pid: std::process::id(), start: kernel::own_start_time() };
     let state_file = StateFile::open(directory.as_fd(), boot).map_err(at(SetupStep::StateFile))?;
     state_file.record(shim, Identity::default());
-    let logs =
-        Logs::open(log_directory, config.log_max_bytes, config.log_keep).map_err(at(SetupStep::Logs))?;
+    let journal = config.journal.map(|(path, fields)| Journal::open(path, fields)).transpose();
+    let journal = journal.map_err(at(SetupStep::Logs))?;
+    let logs = Logs::open(log_directory, config.log_max_bytes, config.log_keep, journal)
+        .map_err(at(SetupStep::Logs))?;
     let stdout = Stream::open(b"stdout").map_err(at(SetupStep::Logs))?;
     let stderr = Stream::open(b"stderr").map_err(at(SetupStep::Logs))?;
     let beside = if config.life.has_commands() {

@@ -57,7 +57,8 @@ async fn agent(folder: PathBuf) -> ! {
         env: vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default())],
         cwd: folder.clone(),
         log_dir: folder.join("log-1"),
-        logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+        logs: LogPolicy { max_bytes: 1 << 20, keep: 3, journald: false },
+        journal: None,
         restart: RestartPolicy {
             mode: RestartMode::Always,
             base: Millis(50),

@@ -5,7 +5,7 @@ use crate::fault::Fault;
 use crate::global::Global;
 use crate::roles;
 use anyhow::Result;
-use baton_agent::{AgentConfig, Departure, Guard, JoinOptions, LOG_BYTES_DEFAULT};
+use baton_agent::{AgentConfig, Departure, Guard, JOURNAL_SOCKET, JoinOptions, LOG_BYTES_DEFAULT};
 use baton_model::id::NodeName;
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
@@ -48,6 +48,9 @@ enum Action {
         /// A new program of the agent has reached the coordinator within this time, or the one before returns.
         #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "60s", env = "BATON_UPGRADE_WITHIN", hide_env_values = true)]
         upgrade_within: Millis,
+        /// Where the system's journal listens, for services with `logs.journald`.
+        #[arg(long, value_name = "SOCKET", default_value = JOURNAL_SOCKET, env = "BATON_JOURNAL_SOCKET", hide_env_values = true)]
+        journal_socket: PathBuf,
         #[command(flatten)]
         process: roles::ProcessOptions,
     },
@@ -118,13 +121,22 @@ struct JoinArgs {
 pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     match args.action {
         Action::Join(args) => join(args, global).await,
-        Action::Run { dir, coordinators, metrics_every, logs_mib, upgrade_within, process } => {
+        Action::Run {
+            dir,
+            coordinators,
+            metrics_every,
+            logs_mib,
+            upgrade_within,
+            journal_socket,
+            process,
+        } => {
             process.prepare()?;
             let config = AgentConfig {
                 coordinators,
                 metrics_every: metrics_every.duration(),
                 log_bytes_max: logs_mib << 20,
                 upgrade_within: upgrade_within.duration(),
+                journal_socket,
                 ..AgentConfig::new(dir.clone())
             };
             match baton_agent::run(config, roles::stop_asked()?).await? {

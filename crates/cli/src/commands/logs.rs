@@ -40,9 +40,10 @@ pub(crate) struct Args {
     /// At most so many past lines of each instance; 100 where neither this nor --since is given.
     #[arg(long, value_name = "LINES")]
     tail: Option<u32>,
-    /// Only lines of this last length of time.
-    #[arg(long, value_name = "LENGTH", value_parser = Millis::parse)]
-    since: Option<Millis>,
+    /// Only lines of this last length of time (`10m`), or since this moment (`2026-11-21T15:00:00Z`, or
+    /// "2026-11-21 15:00:00" in this host's zone).
+    #[arg(long, value_name = "LENGTH|TIME", value_parser = since)]
+    since: Option<Since>,
     /// Only lines in which this regular expression matches; `(?i)` at its start ignores case.
     #[arg(long, value_name = "REGEX", value_parser = expression)]
     grep: Option<String>,
@@ -65,6 +66,31 @@ pub(crate) struct Args {
 enum Stream {
     Stdout,
     Stderr,
+}
+
+/// From when on lines are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// This long before now.
+    Length(Millis),
+    /// This moment.
+    Time(UnixMs),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(length) = Millis::parse(text) {
+        return Ok(Since::Length(length));
+    }
+    let moment = text.parse::<jiff::Timestamp>().ok().or_else(|| {
+        let civil: jiff::civil::DateTime = text.parse().ok()?;
+        Some(civil.to_zoned(jiff::tz::TimeZone::system()).ok()?.timestamp())
+    });
+    let since_ms = moment.and_then(|moment| u64::try_from(moment.as_millisecond()).ok());
+    since_ms.map(|ms| Since::Time(UnixMs(ms))).ok_or_else(|| {
+        "it is neither a length of time, such as \"10m\", nor a moment, such as \"2026-11-21T15:00:00Z\" or \
+         \"2026-11-21 15:00:00\""
+            .to_owned()
+    })
 }
 
 /// Checks a regular expression where a mistake in it is told best; nodes match with the same engine.
@@ -165,9 +191,21 @@ fn request(args: &Args) -> Result<v1::LogRequest> {
         Ok(instance) => (instance.service.clone(), Some(instance)),
         Err(_) => (args.subject.parse::<ServiceName>().map_err(|_| wrong())?, None),
     };
-    let since_ms = args.since.map(|since| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(now.saturating_sub(since.duration()).as_millis()).unwrap_or(0)
+    if let (Some(one), Some(other)) = (&named, &args.instance)
+        && one != other
+    {
+        return Err(Fault::usage(
+            format!("`{one}` and `--instance {other}` are two instances"),
+            format!("name one, or leave both out for all of `{service}`"),
+        )
+        .into());
+    }
+    let since_ms = args.since.map(|since| match since {
+        Since::Time(at) => at.0,
+        Since::Length(length) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(now.saturating_sub(length.duration()).as_millis()).unwrap_or(0)
+        }
     });
     Ok(v1::LogRequest {
         // Numbered by the coordinator on its way to the agents.
@@ -223,4 +261,20 @@ fn print(line: &v1::LogLine, args: &Args, global: &Global) -> Result<()> {
     }
     out.flush()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_length_or_a_moment() {
+        assert_eq!(since("10m"), Ok(Since::Length(Millis(600_000))));
+        assert_eq!(since("1970-01-01T00:01:00Z"), Ok(Since::Time(UnixMs(60_000))));
+        assert_eq!(since("1970-01-02T02:00:00.5+02:00"), Ok(Since::Time(UnixMs(86_400_500))));
+        assert!(matches!(since("2026-11-21 15:00:00"), Ok(Since::Time(_))));
+        for wrong in ["yesterday", "", "10", "15:00"] {
+            assert!(since(wrong).is_err_and(|told| told.contains("10m")), "{wrong}");
+        }
+    }
 }

@@ -313,6 +313,7 @@ fn show(status: &NodeStatus, global: &Global) -> Result<()> {
     if let Some(ability) = &facts.ability {
         lines.push(fact("limits", ability::limits(ability)));
         lines.push(fact("sandbox", ability::sandbox(ability)));
+        lines.push(fact("logs", ability::logs(ability).to_owned()));
     }
     if let Some(metrics) = &status.metrics {
         lines.push(fact(

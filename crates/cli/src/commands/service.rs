@@ -9,7 +9,7 @@ use crate::table::{self, Table, plain, styled};
 use anyhow::Result;
 use baton_model::desired::Release;
 use baton_model::id::ServiceName;
-use baton_model::observed::ReloadPhase;
+use baton_model::observed::{LogDrops, ReloadPhase};
 use baton_model::report::Health;
 use baton_model::spec::ServiceSpec;
 use baton_model::status::{PlacedInstance, ServiceStatus};
@@ -210,6 +210,7 @@ fn instance_row(status: &ServiceStatus, instance: &PlacedInstance) -> Vec<Line> 
     if let Some(reload) = observed.reload.as_ref().filter(|reload| reload.phase != ReloadPhase::Done) {
         notes.push(format!("reload {}: {}", reload.phase, reload.reason).trim_end_matches(": ").to_owned());
     }
+    notes.extend(dropped(&observed.log_drops));
     row.extend([
         styled(live::state_style(observed.state), observed.state),
         plain(live::version(status, observed.release)),
@@ -224,6 +225,15 @@ fn instance_row(status: &ServiceStatus, instance: &PlacedInstance) -> Vec<Line> 
         styled(Style::Dim, notes.join("; ")),
     ]);
     row
+}
+
+/// What of its output is missing, for people.
+fn dropped(drops: &LogDrops) -> impl Iterator<Item = String> {
+    let file = (drops.bytes > 0)
+        .then(|| format!("{} lines ({}) of its log were dropped", drops.lines, show::bytes(drops.bytes)));
+    let journal = (drops.journal_lines > 0)
+        .then(|| format!("{} lines did not reach the system's journal", drops.journal_lines));
+    file.into_iter().chain(journal)
 }
 
 fn releases(status: &ServiceStatus) -> Table {

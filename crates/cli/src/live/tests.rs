@@ -4,7 +4,7 @@ use super::frame::{Scene, frame};
 use super::plain::{Teller, summary};
 use baton_model::event::{Event, Severity};
 use baton_model::id::{EventSeq, InstanceId, ReleaseNumber, RolloutId, RunNumber};
-use baton_model::observed::{InstanceObserved, InstanceState, SwapObserved, SwapPhase};
+use baton_model::observed::{InstanceObserved, InstanceState, LogDrops, SwapObserved, SwapPhase};
 use baton_model::report::{
     Health, RolloutReport, ServiceReport, StageReport, StageState, Step, Subject, Waiting,
 };
@@ -39,6 +39,7 @@ fn observed(release: u64, state: InstanceState) -> InstanceObserved {
         swap: None,
         status: String::new(),
         reload: None,
+        log_drops: LogDrops::default(),
     }
 }
 

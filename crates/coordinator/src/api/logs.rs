@@ -84,22 +84,33 @@ pub(super) async fn logs(
 }
 
 impl Subject {
-    /// The nodes on which the instances are placed.
+    /// The nodes that may have its logs: those on which the instances are placed. An instance that is gone is
+    /// remembered by nobody but the node that still has its log, so all are asked; and a node that is named is asked
+    /// also where nothing runs on it any more.
     fn nodes(&self, coordinator: &Coordinator) -> BTreeSet<NodeName> {
         let view = Arc::clone(&coordinator.view.borrow());
         let Some(progress) = view.snapshot.progress.get(&self.service) else { return BTreeSet::new() };
-        let asked =
-            |slot: u64| self.instance.as_ref().is_none_or(|id| id.service == self.service && id.slot == slot);
-        let slots = progress.value.slots.iter().filter(|(slot, _)| asked(**slot));
-        let nodes = slots.map(|(_, at)| at.node.clone());
-        nodes.filter(|node| self.node.as_ref().is_none_or(|only| only == node)).collect()
+        let is_asked = |node: &NodeName| self.node.as_ref().is_none_or(|only| only == node);
+        let all = view.snapshot.desired.nodes.keys().filter(|node| is_asked(node)).cloned();
+        let progress = &progress.value;
+        let Some(id) = &self.instance else {
+            let placed = progress.slots.values().map(|at| at.node.clone()).filter(is_asked);
+            return if self.node.is_some() { all.collect() } else { placed.collect() };
+        };
+        if id.service != self.service || id.slot == 0 || id.slot > progress.last_slot {
+            return BTreeSet::new();
+        }
+        match progress.slots.get(&id.slot) {
+            Some(at) => Some(at.node.clone()).filter(is_asked).into_iter().collect(),
+            None => all.collect(),
+        }
     }
 
     fn nowhere(&self) -> Refusal {
         let what = match (&self.instance, &self.node) {
             (Some(id), None) => format!("there is no instance `{id}`"),
             (Some(id), Some(node)) => format!("there is no instance `{id}` on node `{node}`"),
-            (None, Some(node)) => format!("service `{}` has no instances on node `{node}`", self.service),
+            (None, Some(node)) => format!("there is no node `{node}` for logs of service `{}`", self.service),
             (None, None) => format!("service `{}` has no instances", self.service),
         };
         Refusal::NotFound(format!("{what}; `baton service show {}` shows where it runs", self.service))

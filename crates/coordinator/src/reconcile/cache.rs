@@ -135,6 +135,10 @@ impl Cache {
         Ok(revision)
     }
 
+    fn is_forgotten(&self, service: &ServiceName) -> bool {
+        self.snapshot.progress.get(service).is_none_or(|read| read.value.is_forgotten())
+    }
+
     /// Forgets the services that were to be removed and of which nothing runs or is remembered any more.
     pub(crate) async fn drop_removed_services(&mut self, records: &Records) -> Result<(), RecordsError> {
         let gone: Vec<ServiceName> = self
@@ -142,7 +146,7 @@ impl Cache {
             .desired
             .services
             .values()
-            .filter(|service| service.removed && !self.snapshot.progress.contains_key(&service.name))
+            .filter(|service| service.removed && self.is_forgotten(&service.name))
             .map(|service| service.name.clone())
             .collect();
         for name in gone {

@@ -52,6 +52,7 @@ mod tests {
             swap: None,
             status: String::new(),
             reload: None,
+            log_drops: Default::default(),
         };
         BTreeMap::from([("web.1".parse().unwrap(), instance)])
     }

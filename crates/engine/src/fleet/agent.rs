@@ -6,7 +6,7 @@ use crate::outcome::Assignment;
 use baton_model::desired::Desired;
 use baton_model::id::{InstanceId, ReleaseNumber, RunNumber, ServiceName};
 use baton_model::observed::{
-    InstanceObserved, InstanceState, NodeFacts, NodeObserved, SwapObserved, SwapPhase,
+    InstanceObserved, InstanceState, LogDrops, NodeFacts, NodeObserved, SwapObserved, SwapPhase,
 };
 use baton_model::time::{Millis, UnixMs};
 use std::collections::{BTreeMap, BTreeSet};
@@ -165,6 +165,7 @@ impl Running {
             swap,
             status: String::new(),
             reload: None,
+            log_drops: LogDrops::default(),
         }
     }
 }

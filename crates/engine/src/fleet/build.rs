@@ -76,7 +76,7 @@ pub fn spec(name: &str, replicas: u32) -> ServiceSpec {
             approve_before: Vec::new(),
             analysis: Vec::new(),
         },
-        logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+        logs: LogPolicy { max_bytes: 1 << 20, keep: 3, journald: false },
         lifecycle: Default::default(),
         limits: Default::default(),
         sandbox: Default::default(),

@@ -12,8 +12,13 @@ use std::collections::BTreeMap;
 pub enum Event {
     /// The node's plan for it: `None` means it should stop and be gone. Sent on every change and after a restart.
     Plan(Option<Box<InstancePlan>>),
-    /// After an agent restart: the runs that are alive under a proven shim, with the workload's state.
-    Resumed(BTreeMap<RunNumber, AdoptedRun>),
+    /// After an agent restart.
+    Resumed {
+        /// The runs that are alive under a proven shim, with the workload's state.
+        alive: BTreeMap<RunNumber, AdoptedRun>,
+        /// The host was booted since this instance was last written: whatever ran has ended with it.
+        booted: bool,
+    },
     /// The release is unpacked and verified on this node.
     Staged(ReleaseNumber),
     /// It could not be fetched, unpacked, verified or honoured.

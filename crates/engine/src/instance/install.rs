@@ -4,6 +4,7 @@ use super::event::{Effect, Trouble};
 use super::state::{Current, Phase, Retry, Run, Why, has_fixed_port};
 use super::{BootMs, Instance, Millis};
 use baton_model::id::{ReleaseNumber, RunNumber};
+use baton_model::observed::Exit;
 use baton_model::plan::InstancePlan;
 
 impl Instance {
@@ -87,7 +88,14 @@ impl Instance {
         let (plan, failures) = (plan.clone(), retry.failures);
         let run = self.next_run();
         effects.push(Effect::Start { run, plan: plan.clone(), beside: None });
-        self.current = Current::Running(Run::new(run, plan, failures));
+        let last_exit = self.ended_before.take();
+        self.current = Current::Running(Run { last_exit, ..Run::new(run, plan, failures) });
+    }
+
+    /// A number that no run of the instance ever had.
+    pub(super) fn next_run(&mut self) -> RunNumber {
+        self.last_run = self.last_run.next();
+        self.last_run
     }
 
     /// Staged → Fetching, after a wait: whatever kept it from starting may lie in its bytes, and looking at them again
@@ -147,6 +155,20 @@ impl Instance {
         if run.failures == 0 {
             retry.at = None;
         }
+        self.current = Current::Staged { plan: run.plan.clone(), retry };
+    }
+
+    /// Running → Staged, at once: it ended with its host, which is up again.
+    pub(super) fn current_went_down(&mut self, effects: &mut Vec<Effect>) {
+        let Current::Running(run) = &self.current else { return };
+        let message = format!(
+            "{} (run {}) ended with its host, which was booted anew; it is started again",
+            self.id, run.number
+        );
+        effects.push(Effect::Note { warning: true, kind: "instance-lost", message });
+        effects.push(Effect::Forget(run.number));
+        let retry = Retry { reason: Exit::HostDown.to_string(), ..Retry::default() };
+        self.ended_before = Some(Exit::HostDown);
         self.current = Current::Staged { plan: run.plan.clone(), retry };
     }
 

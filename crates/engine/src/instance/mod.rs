@@ -75,6 +75,9 @@ pub struct Instance {
     /// What must be ready on this node before it is first started.
     #[serde(default)]
     order: Order,
+    /// How the run before the current one ended, until another has taken its place: told as its last end.
+    #[serde(default)]
+    ended_before: Option<Exit>,
 }
 
 impl Instance {
@@ -90,6 +93,7 @@ impl Instance {
             leaving: BTreeMap::new(),
             failed_swap: None,
             order: Order::default(),
+            ended_before: None,
         }
     }
 
@@ -158,7 +162,7 @@ impl Instance {
     fn take(&mut self, event: Event, now: BootMs, effects: &mut Vec<Effect>) {
         match event {
             Event::Plan(plan) => self.target = plan,
-            Event::Resumed(alive) => self.resume(&alive, now, effects),
+            Event::Resumed { alive, booted } => self.resume(&alive, booted, now, effects),
             Event::Staged(release) => self.fetched(release, now, effects),
             Event::StageFailed { release, reason, trouble } => {
                 self.fetch_failed(release, &reason, trouble, now, effects)
@@ -393,10 +397,5 @@ impl Instance {
             Phase::Confirming { run, .. } | Phase::Steering { run } => Some(run),
             Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => None,
         })
-    }
-
-    fn next_run(&mut self) -> RunNumber {
-        self.last_run = self.last_run.next();
-        self.last_run
     }
 }

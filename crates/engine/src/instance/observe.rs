@@ -3,7 +3,7 @@
 use super::state::{Current, Leaving, Phase, Retry, Run, Swap, Why};
 use super::{BootMs, Instance, Millis};
 use baton_model::id::{ReleaseNumber, RunNumber};
-use baton_model::observed::{Exit, InstanceObserved, InstanceState, SwapObserved, SwapPhase};
+use baton_model::observed::{Exit, InstanceObserved, InstanceState, LogDrops, SwapObserved, SwapPhase};
 use std::collections::BTreeMap;
 
 impl Instance {
@@ -37,6 +37,7 @@ impl Instance {
             },
         };
         seen.swap = self.observe_swap();
+        seen.last_exit = seen.last_exit.or(self.ended_before);
         let since = match &self.current {
             Current::Running(run) => run.ready_since,
             Current::Done { since, .. } => Some(*since),
@@ -175,6 +176,7 @@ fn observe_run(run: &Run, now: BootMs) -> InstanceObserved {
         swap: None,
         status: String::new(),
         reload: run.reload.clone(),
+        log_drops: LogDrops::default(),
     }
 }
 
@@ -201,5 +203,6 @@ fn blank(release: ReleaseNumber, state: InstanceState, reason: String) -> Instan
         swap: None,
         status: String::new(),
         reload: None,
+        log_drops: LogDrops::default(),
     }
 }

@@ -33,7 +33,7 @@ impl Instance {
             let plan = swap.plan.clone();
             effects.push(Effect::Refresh { run: run.number, plan, signals: signals.clone() });
         }
-        swap.phase = Phase::Refreshing { run: run.number, signals, trial: None };
+        swap.phase = Phase::Refreshing { run: run.number, signals, trial: None, unsure: false };
         true
     }
 
@@ -61,8 +61,8 @@ impl Instance {
     /// back, remembered as failed unless the plan wants another release meanwhile.
     pub(super) fn judge_refresh(&mut self, now: BootMs, effects: &mut Vec<Effect>) {
         let (Some(swap), Current::Running(run)) = (&self.swap, &self.current) else { return };
-        let Phase::Refreshing { signals, trial: Some(trial), .. } = &swap.phase else { return };
-        let (signals, ready) = (signals.clone(), run.ready_since.is_some());
+        let Phase::Refreshing { trial: Some(trial), .. } = &swap.phase else { return };
+        let ready = run.ready_since.is_some();
         let withdrawn = self.target.as_ref().is_some_and(|target| target.release != swap.plan.release);
         let failed = run.down || run.crash_loop && !ready || (!ready && trial.deadline <= now);
         if !withdrawn && !failed {
@@ -75,7 +75,12 @@ impl Instance {
             let last = if run.reason.is_empty() { "no check has answered" } else { &run.reason };
             self.remember_failure(format!("it did not stand with the new files: {last}"), effects);
         }
-        self.swap = None;
+        self.write_back(effects);
+    }
+
+    /// Refreshing → (none): the run gets the files of its own release back, and is told.
+    fn write_back(&mut self, effects: &mut Vec<Effect>) {
+        let Some(Swap { phase: Phase::Refreshing { signals, .. }, .. }) = self.swap.take() else { return };
         if let Current::Running(run) = &mut self.current {
             effects.push(Effect::Refresh {
                 run: run.number,
@@ -97,7 +102,8 @@ impl Instance {
         }
     }
 
-    /// Refreshing → (none), remembered as failed: no file was changed. What a run is to have of its own release is
+    /// Refreshing → (none), remembered as failed: no file was changed now; where one may have been before, they are
+    /// written back. What a run is to have of its own release is
     /// tried again until it has it: it may hold the files of another one.
     pub(super) fn refresh_failed(
         &mut self,
@@ -116,9 +122,15 @@ impl Instance {
             }
             return;
         }
-        if self.refreshing(number).is_some() {
-            self.fail_swap(format!("its files could not be written: {reason}"), effects);
+        let Some(Swap { phase: Phase::Refreshing { run, trial, unsure, .. }, .. }) = &self.swap else {
+            return;
+        };
+        let changed = *unsure || trial.is_some();
+        if *run != number {
+            return;
         }
+        self.remember_failure(format!("its files could not be written: {reason}"), effects);
+        if changed { self.write_back(effects) } else { self.drop_swap(effects) }
     }
 
     /// Tries again what could not be written for a run.
@@ -204,7 +216,8 @@ impl Instance {
     /// Says again what an agent that was away may not have done.
     pub(super) fn resume_refresh(&mut self, effects: &mut Vec<Effect>) {
         self.drop_stale_refresh();
-        if let Some(Swap { phase: Phase::Refreshing { run, .. }, .. }) = &self.swap {
+        if let Some(Swap { phase: Phase::Refreshing { run, unsure, .. }, .. }) = &mut self.swap {
+            *unsure = true;
             let number = *run;
             // Otherwise its own release's files come first.
             if self.run_mut(number).is_some_and(|run| run.refresh.is_none()) {

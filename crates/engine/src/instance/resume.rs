@@ -1,6 +1,9 @@
 //! After the agent's own restart: which runs are alive is compared with what was remembered, and every effect that
 //! is still due is said again.
 //!
+//! A run that is not alive was lost, unless the host was booted since: then it ended with its host, which says nothing
+//! about it or its shim.
+//!
 //! Deadlines stay what they were (invariant `generation-grows`). Only a host reboot starts `CLOCK_BOOTTIME` anew;
 //! then a remembered time may lie further ahead than it ever could in one boot, and is brought down to that bound.
 
@@ -19,7 +22,7 @@ const STRANGER_STOP: StopPolicy =
 
 impl Instance {
     /// Compares what is alive with what was remembered.
-    pub(super) fn resume(&mut self, alive: &Alive, now: BootMs, effects: &mut Vec<Effect>) {
+    pub(super) fn resume(&mut self, alive: &Alive, booted: bool, now: BootMs, effects: &mut Vec<Effect>) {
         if let Some(highest) = alive.keys().next_back() {
             self.last_run = self.last_run.max(*highest);
         }
@@ -27,17 +30,17 @@ impl Instance {
         self.resume_leaving(alive, now, effects);
         self.stop_strangers(alive, effects);
         let was_running = self.current.run().is_some_and(|run| run.started);
-        self.resume_current(alive, now, effects);
+        self.resume_current(alive, booted, now, effects);
         if self.current.run().is_none() {
             self.order.begins_anew();
         }
         // A job that is done says nothing of why the next one is not there: it is run again.
-        let current_lost = (was_running && self.current.run().is_none()) || self.has_done_job();
+        let current_lost = booted || (was_running && self.current.run().is_none()) || self.has_done_job();
         self.resume_swap(alive, current_lost, now, effects);
         self.resume_refresh(effects);
     }
 
-    fn resume_current(&mut self, alive: &Alive, now: BootMs, effects: &mut Vec<Effect>) {
+    fn resume_current(&mut self, alive: &Alive, booted: bool, now: BootMs, effects: &mut Vec<Effect>) {
         match &mut self.current {
             Current::Running(run) => match (alive.get(&run.number), run.started) {
                 (Some(found), _) => {
@@ -50,6 +53,7 @@ impl Instance {
                 (None, false) => {
                     effects.push(Effect::Start { run: run.number, plan: run.plan.clone(), beside: None });
                 }
+                (None, true) if booted => self.current_went_down(effects),
                 (None, true) => self.lose_current(now, effects),
             },
             Current::Fetching { plan, retry } => {

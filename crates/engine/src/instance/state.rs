@@ -232,7 +232,8 @@ impl Run {
         self.pid = found.pid;
         self.ports = found.ports.clone();
         self.restarts = found.restarts;
-        self.last_exit = found.last_exit;
+        // A shim knows of its own run only; one before it may have ended with the host.
+        self.last_exit = found.last_exit.or(self.last_exit);
         self.crash_loop = found.crash_loop;
         if found.pid.is_some() {
             self.started = true;
@@ -281,8 +282,14 @@ pub(super) enum Phase {
     /// The candidate is ready; new connections are being turned to it. From here there is no way back but another swap.
     Steering { run: Run },
     /// Nothing differs but files: they are being written for the run that serves, which is told by these signals; once
-    /// it is told, it is on trial.
-    Refreshing { run: RunNumber, signals: Vec<StopSignal>, trial: Option<Trial> },
+    /// it is told, it is on trial. `unsure`: an earlier agent may have written them and not told.
+    Refreshing {
+        run: RunNumber,
+        signals: Vec<StopSignal>,
+        trial: Option<Trial>,
+        #[serde(default)]
+        unsure: bool,
+    },
 }
 
 /// A run that was told of new files and has not proven itself with them.

@@ -209,7 +209,7 @@ impl Instance {
     }
 
     /// Ends a swap without its candidate.
-    fn drop_swap(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn drop_swap(&mut self, effects: &mut Vec<Effect>) {
         let Some(swap) = self.swap.take() else { return };
         match swap.phase {
             Phase::Confirming { run, .. } | Phase::Steering { run } => {

@@ -145,7 +145,29 @@ fn a_removed_service_stops_everywhere_and_is_forgotten() {
     let mut fleet = three();
     fleet.faulty = true;
     fleet.remove().run(Millis::secs(3));
-    assert_eq!((fleet.running().as_str(), fleet.progress.len()), ("", 0));
+    assert_eq!((fleet.running().as_str(), remembered(&fleet)), ("", 0));
+}
+
+/// Services of which more is remembered than their last slot.
+fn remembered(fleet: &Fleet) -> usize {
+    fleet.memory().values().filter(|memory| !memory.is_forgotten()).count()
+}
+
+/// A node that was away through all of it has no slot of the new service, whatever it still runs of the old one.
+#[test]
+fn a_service_of_an_old_name_begins_above_its_old_slots() {
+    let mut fleet = three();
+    let numbers = |fleet: &Fleet| -> Vec<u64> {
+        fleet.memory().values().flat_map(|memory| memory.slots.keys().copied()).collect()
+    };
+    assert_eq!(numbers(&fleet), [1, 2, 3]);
+    fleet.remove().run(SOON);
+    assert_eq!(remembered(&fleet), 0);
+    // What the coordinator does then: the service itself is forgotten.
+    fleet.desired.services.clear();
+    fleet.restart_coordinator().run(SOON);
+    fleet.deploy(spec("web", 3)).until(RolloutOutcome::Succeeded, SOON);
+    assert_eq!(numbers(&fleet), [4, 5, 6]);
 }
 
 #[test]
@@ -154,9 +176,9 @@ fn a_removed_service_does_not_wait_for_a_lost_node_for_ever() {
     fleet.faulty = true;
     fleet.agent("n3", |agent| agent.silent = true).run(Millis::secs(5));
     fleet.remove().run(Millis::secs(10));
-    assert_eq!(fleet.progress.len(), 1);
+    assert_eq!(remembered(&fleet), 1);
     fleet.run(SOON);
-    assert_eq!(fleet.progress.len(), 0);
+    assert_eq!(remembered(&fleet), 0);
     fleet.agent("n3", |agent| agent.silent = false).run(Millis::secs(3));
     assert_eq!(fleet.running(), "");
 }

@@ -3,7 +3,7 @@
 use super::*;
 use baton_model::artifact::{Artifact, ArtifactFormat};
 use baton_model::id::{Digest, Generation, ReleaseNumber, RunNumber};
-use baton_model::observed::{InstanceObserved, NodeFacts};
+use baton_model::observed::{InstanceObserved, LogDrops, NodeFacts};
 use baton_model::spec::Amount;
 use baton_model::upgrade::UpgradeFailure;
 
@@ -130,6 +130,7 @@ fn instance() -> InstanceObserved {
         swap: None,
         status: String::new(),
         reload: None,
+        log_drops: LogDrops::default(),
     }
 }
 

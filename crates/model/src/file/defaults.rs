@@ -44,6 +44,7 @@ pub(super) const ON_FAILURE: OnFailure = OnFailure::RollBack;
 
 pub(super) const LOG_MAX_BYTES: u64 = 10 * 1024 * 1024;
 pub(super) const LOG_KEEP: u32 = 10;
+pub(super) const LOG_JOURNALD: bool = false;
 
 /// Every program understands a restart.
 pub(super) const ON_CHANGE: OnChange = OnChange::Restart;

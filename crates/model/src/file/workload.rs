@@ -13,7 +13,7 @@ pub(super) const CHECK: &[&str] =
     &["kind", "port", "path", "status", "command", "service", "interval", "timeout", "rise", "fall"];
 pub(super) const STOP: &[&str] = &["signal", "timeout", "drain"];
 pub(super) const RESTART: &[&str] = &["mode", "base", "max", "reset_after", "crash_loop_after"];
-pub(super) const LOGS: &[&str] = &["max_size", "keep"];
+pub(super) const LOGS: &[&str] = &["max_size", "keep", "journald"];
 
 pub(super) fn name(reader: &mut Reader, top: &Section<'_, '_>) -> ServiceName {
     reader.missing(top, "name", "write `name = \"web\"` with the service's name");
@@ -202,5 +202,6 @@ pub(super) fn logs(reader: &mut Reader, top: &Section<'_, '_>) -> LogPolicy {
     LogPolicy {
         max_bytes: reader.field(&section, "max_size", value::size).unwrap_or(defaults::LOG_MAX_BYTES),
         keep: reader.field(&section, "keep", value::number).unwrap_or(defaults::LOG_KEEP),
+        journald: reader.field(&section, "journald", value::flag).unwrap_or(defaults::LOG_JOURNALD),
     }
 }

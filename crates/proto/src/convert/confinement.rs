@@ -86,6 +86,7 @@ impl From<Ability> for v1::Ability {
             mounts: ability.mounts,
             open_files_max: ability.open_files_max,
             nice_min: ability.nice_min,
+            journal: ability.journal,
         }
     }
 }
@@ -100,6 +101,7 @@ impl From<v1::Ability> for Ability {
             mounts: wire.mounts,
             open_files_max: wire.open_files_max,
             nice_min: wire.nice_min,
+            journal: wire.journal,
         }
     }
 }

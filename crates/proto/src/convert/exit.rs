@@ -18,6 +18,7 @@ impl From<Exit> for v1::Exit {
             Exit::StartDeadline => Kind::StartDeadline(true),
             Exit::StopDeadline => Kind::StopDeadline(true),
             Exit::BeforeStart(end) => Kind::BeforeStart(end.into()),
+            Exit::HostDown => Kind::HostDown(true),
         };
         Self { kind: Some(kind) }
     }
@@ -38,12 +39,14 @@ impl TryFrom<v1::Exit> for Exit {
             Kind::NotLive(true) => Ok(Self::NotLive),
             Kind::StartDeadline(true) => Ok(Self::StartDeadline),
             Kind::StopDeadline(true) => Ok(Self::StopDeadline),
+            Kind::HostDown(true) => Ok(Self::HostDown),
             Kind::BeforeStart(end) => required("before_start", Some(end)).map(Self::BeforeStart),
             Kind::OutOfMemory(false)
             | Kind::Watchdog(false)
             | Kind::NotLive(false)
             | Kind::StartDeadline(false)
-            | Kind::StopDeadline(false) => Err(WireError::unset("kind")),
+            | Kind::StopDeadline(false)
+            | Kind::HostDown(false) => Err(WireError::unset("kind")),
         }
     }
 }

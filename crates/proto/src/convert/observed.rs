@@ -3,7 +3,7 @@
 use super::field::{WireError, choice, each, optional, port, text};
 use crate::v1;
 use baton_model::id::{InstanceId, ReleaseNumber, RunNumber};
-use baton_model::observed::{InstanceObserved, InstanceState, SwapObserved, SwapPhase};
+use baton_model::observed::{InstanceObserved, InstanceState, LogDrops, SwapObserved, SwapPhase};
 use baton_model::time::UnixMs;
 use std::collections::BTreeMap;
 
@@ -25,6 +25,7 @@ pub fn instance_to_wire(id: &InstanceId, instance: InstanceObserved, now: UnixMs
         swap: instance.swap.map(Into::into),
         status: instance.status,
         reload: instance.reload.map(Into::into),
+        log_drops: (!instance.log_drops.is_none()).then(|| instance.log_drops.into()),
     }
 }
 
@@ -59,6 +60,7 @@ pub fn instance_observed(
         swap: optional("swap", wire.swap)?,
         status: wire.status,
         reload: optional("reload", wire.reload)?,
+        log_drops: wire.log_drops.map(Into::into).unwrap_or_default(),
     };
     Ok((id, instance))
 }
@@ -89,6 +91,18 @@ impl TryFrom<(v1::Instance, UnixMs)> for Received {
     type Error = WireError;
     fn try_from((wire, now): (v1::Instance, UnixMs)) -> Result<Self, WireError> {
         instance_observed(wire, now).map(|(id, instance)| Self(id, instance))
+    }
+}
+
+impl From<LogDrops> for v1::LogDrops {
+    fn from(drops: LogDrops) -> Self {
+        Self { lines: drops.lines, bytes: drops.bytes, journal_lines: drops.journal_lines }
+    }
+}
+
+impl From<v1::LogDrops> for LogDrops {
+    fn from(wire: v1::LogDrops) -> Self {
+        Self { lines: wire.lines, bytes: wire.bytes, journal_lines: wire.journal_lines }
     }
 }
 

@@ -290,7 +290,7 @@ impl TryFrom<v1::Amount> for Amount {
 
 impl From<LogPolicy> for v1::LogPolicy {
     fn from(logs: LogPolicy) -> Self {
-        Self { max_bytes: logs.max_bytes, keep: logs.keep }
+        Self { max_bytes: logs.max_bytes, keep: logs.keep, journald: logs.journald }
     }
 }
 
@@ -302,7 +302,7 @@ impl TryFrom<v1::LogPolicy> for LogPolicy {
             let field = if wire.keep == 0 { "keep" } else { "max_bytes" };
             return Err(WireError::new(field, "it must be at least 1"));
         }
-        Ok(Self { max_bytes: wire.max_bytes, keep: wire.keep })
+        Ok(Self { max_bytes: wire.max_bytes, keep: wire.keep, journald: wire.journald })
     }
 }
 

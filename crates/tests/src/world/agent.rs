@@ -36,12 +36,13 @@ impl World {
         host.life += 1;
         host.agent = Some(Agent::default());
         let life = host.life;
+        let booted = ![0, host.boot].contains(&std::mem::replace(&mut host.disk.boot, host.boot));
         self.trace.line(now, &format!("{node} agent starts"));
         let known: BTreeSet<InstanceId> =
             host.disk.instances.keys().cloned().chain(host.runs.keys().map(|(id, _)| id.clone())).collect();
         for id in known {
             let alive = self.alive_runs(node, &id);
-            self.agent_steps(node, life, &id, Event::Resumed(alive));
+            self.agent_steps(node, life, &id, Event::Resumed { alive, booted });
             self.tell_again_what_is_down(node, &id);
         }
         self.agent_follows_plan(node, life);

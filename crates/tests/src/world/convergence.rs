@@ -58,7 +58,8 @@ impl World {
         let service = self.store.desired.services.get(name)?;
         let rollout = self.store.progress.get(name).and_then(|record| record.value.rollout.as_ref());
         if service.removed {
-            let left = rollout.is_some() || self.store.progress.contains_key(name);
+            let left = rollout.is_some()
+                || self.store.progress.get(name).is_some_and(|record| !record.value.is_forgotten());
             return left.then(|| ("ends", format!("{name}: it was removed and is not forgotten")));
         }
         let asked = service.request.as_ref()?.id;

@@ -166,7 +166,7 @@ fn draw_spec(random: &mut Random, name: &ServiceName, number: u16, nodes: usize)
             approve_before: if random.percent(15) { vec![2] } else { Vec::new() },
             analysis: Vec::new(),
         },
-        logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+        logs: LogPolicy { max_bytes: 1 << 20, keep: 3, journald: false },
         lifecycle: Default::default(),
         limits: Default::default(),
         sandbox: Default::default(),

@@ -4,7 +4,7 @@
 use baton_engine::cycle::{Snapshot, Write};
 use baton_model::desired::Desired;
 use baton_model::id::NodeName;
-use baton_model::observed::{InstanceObserved, InstanceState, NodeFacts, NodeObserved, Observed};
+use baton_model::observed::{InstanceObserved, InstanceState, LogDrops, NodeFacts, NodeObserved, Observed};
 use baton_model::rollout::RolloutOutcome;
 use baton_model::spec::Amount;
 use baton_model::time::UnixMs;
@@ -174,6 +174,7 @@ fn healthy(release: baton_model::id::ReleaseNumber, now: UnixMs) -> InstanceObse
         swap: None,
         status: String::new(),
         reload: None,
+        log_drops: LogDrops::default(),
     }
 }
 

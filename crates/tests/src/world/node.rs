@@ -38,6 +38,8 @@ pub(crate) struct Disk {
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
     /// Artifacts by digest, and whether their bytes are still what they should be.
     pub(crate) artifacts: BTreeMap<Digest, bool>,
+    /// The boot in which its instances were last resumed; 0 before any was.
+    pub(crate) boot: u64,
 }
 
 impl Node {

@@ -130,3 +130,55 @@ fn an_agent_that_is_killed_in_the_middle_of_a_swap_finishes_it() {
     });
     assert_eq!(counted.failed, 0, "{:?}", counted.failures);
 }
+
+/// More lines than one instance may write at once.
+const BURST: u64 = 15_000;
+
+#[test]
+fn lines_reach_the_journal_of_the_host_with_their_fields_and_a_burst_is_counted() {
+    let fleet = Fleet::start(1);
+    let artifact = repository().join("crates/tests/fixtures/web");
+    let script = format!("echo oops >&2; seq {BURST}; exec /usr/bin/baton sample-web");
+    let told = web(1)
+        .with_program(artifact, &format!("[\"/bin/sh\", \"-c\", \"{script}\"]"))
+        .with_section("logs", "journald = true\n");
+    fleet.deploy(&told, "1.0").ok();
+    let shown = fleet.json(&["node", "show", "n1"]);
+    assert_eq!(shown["facts"]["ability"]["journal"], true, "{shown}");
+
+    let entries = |filter: &str| -> Vec<serde_json::Value> {
+        let text =
+            fleet.hosts.ask("n1", &format!("journalctl -q --no-pager -o json BATON_SERVICE=web {filter}"));
+        text.lines().map(|line| serde_json::from_str(line).expect("an entry")).collect()
+    };
+    let oops = wait::until("the line on stderr", ROOM, || {
+        entries("BATON_STREAM=stderr PRIORITY=5").pop().ok_or_else(|| "no entry".to_owned())
+    });
+    let pid = fleet.processes("n1")[0].to_string();
+    for (field, value) in [
+        ("MESSAGE", "oops"),
+        ("SYSLOG_IDENTIFIER", "web"),
+        ("SYSLOG_PID", pid.as_str()),
+        ("BATON_INSTANCE", "web.1"),
+        ("BATON_NODE", "n1"),
+        ("BATON_RELEASE", "1"),
+        ("BATON_VERSION", "1.0"),
+        ("_SYSTEMD_UNIT", "baton-workloads.service"),
+    ] {
+        assert_eq!(oops[field], value, "{field} of {oops}");
+    }
+    // Every line is in the journal or counted: journald itself drops none of them.
+    let (there, counted) = wait::until("all lines, there or counted", ROOM, || {
+        let text = "journalctl -q --no-pager -o cat BATON_SERVICE=web BATON_STREAM=stdout | grep -cE '^[0-9]+$' || true";
+        let there: u64 = fleet.hosts.ask("n1", text).trim().parse().map_err(|_| "no number".to_owned())?;
+        let drops = &fleet.instances("web")[0]["observed"]["log_drops"];
+        let counted = drops["journal_lines"].as_u64().unwrap_or(0);
+        let all = there + counted >= BURST && there > 0;
+        if all { Ok((there, counted)) } else { Err(format!("{there} there, {counted} counted")) }
+    });
+    measured(
+        &format!("a burst of {BURST} lines into journald"),
+        format!("{there} there, {counted} counted as dropped by the shim"),
+    );
+    assert!(counted < BURST, "a burst is not thrown away");
+}

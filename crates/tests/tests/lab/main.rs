@@ -13,3 +13,5 @@ mod install;
 mod network;
 mod packages;
 mod power;
+mod secrets;
+mod supervisors;

@@ -79,7 +79,10 @@ fn units_are_sound_and_as_safe_as_the_documentation_says() {
         let figure: f64 =
             figure.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no figure in {last:?}"));
         measured(unit, format!("{figure}, stated {}", stated(unit)));
-        assert!(figure <= stated(unit), "{unit} is worse than stated:\n{said}");
+        assert!(
+            (figure - stated(unit)).abs() < 0.05,
+            "docs/install.md states another figure of {unit}:\n{said}"
+        );
     }
     let status = fleet.hosts.property(COORDINATOR, "baton-coordinator", "StatusText");
     measured("the coordinator's status", &status);

@@ -14,36 +14,40 @@ pub(crate) enum Part {
     Printed { args: &'static [&'static str], to: &'static str },
     /// The manual pages, which the program writes into this folder.
     Manual { to: &'static str },
+    /// What has changed, in Debian's form, packed.
+    Changelog { to: &'static str },
     /// A file of the repository.
     File { from: &'static str, to: &'static str },
     /// A file of the repository that an operator may change: an upgrade keeps the changes.
     Configuration { from: &'static str, to: &'static str },
-    /// The control file, with `${...}` to be filled in.
+    /// The control file, with `${...}` to be filled in. It comes first.
     Control { from: &'static str },
     /// A maintainer script, or another file of dpkg's own.
     ForDpkg { from: &'static str, name: &'static str },
 }
 
-use Part::{Configuration, Control, File, ForDpkg, Manual, Printed, Program};
+use Part::{Changelog, Configuration, Control, File, ForDpkg, Manual, Printed, Program};
 
 /// All packages.
 pub(crate) const PACKAGES: &[Package] = &[
     Package {
         name: "baton",
         parts: &[
+            Control { from: "packaging/debian/baton.control" },
             Program { to: "usr/bin/baton" },
             Printed { args: &["completions", "bash"], to: "usr/share/bash-completion/completions/baton" },
             Printed { args: &["completions", "zsh"], to: "usr/share/zsh/vendor-completions/_baton" },
             Printed { args: &["completions", "fish"], to: "usr/share/fish/vendor_completions.d/baton.fish" },
             Manual { to: "usr/share/man/man1" },
             File { from: "packaging/debian/copyright", to: "usr/share/doc/baton/copyright" },
+            Changelog { to: "usr/share/doc/baton/changelog.gz" },
             File { from: "docs/service-file.md", to: "usr/share/doc/baton/service-file.md" },
-            Control { from: "packaging/debian/baton.control" },
         ],
     },
     Package {
         name: "baton-agent",
         parts: &[
+            Control { from: "packaging/debian/baton-agent.control" },
             File {
                 from: "packaging/systemd/baton-agent.service",
                 to: "usr/lib/systemd/system/baton-agent.service",
@@ -55,7 +59,7 @@ pub(crate) const PACKAGES: &[Package] = &[
             File { from: "packaging/tmpfiles/baton-agent.conf", to: "usr/lib/tmpfiles.d/baton-agent.conf" },
             Configuration { from: "packaging/etc/agent.env", to: "etc/baton/agent.env" },
             File { from: "packaging/debian/copyright", to: "usr/share/doc/baton-agent/copyright" },
-            Control { from: "packaging/debian/baton-agent.control" },
+            Changelog { to: "usr/share/doc/baton-agent/changelog.gz" },
             ForDpkg { from: "packaging/debian/baton-agent.postinst", name: "postinst" },
             ForDpkg { from: "packaging/debian/baton-agent.prerm", name: "prerm" },
             ForDpkg { from: "packaging/debian/baton-agent.postrm", name: "postrm" },
@@ -65,6 +69,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         name: "baton-coordinator",
         parts: &[
+            Control { from: "packaging/debian/baton-coordinator.control" },
             File {
                 from: "packaging/systemd/baton-coordinator.service",
                 to: "usr/lib/systemd/system/baton-coordinator.service",
@@ -79,7 +84,7 @@ pub(crate) const PACKAGES: &[Package] = &[
             },
             Configuration { from: "packaging/etc/coordinator.env", to: "etc/baton/coordinator.env" },
             File { from: "packaging/debian/copyright", to: "usr/share/doc/baton-coordinator/copyright" },
-            Control { from: "packaging/debian/baton-coordinator.control" },
+            Changelog { to: "usr/share/doc/baton-coordinator/changelog.gz" },
             ForDpkg { from: "packaging/debian/baton-coordinator.postinst", name: "postinst" },
             ForDpkg { from: "packaging/debian/baton-coordinator.prerm", name: "prerm" },
             ForDpkg { from: "packaging/debian/baton-coordinator.postrm", name: "postrm" },

@@ -1,7 +1,7 @@
 //! One package in the making: a folder that looks as the host will, and what dpkg wants to know.
 
-use super::Options;
 use super::contents::Part;
+use super::{Options, changelog};
 use crate::run;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
@@ -40,6 +40,7 @@ impl<'a> Stage<'a> {
                 self.write(to, &text, 0o644)
             }
             Part::Manual { to } => self.manual(to),
+            Part::Changelog { to } => self.changelog(to),
             Part::File { from, to } => self.copy(&run::root().join(from), to, 0o644),
             Part::Configuration { from, to } => {
                 self.configuration.push_str(&format!("/{to}\n"));
@@ -76,14 +77,10 @@ impl<'a> Stage<'a> {
         self.write("DEBIAN/control", control.as_bytes(), 0o644)?;
         let to = self.options.out.join(format!("{name}_{}_{architecture}.deb", self.options.version));
         let mut dpkg_deb = Command::new("dpkg-deb");
-        dpkg_deb.args(["--root-owner-group", "-Zxz", "-z1", "--build"]).arg(&self.root).arg(&to);
+        let level = format!("-z{}", self.options.compression);
+        dpkg_deb.args(["--root-owner-group", "-Zxz", &level, "--build"]).arg(&self.root).arg(&to);
         // The same source gives the same bytes, whenever it is packaged.
-        if std::env::var_os("SOURCE_DATE_EPOCH").is_none() {
-            let mut git = Command::new("git");
-            if let Ok(time) = run::output(git.args(["log", "-1", "--format=%ct"])) {
-                dpkg_deb.env("SOURCE_DATE_EPOCH", String::from_utf8(time)?.trim());
-            }
-        }
+        dpkg_deb.env("SOURCE_DATE_EPOCH", &self.options.epoch);
         run::output(&mut dpkg_deb)?;
         Ok(to)
     }
@@ -93,6 +90,7 @@ impl<'a> Stage<'a> {
         let mut text = self.control.replace("${version}", &self.options.version);
         text = text
             .replace("${arch}", self.architecture)
+            .replace("${maintainer}", &self.options.maintainer)
             .replace("${installed-size}", &installed_kib.to_string());
         if text.contains("${glibc}") {
             text = text.replace("${glibc}", &glibc_needed(&self.options.program)?);
@@ -109,6 +107,17 @@ impl<'a> Stage<'a> {
         run::output(Command::new(&self.options.program).args(["man", "--dir"]).arg(&folder))?;
         let pages = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
         run::output(Command::new("gzip").arg("-9n").args(&pages))?;
+        Ok(())
+    }
+
+    fn changelog(&self, to: &str) -> Result<()> {
+        let Options { version, maintainer, epoch, .. } = self.options;
+        let changes = read(&run::root().join("CHANGELOG.md"))?;
+        let text =
+            changelog::debian(&changes, &field(&self.control, "Package")?, version, maintainer, epoch)?;
+        let plain = to.strip_suffix(".gz").with_context(|| format!("{to} is to be packed"))?;
+        self.write(plain, text.as_bytes(), 0o644)?;
+        run::output(Command::new("gzip").arg("-9n").arg(self.root.join(plain)))?;
         Ok(())
     }
 

@@ -1,9 +1,12 @@
 //! What this node can do for its workloads, found once when the agent starts.
 
 use super::super::contain::Containment;
+use super::super::journal;
+use super::refusal::Refusal;
 use baton_model::confinement::{Ability, Capability};
 use nix::sys::resource::{Resource, getrlimit};
 use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Numbers of capabilities(7) that say what an agent may do for a workload.
 const CAP_CHOWN: u8 = 0;
@@ -27,10 +30,12 @@ pub struct Host {
     pub(super) capabilities: u64,
     /// The largest core dump that can be allowed.
     pub(super) core_max: u64,
+    /// Where the system's journal listens.
+    journal: PathBuf,
 }
 
 impl Host {
-    /// Looks at this process and this kernel.
+    /// Looks at this process and this kernel; of no journal yet.
     #[must_use]
     pub fn find(containment: &Containment) -> Self {
         let capabilities = own_capabilities();
@@ -45,6 +50,7 @@ impl Host {
             mounts: has(CAP_SYS_ADMIN) && can_mount(),
             open_files_max: if any_limit { nr_open } else { open_files.min(nr_open) },
             nice_min: if has(CAP_SYS_NICE) { -20 } else { own_nice() },
+            journal: false,
         };
         Self {
             ability,
@@ -52,13 +58,42 @@ impl Host {
             group: nix::unistd::getegid().as_raw(),
             capabilities,
             core_max: if any_limit { u64::MAX } else { hard(Resource::RLIMIT_CORE) },
+            journal: PathBuf::new(),
         }
+    }
+
+    /// The same node, with the system's journal at `socket`, where it is there.
+    #[must_use]
+    pub fn with_journal(&self, socket: &Path) -> Self {
+        let ability = Ability { journal: journal::reach(socket).is_ok(), ..self.ability.clone() };
+        Self { ability, journal: socket.to_owned(), ..self.clone() }
+    }
+
+    /// A node as a test wants it.
+    #[cfg(test)]
+    pub(super) fn of(ability: Ability, user: u32, capabilities: u64, core_max: u64) -> Self {
+        Self { ability, user, group: user, capabilities, core_max, journal: PathBuf::new() }
     }
 
     /// What this node can honour.
     #[must_use]
     pub fn ability(&self) -> &Ability {
         &self.ability
+    }
+
+    /// Where the system's journal listens.
+    #[must_use]
+    pub fn journal(&self) -> &Path {
+        &self.journal
+    }
+
+    /// Whether lines can go to the system's journal, as it is now.
+    ///
+    /// # Errors
+    /// They cannot, and what to do about it.
+    pub fn reach_journal(&self) -> Result<(), Refusal> {
+        journal::reach(&self.journal)
+            .map_err(|error| Refusal::NoJournal { socket: self.journal.clone(), why: error.to_string() })
     }
 
     /// Whether the agent has this capability itself, so that it can leave it to a workload.
@@ -100,7 +135,8 @@ mod tests {
 
     #[test]
     fn this_node_says_what_it_can() {
-        let host = Host::find(&Containment::process_group());
+        let host = Host::find(&Containment::process_group()).with_journal(Path::new("/no/such/journal"));
+        assert!(!host.ability.journal && host.reach_journal().is_err());
         assert!(host.ability.controllers.is_empty());
         assert!(host.ability.open_files_max >= 64);
         assert!((-20..=19).contains(&host.ability.nice_min));

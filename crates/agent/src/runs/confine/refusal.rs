@@ -142,6 +142,18 @@ pub enum Refusal {
     /// The folder it should start in.
     #[error("`sandbox.working_directory` is {0}, which is not a folder {1}; correct it, or what is packed")]
     WorkingDirectory(String, &'static str),
+    /// There is no journal.
+    #[error(
+        "`logs.journald` needs systemd-journald, and this node's agent cannot reach it at {socket}: {why}; place the \
+         service on nodes that have it (`baton node show`), start it there, or take the field out: lines are kept in \
+         Baton's own files in any case"
+    )]
+    NoJournal {
+        /// Where it should listen.
+        socket: PathBuf,
+        /// What the system said.
+        why: String,
+    },
     /// The user cannot get at something that the workload needs.
     #[error(
         "user {user} may not {act} {path}; change the mode of the path or of a folder above it, or name another \

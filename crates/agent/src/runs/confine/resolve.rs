@@ -151,7 +151,7 @@ mod tests {
     /// A node that can do nothing but run processes.
     fn bare() -> Host {
         let ability = Ability { open_files_max: 1024, nice_min: 0, ..Ability::default() };
-        Host { ability, user: 1000, group: 1000, capabilities: 0, core_max: 0 }
+        Host::of(ability, 1000, 0, 0)
     }
 
     /// A node that can do all of it.
@@ -163,8 +163,9 @@ mod tests {
             mounts: true,
             open_files_max: 1 << 20,
             nice_min: -20,
+            journal: true,
         };
-        Host { ability, user: 0, group: 0, capabilities: 1 << 10, core_max: u64::MAX }
+        Host::of(ability, 0, 1 << 10, u64::MAX)
     }
 
     fn check(host: &Host, limits: Limits, sandbox: Sandbox, expect: &str) {

@@ -8,12 +8,18 @@ use std::{fs, io};
 /// The period of `cpu.max`, in microseconds; the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
 
+/// Goes with `memory.max`: 0. Without it the kernel swaps out what is above the limit, as long as there is swap; the
+/// instance is not killed at its limit but slowed with all that share the disk. The file is not there in a kernel
+/// without swap, or that does not count it, and then there is nothing to limit.
+const SWAP: &str = "memory.swap.max";
+
 /// Whether any of the limits is a control group's.
 pub(super) fn needs_group(limits: &Limits) -> bool {
     !limits.controllers().is_empty()
 }
 
-/// Limits the processes of `work`, which is directly below `group`.
+/// Limits the processes of `work`, which is directly below `group`. Weights are those of `group`: what they share out is
+/// shared among the groups of all runs, and `work` has none beside it but the shim's.
 ///
 /// # Errors
 /// The kernel refused one, with its file; nothing may run there then.
@@ -24,8 +30,16 @@ pub(super) fn limit(group: &Path, work: &Path, limits: &Limits) -> io::Result<()
     let named = |file: &str, error: io::Error| io::Error::new(error.kind(), format!("{file}: {error}"));
     hand_down(group, limits.controllers().into_iter().map(|(controller, _)| controller))
         .map_err(|error| named("cgroup.subtree_control", error))?;
-    for (file, value) in values(limits) {
-        fs::write(work.join(file), &value).map_err(|error| named(&format!("{file} = {value}"), error))?;
+    let both = [(work, values(limits)), (group, weights(limits))];
+    for (folder, values) in &both {
+        for (file, value) in values {
+            fs::write(folder.join(file), value)
+                .map_err(|error| named(&format!("{file} = {value}"), error))?;
+        }
+    }
+    let swap = work.join(SWAP);
+    if limits.memory_max.is_some() && swap.exists() {
+        fs::write(swap, "0").map_err(|error| named("memory.swap.max = 0", error))?;
     }
     Ok(())
 }
@@ -40,10 +54,15 @@ fn values(limits: &Limits) -> Vec<(&'static str, String)> {
     add("memory.oom.group", limits.memory_max.map(|_| "1".to_owned()));
     let quota_us = |percent: u32| u64::from(percent) * CPU_PERIOD_US / 100;
     add("cpu.max", limits.cpu_percent.map(|percent| format!("{} {CPU_PERIOD_US}", quota_us(percent))));
-    add("cpu.weight", limits.cpu_weight.map(|weight| weight.to_string()));
     add("pids.max", limits.pids_max.map(|most| most.to_string()));
-    add("io.weight", limits.io_weight.map(|weight| format!("default {weight}")));
     values
+}
+
+/// The same, for the share of what all runs want at once.
+fn weights(limits: &Limits) -> Vec<(&'static str, String)> {
+    let cpu = limits.cpu_weight.map(|weight| ("cpu.weight", weight.to_string()));
+    let io = limits.io_weight.map(|weight| ("io.weight", format!("default {weight}")));
+    cpu.into_iter().chain(io).collect()
 }
 
 #[cfg(test)]
@@ -66,18 +85,25 @@ mod tests {
         let work = folder.path().join("work");
         fs::create_dir(&work).unwrap();
         limit(folder.path(), &work, &limits).unwrap();
+        assert!(!work.join(SWAP).exists(), "a kernel without it has nothing to limit");
+        fs::write(work.join(SWAP), "max").unwrap();
+        limit(folder.path(), &work, &Limits { memory_max: None, ..limits.clone() }).unwrap();
+        assert_eq!(fs::read_to_string(work.join(SWAP)).unwrap(), "max");
+        limit(folder.path(), &work, &limits).unwrap();
         let read = |path: &Path| fs::read_to_string(path).unwrap();
         assert_eq!(read(&folder.path().join("cgroup.subtree_control")), "+memory +cpu +pids +io");
         for (file, expect) in [
             ("memory.high", "419430400"),
             ("memory.max", "536870912"),
             ("memory.oom.group", "1"),
+            ("memory.swap.max", "0"),
             ("cpu.max", "150000 100000"),
-            ("cpu.weight", "200"),
             ("pids.max", "64"),
-            ("io.weight", "default 50"),
         ] {
             assert_eq!(read(&work.join(file)), expect, "{file}");
+        }
+        for (file, expect) in [("cpu.weight", "200"), ("io.weight", "default 50")] {
+            assert_eq!(read(&folder.path().join(file)), expect, "{file}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::state::{Ended, Identity, NOTE_BYTES, Note, Phase, State};
 use super::{FRAME_BYTES, PROTOCOL_VERSION, Refusal, SetupStep};
-use baton_model::observed::{Exit, HookEnd};
+use baton_model::observed::{Exit, HookEnd, LogDrops};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"BTNs");
 const HEADER_BYTES: usize = 12;
@@ -71,6 +71,8 @@ impl Writer {
             Some(Exit::NotLive) => (7, 0),
             Some(Exit::StartDeadline) => (8, 0),
             Some(Exit::StopDeadline) => (9, 0),
+            // No shim tells it: it ended with the host, too.
+            Some(Exit::HostDown) => (10, 0),
             Some(Exit::BeforeStart(end)) => {
                 let (kind, value) = hook_end(end);
                 (BEFORE_START + kind, value)
@@ -97,8 +99,10 @@ impl Writer {
         self.exit(state.last_exit);
         self.u64(state.last_seq);
         self.u64(state.acknowledged_seq);
-        self.u64(state.log_bytes_dropped);
+        self.u64(state.log_drops.bytes);
         self.notified(&state.notified);
+        self.u64(state.log_drops.lines);
+        self.u64(state.log_drops.journal_lines);
     }
     pub(super) fn ended(&mut self, ended: &Ended) {
         self.u64(ended.seq);
@@ -195,6 +199,7 @@ impl<'a> Reader<'a> {
             2 => Ok(Some(Exit::Signal(value))),
             3 => Ok(Some(Exit::Exec(value))),
             4 => Ok(Some(Exit::CoreDump(value))),
+            10 => Ok(Some(Exit::HostDown)),
             5 => Ok(Some(Exit::OutOfMemory)),
             6 => Ok(Some(Exit::Watchdog)),
             7 => Ok(Some(Exit::NotLive)),
@@ -215,7 +220,7 @@ impl<'a> Reader<'a> {
             5 => Phase::Stopped,
             _ => return Err(FrameError::Malformed),
         };
-        Ok(State {
+        let mut state = State {
             phase,
             boot: self.array(),
             mark: self.array(),
@@ -227,9 +232,13 @@ impl<'a> Reader<'a> {
             last_exit: self.exit()?,
             last_seq: self.u64(),
             acknowledged_seq: self.u64(),
-            log_bytes_dropped: self.u64(),
+            log_drops: LogDrops { bytes: self.u64(), ..LogDrops::default() },
             notified: self.notified()?,
-        })
+        };
+        // These came later than what is before them.
+        state.log_drops.lines = self.u64();
+        state.log_drops.journal_lines = self.u64();
+        Ok(state)
     }
     pub(super) fn ended(&mut self) -> Result<Ended, FrameError> {
         let (seq, exit, restarts) = (self.u64(), self.exit()?.ok_or(FrameError::Malformed)?, self.u64());

@@ -3,7 +3,7 @@
 use super::frame::{FrameError, Reader, Writer, hook_end, hook_end_of};
 use super::state::{NOTE_BYTES, Note, Notified};
 use baton_model::lifecycle::HookPoint;
-use baton_model::observed::HookEnd;
+use baton_model::observed::{HookEnd, LogDrops};
 
 /// A hook that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,25 @@ pub(crate) enum ReloadEnd {
     Ended,
 }
 
+/// Output of the workload that could not be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct LogDropped {
+    /// Since the run began.
+    pub(crate) drops: LogDrops,
+    /// Of its files: that has just begun.
+    pub(crate) file_began: bool,
+    /// Of the journal: that has just begun.
+    pub(crate) journal_began: bool,
+}
+
 impl Writer {
+    pub(super) fn log_dropped(&mut self, dropped: LogDropped) {
+        self.u64(dropped.drops.lines);
+        self.u64(dropped.drops.bytes);
+        self.u64(dropped.drops.journal_lines);
+        self.bool(dropped.file_began);
+        self.bool(dropped.journal_began);
+    }
     pub(super) fn note(&mut self, note: &Note) {
         self.u8(note.len);
         self.bytes(&note.bytes);
@@ -69,6 +87,13 @@ impl Writer {
 }
 
 impl Reader<'_> {
+    pub(super) fn log_dropped(&mut self) -> LogDropped {
+        LogDropped {
+            drops: LogDrops { lines: self.u64(), bytes: self.u64(), journal_lines: self.u64() },
+            file_began: self.bool(),
+            journal_began: self.bool(),
+        }
+    }
     pub(super) fn note(&mut self) -> Result<Note, FrameError> {
         let len = self.u8();
         if usize::from(len) > NOTE_BYTES {

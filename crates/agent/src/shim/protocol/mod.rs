@@ -15,7 +15,7 @@ mod state;
 mod tests;
 
 pub(crate) use frame::{Frame, FrameError};
-pub(crate) use life::{HookFailed, ReloadEnd};
+pub(crate) use life::{HookFailed, LogDropped, ReloadEnd};
 pub(crate) use state::{Ended, Identity, NOTE_BYTES, Note, Notified, Phase, State};
 
 use frame::{Reader, Writer};
@@ -86,6 +86,8 @@ pub(crate) enum Message {
     HookFailed(HookFailed),
     /// Event: a reload has ended.
     Reloaded { number: u64, end: ReloadEnd },
+    /// Event: output could not be kept; told when that begins, and now and then while it goes on.
+    LogDropped(LogDropped),
 }
 
 /// Why a request was refused.
@@ -236,6 +238,10 @@ impl Message {
                 out.reload_end(*end);
                 111
             }
+            Self::LogDropped(dropped) => {
+                out.log_dropped(*dropped);
+                112
+            }
         };
         out.finish(kind, id)
     }
@@ -258,6 +264,7 @@ impl Message {
             109 => Self::Notified(body.notified()?),
             110 => Self::HookFailed(body.hook_failed()?),
             111 => Self::Reloaded { number: body.u64(), end: body.reload_end()? },
+            112 => Self::LogDropped(body.log_dropped()),
             _ => return Err(FrameError::Malformed),
         };
         Ok((message, id))

@@ -1,6 +1,6 @@
 //! What is told of a run: how its shim stands, how its workload ended.
 
-use baton_model::observed::Exit;
+use baton_model::observed::{Exit, LogDrops};
 
 /// Bytes kept of the workload's last line on stderr.
 pub(crate) const NOTE_BYTES: usize = 240;
@@ -46,10 +46,10 @@ pub(crate) struct State {
     pub(crate) last_seq: u64,
     /// Ends up to this were acknowledged.
     pub(crate) acknowledged_seq: u64,
-    /// Bytes of log that could not be written.
-    pub(crate) log_bytes_dropped: u64,
     /// What the workload says of itself.
     pub(crate) notified: Notified,
+    /// Output that could not be kept.
+    pub(crate) log_drops: LogDrops,
 }
 
 /// A process and when it started: together they name it for as long as this boot lasts.

@@ -2,7 +2,7 @@
 
 use super::*;
 use baton_model::lifecycle::HookPoint;
-use baton_model::observed::{Exit, HookEnd};
+use baton_model::observed::{Exit, HookEnd, LogDrops};
 
 fn identity(pid: u32) -> Identity {
     Identity { pid, start: u64::MAX }
@@ -43,8 +43,8 @@ fn messages_round_trip() {
         last_exit: Some(Exit::Exec(2)),
         last_seq: 6,
         acknowledged_seq: 7,
-        log_bytes_dropped: 8,
         notified,
+        log_drops: LogDrops { lines: 8, bytes: u64::MAX, journal_lines: 9 },
     };
     let ended = Ended {
         seq: 1,
@@ -58,6 +58,7 @@ fn messages_round_trip() {
     };
     let messages = [
         Message::State(state),
+        Message::LogDropped(LogDropped { drops: state.log_drops, file_began: true, journal_began: false }),
         Message::Started { pid: 1, restarts: 2 },
         Message::Exited(ended),
         Message::Exited(Ended { restart_in_ms: None, exit: Exit::Code(-1), note: Note::EMPTY, ..ended }),

@@ -1,5 +1,6 @@
 //! The shim's loop: wait (`wait`), take in what happened, answer what is asked (`orders`), do what is due, tell the agent.
 
+mod drops;
 mod errand;
 mod orders;
 mod reload;
@@ -18,6 +19,7 @@ use super::seal::Broken;
 use super::setup::Parts;
 use baton_model::lifecycle::HookPoint;
 use baton_model::observed::Exit;
+use drops::Telling;
 use errand::{Errand, StopRequest, Task};
 use reload::Reload;
 use std::os::fd::{AsFd, OwnedFd};
@@ -86,6 +88,7 @@ pub(super) struct Shim {
     failure_untold: Option<HookFailed>,
     /// Kills for memory in its group before it was started.
     memory_kills: u64,
+    telling: Telling,
 }
 
 impl Shim {
@@ -123,6 +126,7 @@ impl Shim {
             hook_words: Note::EMPTY,
             failure_untold: None,
             memory_kills: 0,
+            telling: Telling::default(),
         }
     }
 
@@ -135,6 +139,7 @@ impl Shim {
         loop {
             self.do_what_is_due();
             self.tell_end();
+            self.tell_drops();
             self.wait();
         }
     }
@@ -220,6 +225,8 @@ impl Shim {
         match process::launch(&mut launch) {
             Ok((pid, result)) => {
                 self.workload = Identity { pid, start: kernel::start_time(pid) };
+                self.parts.stdout.written_by(pid);
+                self.parts.stderr.written_by(pid);
                 self.executing = Some(result);
             }
             // No process or memory left: retried like a crash.

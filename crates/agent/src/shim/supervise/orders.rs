@@ -126,6 +126,7 @@ impl Shim {
             }
         }
         self.tell_last_reload();
+        self.tell_drops_anew();
         if let Some(failed) = self.failure_untold.take() {
             self.parts.control.send(&Message::HookFailed(failed), 0);
         }
@@ -158,8 +159,8 @@ impl Shim {
             last_exit: self.history.last().map(|ended| ended.exit),
             last_seq: self.history.last_seq(),
             acknowledged_seq: self.history.acknowledged_seq(),
-            log_bytes_dropped: self.parts.logs.dropped(),
             notified: self.watch.said(),
+            log_drops: self.parts.logs.dropped(),
         }
     }
 }

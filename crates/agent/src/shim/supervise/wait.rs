@@ -14,7 +14,8 @@ impl Shim {
     fn due_ms(&self) -> Option<u64> {
         let (watch, reload) =
             if self.runs() { (self.watch.due_ms(), self.reload.due_ms()) } else { (None, None) };
-        [self.workload_due_ms(), self.errand_due_ms(), watch, reload].into_iter().flatten().min()
+        let (workload, errand) = (self.workload_due_ms(), self.errand_due_ms());
+        [workload, errand, watch, reload, self.drops_due_ms()].into_iter().flatten().min()
     }
 
     /// The same for the workload itself: its start, its end, and what it leaves behind.

@@ -39,6 +39,11 @@ pub(super) fn sandbox(ability: &Ability) -> String {
     }
 }
 
+/// Where the lines of workloads can go.
+pub(super) fn logs(ability: &Ability) -> &'static str {
+    if ability.journal { "own files, the system's journal" } else { "own files; not the system's journal" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +53,7 @@ mod tests {
         let bare = Ability { open_files_max: 1024, ..Ability::default() };
         assert_eq!(limits(&bare), "open files up to 1024; not memory, cpu, pids, io");
         assert_eq!(sandbox(&bare), "nice from 0; not users, capabilities, private and read-only mounts");
+        assert_eq!(logs(&bare), "own files; not the system's journal");
         let able = Ability {
             controllers: Controller::ALL.into(),
             users: true,
@@ -55,6 +61,7 @@ mod tests {
             mounts: true,
             open_files_max: 1 << 20,
             nice_min: -20,
+            journal: true,
         };
         assert_eq!(limits(&able), "memory, cpu, pids, io; open files up to 1048576");
         assert_eq!(sandbox(&able), "users, capabilities, private and read-only mounts, nice from -20");

@@ -1,5 +1,6 @@
 //! Stories of one instance as scripts: each line is what happens, then what must be done and what is reported.
 
+mod boot;
 mod lives;
 mod mend;
 mod properties;
@@ -107,7 +108,7 @@ fn plan(kind: Kind, release: u64, attempt: u32) -> InstancePlan {
             approve_before: Vec::new(),
             analysis: Vec::new(),
         },
-        logs: LogPolicy { max_bytes: 1 << 20, keep: 3 },
+        logs: LogPolicy { max_bytes: 1 << 20, keep: 3, journald: false },
         lifecycle: Default::default(),
         limits: Default::default(),
         sandbox: Default::default(),
@@ -171,7 +172,7 @@ fn found(release: u64, pid: Option<u32>) -> AdoptedRun {
     }
 }
 
-/// An event from its line. `plan 2`, `plan 2 1` (attempt), `plan none`, `resumed 1=1 2=2` (run=release), `staged 2`,
+/// An event from its line. `plan 2`, `plan 2 1` (attempt), `plan none`, `resumed 1=1 2=2` (run=release), `booted`, `staged 2`,
 /// `stage-failed 2` (`stage-failed! 2`: trying again will not help), `no-space 2`, `started 1`, `start-failed 1`, `crashed 1`,
 /// `crash-loop 1`, `damaged 1`, `mended 1`, `found-good 1`, `mend-failed 1`, `ended 1 0` (run, code; it stays down), `ready 1`, `unready 1`, `not-live 1`, `steered 2`,
 /// `drained 1`, `stopped 1`, `lost 1`, `timer`; `plan-reload 1 2` (release, reloads asked for), `plan-released 2 1` (release, run), `reloaded 1 2`,
@@ -207,8 +208,10 @@ fn event(kind: Kind, line: &str) -> Event {
             let attempt = rest.get(1).map_or(0, |text| text.parse().expect("a number"));
             Event::Plan(Some(Box::new(plan(kind, number(0), attempt))))
         }
-        "resumed" => Event::Resumed(
-            rest.iter()
+        "resumed" | "booted" => Event::Resumed {
+            booted: verb == "booted",
+            alive: rest
+                .iter()
                 .map(|pair| {
                     let (run, release) = pair.split_once('=').expect("run=release");
                     let run: u64 = run.parse().expect("a number");
@@ -216,7 +219,7 @@ fn event(kind: Kind, line: &str) -> Event {
                     (RunNumber(run), found(release.parse().expect("a number"), Some(pid)))
                 })
                 .collect(),
-        ),
+        },
         "staged" => Event::Staged(ReleaseNumber(number(0))),
         "stage-failed" | "stage-failed!" => Event::StageFailed {
             release: ReleaseNumber(number(0)),

@@ -4,6 +4,7 @@ use super::{CONFIGURED, FIXED, Kind, ROUTED, SOCKET, UNCHECKED, event, found, in
 use crate::instance::{AdoptedRun, Effect, Event, Instance, Trouble};
 use baton_model::id::RunNumber;
 use baton_model::observed::{Exit, InstanceState};
+use baton_model::spec::StopSignal;
 use baton_model::time::{BootMs, Millis};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
@@ -121,21 +122,24 @@ impl Node {
         let alive: BTreeMap<RunNumber, AdoptedRun> =
             self.alive.iter().map(|(run, alive)| (*run, found(alive.release, Some(7)))).collect();
         let mut twin = self.instance.clone();
-        let first = twin.step(Event::Resumed(alive.clone()), self.now);
+        let first = twin.step(Event::Resumed { alive: alive.clone(), booted: host }, self.now);
         let once = twin.clone();
-        let second = twin.step(Event::Resumed(alive.clone()), self.now);
+        let second = twin.step(Event::Resumed { alive: alive.clone(), booted: host }, self.now);
         let losses = |effect: &&Effect| {
             !matches!(effect, Effect::Forget(_) | Effect::Note { .. } | Effect::Steer { .. })
         };
         let due = |effects: &[Effect]| {
-            let mut due: Vec<String> =
-                effects.iter().filter(losses).map(|effect| format!("{effect:?}")).collect();
+            let mut due: Vec<String> = effects
+                .iter()
+                .filter(losses)
+                .map(|effect| format!("{:?}", started(effect.clone())))
+                .collect();
             due.sort();
             due
         };
         assert_eq!(due(&first), due(&second), "what is due after a restart is said alike the second time");
         assert_eq!(once, twin, "a second `Resumed` changes nothing");
-        self.step(Event::Resumed(alive));
+        self.step(Event::Resumed { alive, booted: host });
     }
 
     fn answer(&mut self, fault: u8) {
@@ -206,10 +210,20 @@ impl Node {
                 // The other way to fail: they are written, and the agent dies before it says so.
                 if fault == 0 {
                     self.step(Event::Refreshed(run));
+                    self.look_at_files(run);
                 }
             }
             Effect::TellReady { .. } => {}
             Effect::Check { .. } | Effect::Restart { .. } | Effect::Forget(_) | Effect::Note { .. } => {}
+        }
+    }
+
+    /// As the agent does after each answer: what is written is compared with what should be, since an answer may have
+    /// been about something that was asked for earlier.
+    fn look_at_files(&mut self, run: RunNumber) {
+        let Some(alive) = self.alive.get(&run) else { return };
+        if self.instance.plan_of(run).is_some_and(|plan| plan.release.0 != alive.release) {
+            self.step(Event::Rerendered { run, signals: vec![StopSignal::Sighup] });
         }
     }
 
@@ -237,6 +251,17 @@ impl Node {
             self.step(Event::Timer);
         }
         panic!("it does not come to rest: {:?}", self.instance);
+    }
+}
+
+/// A start whatever the attempt in its plan: a start does not look at it, and a plan may have come with another since.
+fn started(effect: Effect) -> Effect {
+    match effect {
+        Effect::Start { run, mut plan, beside } => {
+            plan.attempt = 0;
+            Effect::Start { run, plan, beside }
+        }
+        other => other,
     }
 }
 

@@ -94,6 +94,20 @@ fn a_lost_shim_begins_the_change_again() {
 }
 
 #[test]
+fn what_an_earlier_agent_may_have_written_is_written_back() {
+    for (told, stands) in [("", "refreshing 2"), ("refreshed 1 -> | ready 1, refreshing 2\n", "refreshing 2")]
+    {
+        after_serving(&format!(
+            "plan 2           -> stage 2 | ready 1, staging 2
+             staged 2         -> refresh 1=2 SIGHUP | ready 1, refreshing 2
+             {told}resumed 1=1 -> check 1, refresh 1=2 SIGHUP | ready 1, {stands}
+             refresh-failed 1 -> refresh 1=1 SIGHUP | ready 1, failed 2
+             refreshed 1      -> | ready 1, failed 2"
+        ));
+    }
+}
+
+#[test]
 fn what_cannot_be_written_fails_and_leaves_the_release_before() {
     after_serving(
         "plan 2           -> stage 2 | ready 1, staging 2

@@ -12,8 +12,8 @@ use baton_model::id::{
 };
 use baton_model::metrics::{InstanceMetrics, NodeMetrics};
 use baton_model::observed::{
-    Exit, HookEnd, InstanceObserved, InstanceState, NodeFacts, ReloadObserved, ReloadPhase, SwapObserved,
-    SwapPhase,
+    Exit, HookEnd, InstanceObserved, InstanceState, LogDrops, NodeFacts, ReloadObserved, ReloadPhase,
+    SwapObserved, SwapPhase,
 };
 use baton_model::plan::{InstancePlan, NodePlan};
 use baton_model::report::{
@@ -240,6 +240,7 @@ pub(super) fn exits() -> Vec<Exit> {
         Exit::Signal(9),
         Exit::Exec(2),
         Exit::CoreDump(11),
+        Exit::HostDown,
         Exit::OutOfMemory,
         Exit::Watchdog,
         Exit::NotLive,
@@ -300,6 +301,7 @@ pub(super) fn instances() -> Vec<(InstanceId, InstanceObserved)> {
                     phase: *phase,
                     reason: "its command failed".to_owned(),
                 }),
+                log_drops: LogDrops { lines: n as u64, bytes: u64::MAX, journal_lines: n as u64 / 2 },
             };
             (id(&format!("web.{}", n + 1)), instance)
         })
@@ -358,6 +360,7 @@ pub(super) fn node_statuses() -> Vec<NodeStatus> {
             mounts: true,
             open_files_max: 1 << 20,
             nice_min: -20,
+            journal: true,
         }),
         program: Some(Digest([7; 32])),
         upgrade_failure: Some(UpgradeFailure { request: 3, reason: "it does not start".to_owned() }),

@@ -82,7 +82,7 @@ pub(super) fn spec(name: &str, n: usize, signal: StopSignal) -> ServiceSpec {
             approve_before: (0..n as u32).collect(),
             analysis: super::strategies::thresholds(n),
         },
-        logs: LogPolicy { max_bytes: u64::MAX, keep: 1 },
+        logs: LogPolicy { max_bytes: u64::MAX, keep: 1, journald: true },
         lifecycle: lifecycle(n),
         limits: limits(n),
         sandbox: sandbox(n),

@@ -1,6 +1,7 @@
 //! What it costs a workload to write its log through the shim, beside a plain file, in turns.
 
 use anyhow::{Context as _, Result, bail};
+use baton_tests::harness::load::{Load, Plan};
 use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, wait};
 use std::io::Write as _;
 use std::path::Path;
@@ -19,6 +20,8 @@ const LINE_BYTES: usize = 100;
 const WRITE_BYTES: usize = 8192;
 const GOAL_BYTES_A_SECOND: u64 = 200_000_000;
 const ROUNDS: usize = 5;
+/// How long a server is asked, alone and beside floods.
+const BESIDE: Duration = Duration::from_secs(10);
 const ROOM: Duration = Duration::from_secs(120);
 
 /// Whether this process is the workload of the bench.
@@ -76,6 +79,49 @@ pub(crate) fn run() -> Result<()> {
             rate(shim),
             rate(plain),
             shim / plain
+        );
+    }
+    beside_a_flood(&cluster)
+}
+
+/// Prints what a server answers in while nothing else happens, and beside floods at full speed on both streams.
+fn beside_a_flood(cluster: &Cluster) -> Result<()> {
+    const FLOODS: u32 = 3;
+    let web = ServiceFile::web("neighbour", 8080).with_section("placement", "replicas = 1\n");
+    let ran = cluster.deploy(&web, "1.0");
+    if ran.code != 0 {
+        bail!("the deploy failed: {}", ran.stderr);
+    }
+    let target = format!("{}:8080", cluster.address(0)).parse()?;
+    let answered = || {
+        let plan =
+            Plan { targets: vec![target], connections: 2, rate: Some(100.0), requests_per_connection: 1 };
+        let load = Load::start(&plan);
+        std::thread::sleep(BESIDE);
+        load.stop()
+    };
+    let alone = answered();
+    let flood = ServiceFile::web("yes", 1)
+        .with_program("/bin/true", r#"["/bin/sh", "-c", "yes out & exec yes err >&2"]"#)
+        .with_ports("")
+        .with_section("checks.readiness", "")
+        .with_section("placement", &format!("replicas = {FLOODS}\n"))
+        .with_section("stop", "signal = \"SIGKILL\"\n");
+    let ran = cluster.deploy(&flood, "1.0");
+    if ran.code != 0 {
+        bail!("the deploy failed: {}", ran.stderr);
+    }
+    let beside = answered();
+    println!(
+        "\na server at 100 requests a second, and {FLOODS} workloads that run `yes` on stdout and on stderr beside it:"
+    );
+    for (name, counted) in [("alone", &alone), ("beside the floods", &beside)] {
+        println!(
+            "  {name:<18} {:>5} requests, {} failed   p50 {:>6.1} ms   p99 {:>6.1} ms",
+            counted.sent,
+            counted.failed,
+            counted.quantile_ms(0.5),
+            counted.quantile_ms(0.99)
         );
     }
     Ok(())

@@ -57,10 +57,8 @@ pub(crate) fn memory_grows(
     old: Option<&ServiceProgress>,
     new: Option<&ServiceProgress>,
 ) -> Holds {
-    if new.is_none() {
-        // It was removed and is forgotten; a later deploy makes another service of the same name.
-        ledger.slots.retain(|id, _| id.service != *name);
-        ledger.dropped.retain(|id| id.service != *name);
+    if new.is_none_or(ServiceProgress::is_forgotten) {
+        // It was removed and is forgotten; a later deploy makes another service of the same name. Its slots go on.
         ledger.ended.remove(name);
     }
     let (Some(old), Some(new)) = (old, new) else { return Ok(()) };
