@@ -6,7 +6,8 @@ use baton_model::event::Event;
 use baton_model::id::{GatewayName, NodeName, SecretName, ServiceName};
 use baton_model::report::RolloutReport;
 use baton_model::secret::Secret;
-use baton_model::status::{GatewayStatus, NodeStatus, RouteStatus, SecretStatus, ServiceStatus};
+use baton_model::status::{GatewayStatus, NodeStatus, RouteStatus, SecretStatus, ServiceStatus, Traffic};
+use baton_model::time::Millis;
 use baton_model::upgrade::AgentUpgrade;
 use baton_proto::v1;
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
@@ -153,6 +154,12 @@ impl Api {
         let request = v1::ListRoutesRequest { service: service.map(ToString::to_string) };
         let answer = self.client.list_routes(bounded(request)).await?.into_inner();
         answer.routes.into_iter().map(|status| understood(status.try_into())).collect()
+    }
+
+    /// What gateways counted in the last `span`.
+    pub(crate) async fn traffic(&mut self, span: Millis) -> Result<Traffic> {
+        let request = v1::GetTrafficRequest { span_ms: span.0 };
+        understood(self.client.get_traffic(bounded(request)).await?.into_inner().try_into())
     }
 
     /// Asks for a program of the agents to be rolled over nodes.

@@ -125,11 +125,13 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
     let sessions = Sessions::new(clock, timing);
     let stored = records.set(records::CLOCK, &clock.now()).await?;
     let gateways = Gateways::new(clock, timing, stored, cache.routes());
+    let evidence = EvidenceLog::new(clock);
     let (reconcile, view) = Reconcile::new(
         cache,
         records.clone(),
         Arc::clone(&sessions),
         Arc::clone(&gateways),
+        Arc::clone(&evidence),
         Arc::clone(&journal),
         clock,
         opened.next_outbox,
@@ -147,7 +149,7 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
         logs: LogBroker::new(Arc::clone(&sessions)),
         sessions,
         gateways,
-        evidence: EvidenceLog::new(clock),
+        evidence,
         artifacts,
         authority,
         secrets,

@@ -6,10 +6,11 @@
 //! ```
 
 use crate::clock::Clock;
-use baton_model::evidence::{Evidence, ServiceEvidence};
-use baton_model::id::{GatewayName, ServiceName};
+use baton_model::evidence::{Evidence, ReleaseEvidence, ServiceEvidence};
+use baton_model::id::{GatewayName, ReleaseNumber, ServiceName};
+use baton_model::observed::EvidenceSeries;
 use baton_model::time::{Millis, UnixMs};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Length of a fine slot: gateways report this often.
@@ -50,6 +51,16 @@ struct State {
     coarse: BTreeMap<UnixMs, Slot>,
     /// That more series than are kept were reported.
     full_told: bool,
+    /// The spans of the services that the decider watches.
+    watched: BTreeMap<ServiceName, Watched>,
+}
+
+/// A service that is watched: its spans are built once and shared.
+#[derive(Default)]
+struct Watched {
+    /// Slots before this are in the series.
+    through: UnixMs,
+    series: EvidenceSeries,
 }
 
 /// By gateway, so that what is in flight adds up over gateways but not over time.
@@ -67,6 +78,12 @@ impl EvidenceLog {
     /// Takes in a report of a gateway, as of now.
     pub(crate) fn take(&self, gateway: &GatewayName, evidence: Evidence) {
         self.lock().take(gateway, evidence, self.clock.now());
+    }
+
+    /// The spans of these services, which are whole seconds of all gateways together; a second in which nobody reported has
+    /// none. Other services are no longer watched.
+    pub(crate) fn watch(&self, services: &BTreeSet<ServiceName>) -> BTreeMap<ServiceName, EvidenceSeries> {
+        self.lock().watch(services, self.clock.now())
     }
 
     /// What was counted in the last `span`, all gateways together.
@@ -113,6 +130,30 @@ impl State {
         }
     }
 
+    fn watch(
+        &mut self,
+        services: &BTreeSet<ServiceName>,
+        now: UnixMs,
+    ) -> BTreeMap<ServiceName, EvidenceSeries> {
+        self.age(now);
+        // Reports count in the present slot: those before it change no more.
+        let until = slot_of(now, FINE);
+        self.watched.retain(|name, _| services.contains(name));
+        for name in services {
+            let watched = self.watched.entry(name.clone()).or_default();
+            let since = std::mem::replace(&mut watched.through, until);
+            let coarse = self.coarse.range(since..until).map(|(at, slot)| (*at, COARSE, slot));
+            let fine = self.fine.range(since..until).map(|(at, slot)| (*at, FINE, slot));
+            for (at, length, slot) in coarse.chain(fine) {
+                if let Some(releases) = releases(slot, name) {
+                    watched.series.push(at, at.plus(length), releases);
+                }
+            }
+            watched.series.forget_before(before(now, KEPT));
+        }
+        self.watched.iter().map(|(name, watched)| (name.clone(), watched.series.clone())).collect()
+    }
+
     fn last(&mut self, span: Millis, now: UnixMs) -> Counted {
         self.age(now);
         // The present slot is not full yet.
@@ -134,6 +175,17 @@ impl State {
         }
         counted
     }
+}
+
+/// What all gateways counted of a service in a slot; `None` where none reported it.
+fn releases(slot: &Slot, service: &ServiceName) -> Option<BTreeMap<ReleaseNumber, ReleaseEvidence>> {
+    let mut reports = slot.values().filter_map(|services| services.get(service)).peekable();
+    reports.peek()?;
+    let mut all: BTreeMap<ReleaseNumber, ReleaseEvidence> = BTreeMap::new();
+    for (release, evidence) in reports.flat_map(|report| &report.releases) {
+        all.entry(*release).or_default().merge(evidence);
+    }
+    Some(all)
 }
 
 fn series(evidence: &ServiceEvidence) -> usize {
@@ -164,8 +216,7 @@ fn slot_of(at: UnixMs, length: Millis) -> UnixMs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use baton_model::evidence::{ReleaseEvidence, StatusCounts};
-    use baton_model::id::ReleaseNumber;
+    use baton_model::evidence::StatusCounts;
 
     fn report(requests: u64, in_flight: u64, span: Millis) -> Evidence {
         let release = ReleaseEvidence {
@@ -233,6 +284,29 @@ mod tests {
             log.last(Millis::secs(60), at(1003)).services.is_empty(),
             "the report of one that was cut off"
         );
+    }
+
+    #[test]
+    fn a_watched_service_has_a_span_for_each_second_that_was_reported() {
+        let mut log = State::default();
+        let watched = BTreeSet::from([web()]);
+        let count = |log: &mut State, now| {
+            let series = log.watch(&watched, now).remove(&web()).unwrap_or_default();
+            (series.len(), series.since(ReleaseNumber(1), UnixMs(0)).status.successful)
+        };
+        for second in [0, 1, 3] {
+            log.take(&edge(1), report(10, 3, FINE), at(second));
+            log.take(&edge(2), report(1, 4, FINE), at(second));
+        }
+        assert_eq!(count(&mut log, at(3)), (2, 22), "the present second is not over");
+        assert_eq!(count(&mut log, at(4)), (3, 33), "nobody reported in second 2");
+        assert_eq!(count(&mut log, at(4)), (3, 33), "each of them once");
+        assert_eq!(count(&mut log, at(5000)), (0, 0), "an hour is kept");
+        let mut aged = State::default();
+        for second in 0..600 {
+            aged.take(&edge(1), report(1, 0, FINE), at(second));
+        }
+        assert_eq!(count(&mut aged, at(600)).1, 600, "watched from later on, the past is there too");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) use cache::Cache;
 use crate::clock::Clock;
 use crate::dispatch;
 use crate::events::{Journal, from_draft};
+use crate::evidence::EvidenceLog;
 use crate::gateways::Gateways;
 use crate::provisions::Provider;
 use crate::records::{self, Records, RecordsError};
@@ -47,6 +48,7 @@ pub(crate) struct Reconcile {
     records: Records,
     sessions: Arc<Sessions>,
     gateways: Arc<Gateways>,
+    evidence: Arc<EvidenceLog>,
     journal: Arc<Journal>,
     clock: Clock,
     cache: Cache,
@@ -75,6 +77,7 @@ impl Reconcile {
         records: Records,
         sessions: Arc<Sessions>,
         gateways: Arc<Gateways>,
+        evidence: Arc<EvidenceLog>,
         journal: Arc<Journal>,
         clock: Clock,
         next_outbox: u64,
@@ -83,8 +86,19 @@ impl Reconcile {
         let (view, receiver) =
             watch::channel(Arc::new(View { snapshot: cache.snapshot(), report: Report::default() }));
         let unsure = Vec::new();
-        let decider =
-            Self { records, sessions, gateways, journal, clock, cache, provider, next_outbox, unsure, view };
+        let decider = Self {
+            records,
+            sessions,
+            gateways,
+            evidence,
+            journal,
+            clock,
+            cache,
+            provider,
+            next_outbox,
+            unsure,
+            view,
+        };
         (decider, receiver)
     }
 
@@ -115,9 +129,7 @@ impl Reconcile {
                 Action::Load => {
                     self.refresh().await;
                     decided_at = self.clock.now();
-                    let observed =
-                        Observed { gateways: self.gateways.observed(), ..self.sessions.observed() };
-                    cycle.loaded(Snapshot::clone(&self.cache.snapshot()), &observed, decided_at)
+                    cycle.loaded(Snapshot::clone(&self.cache.snapshot()), &self.observed(), decided_at)
                 }
                 Action::Write(write) => {
                     let events = cycle.take_events(&write);
@@ -137,6 +149,16 @@ impl Reconcile {
                 }
             };
         }
+    }
+
+    /// What is, of nodes and gateways; what gateways counted only of the services that are being rolled out.
+    fn observed(&self) -> Observed {
+        let snapshot = self.cache.snapshot();
+        let rolling = snapshot.progress.iter().filter(|(_, read)| {
+            read.value.rollout.as_ref().is_some_and(|rollout| rollout.ended_at.is_none())
+        });
+        let evidence = self.evidence.watch(&rolling.map(|(name, _)| name.clone()).collect());
+        Observed { gateways: self.gateways.observed(), evidence, ..self.sessions.observed() }
     }
 
     /// Reads what has changed, as often as it takes.

@@ -4,6 +4,7 @@
 
 use crate::configuration::OnChange;
 use crate::desired::{Gateway, Node, Release};
+use crate::evidence::ServiceEvidence;
 use crate::id::{
     GatewayName, Generation, InstanceId, NodeName, ReleaseNumber, RouteRevision, SecretName, ServiceName,
     TableRevision, Version,
@@ -11,7 +12,7 @@ use crate::id::{
 use crate::metrics::{InstanceMetrics, NodeMetrics};
 use crate::observed::{GatewayFacts, GatewayState, InstanceObserved, NodeFacts};
 use crate::report::{ServiceReport, StageReport, Waiting};
-use crate::route::Route;
+use crate::route::{Route, Split};
 use crate::time::{Millis, UnixMs};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -93,6 +94,30 @@ pub struct GatewayStatus {
     pub table: TableRevision,
     /// When this was so.
     pub now: UnixMs,
+}
+
+/// What gateways counted lately, all of them together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// How many gateways reported in the span.
+    pub gateways: u64,
+    /// How long it is; less than was asked for where nothing is known of before.
+    pub span: Millis,
+    /// By service.
+    pub services: BTreeMap<ServiceName, ServiceTraffic>,
+    /// When it ended.
+    pub now: UnixMs,
+}
+
+/// What was counted of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceTraffic {
+    /// The counts.
+    pub counted: ServiceEvidence,
+    /// The versions of the releases that are kept.
+    pub versions: BTreeMap<ReleaseNumber, Version>,
+    /// How requests are shared among releases now.
+    pub split: Split,
 }
 
 /// A route at one moment.

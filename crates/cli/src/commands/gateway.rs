@@ -17,6 +17,8 @@ use baton_model::time::Millis;
 use baton_proto::identity::Role;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The configuration that a gateway reads where no other is named, in its folder.
 const CONFIG: &str = "gateway.toml";
@@ -143,9 +145,38 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     if config.handover.is_none() {
         config.handover = Some(args.dir.join(HANDOVER));
     }
+    follow_up_on_hangup()?;
     let options = baton_gateway::RunOptions { dir: args.dir, config };
     baton_gateway::run(options, roles::stop_asked()?).await?;
     Ok(Exit::Done)
+}
+
+/// On SIGHUP starts the program that is installed by now, with the same arguments: it takes over the sockets of this process,
+/// which then ends what it has in flight. A program that does not come up costs nothing: this one goes on.
+fn follow_up_on_hangup() -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    // Found now: once it is replaced on disk, the name of what runs ends in "(deleted)".
+    let program = std::env::current_exe()?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let next = Command::new(&program).args(std::env::args_os().skip(1)).spawn();
+            match next {
+                Ok(mut next) => {
+                    tracing::info!(pid = next.id(), "asked to be followed by another process");
+                    // This process may end before that one, which is then reaped by init.
+                    tokio::spawn(async move {
+                        if let Ok(status) = next.wait().await {
+                            tracing::warn!(%status, "the next process has ended; this one goes on");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(program = %program.display(), %error, "the next process cannot be started")
+                }
+            }
+        }
+    });
+    Ok(())
 }
 
 /// The configuration that was named, or the one in the folder, or the defaults.

@@ -4,12 +4,14 @@ use super::contended;
 use super::status::Refusal;
 use crate::events::event;
 use crate::gateways::stream::about;
+use crate::reconcile::View;
 use crate::records::{self, GATEWAYS};
 use crate::state::Coordinator;
 use baton_model::desired::Gateway;
 use baton_model::event::Severity;
-use baton_model::id::{GatewayName, ServiceName};
-use baton_model::status::{GatewayStatus, RouteStatus};
+use baton_model::id::{GatewayName, ReleaseNumber, ServiceName, Version};
+use baton_model::status::{GatewayStatus, RouteStatus, ServiceTraffic, Traffic};
+use baton_model::time::Millis;
 use baton_proto::identity::Peer;
 use baton_proto::v1;
 use std::collections::BTreeMap;
@@ -82,13 +84,10 @@ pub(super) fn routes(
     for (service, route) in
         table.routes.iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == *name))
     {
-        let releases = view.snapshot.desired.services.get(service).map(|service| &service.releases);
-        let versions =
-            releases.into_iter().flatten().map(|(number, release)| (*number, release.version.clone()));
         let status = RouteStatus {
             service: service.clone(),
             route: route.clone(),
-            versions: versions.collect::<BTreeMap<_, _>>(),
+            versions: versions(&view, service),
             gateways: coordinator.gateways.serving(service),
         };
         routes.push(status.into());
@@ -104,4 +103,28 @@ pub(super) fn routes(
         }
         Some(_) | None => Ok(v1::ListRoutesResponse { routes }),
     }
+}
+
+/// How far back is looked where nobody says.
+const SPAN_DEFAULT: Millis = Millis::secs(10);
+
+/// What gateways counted lately.
+pub(super) fn traffic(coordinator: &Coordinator, request: &v1::GetTrafficRequest) -> v1::Traffic {
+    let span = if request.span_ms == 0 { SPAN_DEFAULT } else { Millis(request.span_ms) };
+    let counted = coordinator.evidence.last(span);
+    let table = coordinator.gateways.table();
+    let view = coordinator.view.borrow().clone();
+    let services = counted.services.into_iter().map(|(name, counted)| {
+        let split = table.routes.get(&name).map(|route| route.split.clone()).unwrap_or_default();
+        let one = ServiceTraffic { counted, versions: versions(&view, &name), split };
+        (name, one)
+    });
+    let services = services.collect();
+    let gateways = u64::try_from(counted.gateways).unwrap_or(u64::MAX);
+    Traffic { gateways, span: counted.span, services, now: coordinator.clock.now() }.into()
+}
+
+fn versions(view: &View, service: &ServiceName) -> BTreeMap<ReleaseNumber, Version> {
+    let releases = view.snapshot.desired.services.get(service).map(|service| &service.releases);
+    releases.into_iter().flatten().map(|(number, release)| (*number, release.version.clone())).collect()
 }

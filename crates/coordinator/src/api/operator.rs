@@ -153,6 +153,11 @@ impl OperatorService for OperatorApi {
         Ok(Response::new(gateways::routes(&self.0, request.into_inner())?))
     }
 
+    async fn get_traffic(&self, request: Request<v1::GetTrafficRequest>) -> Answer<v1::Traffic> {
+        operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(gateways::traffic(&self.0, &request.into_inner())))
+    }
+
     async fn upgrade_agents(&self, request: Request<v1::UpgradeAgentsRequest>) -> Answer<v1::AgentUpgrade> {
         let by = operator_of(&self.0, peer(&request)).await?;
         Ok(Response::new(upgrade::request(&self.0, &by, request.into_inner()).await?))

@@ -1,13 +1,14 @@
 //! What gateways say of themselves, and what the coordinator says of them and of routes.
 
-use super::field::{WireError, counted, required, text};
+use super::field::{WireError, counted, keyed, required, text};
 use crate::v1;
 use baton_model::desired::Gateway;
-use baton_model::id::{ReleaseNumber, RouteRevision, ServiceName, TableRevision};
+use baton_model::id::{ReleaseNumber, RouteRevision, ServiceName, TableRevision, Version};
 use baton_model::observed::{GatewayFacts, GatewayState, TableRefused};
 use baton_model::route::UpstreamId;
-use baton_model::status::{GatewayStatus, RouteStatus};
+use baton_model::status::{GatewayStatus, RouteStatus, ServiceTraffic, Traffic};
 use baton_model::time::{Millis, UnixMs};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 impl From<GatewayState> for v1::GatewayState {
@@ -100,7 +101,7 @@ impl From<RouteStatus> for v1::RouteStatus {
         Self {
             service: status.service.into(),
             route: Some(status.route.into()),
-            versions: status.versions.into_iter().map(|(number, name)| (number.0, name.into())).collect(),
+            versions: versions_to_wire(status.versions),
             gateways: gateways
                 .map(|(name, revision)| (name.into(), revision.unwrap_or_default().0))
                 .collect(),
@@ -111,10 +112,6 @@ impl From<RouteStatus> for v1::RouteStatus {
 impl TryFrom<v1::RouteStatus> for RouteStatus {
     type Error = WireError;
     fn try_from(wire: v1::RouteStatus) -> Result<Self, WireError> {
-        let version = |(number, name): (u64, String)| {
-            let field = format!("versions[{number}]");
-            Ok((ReleaseNumber(counted(&field, number)?), text(&field, &name)?))
-        };
         let gateway = |(name, revision): (String, u64)| {
             let serves = Some(RouteRevision(revision)).filter(|revision| revision.0 > 0);
             Ok((text(&format!("gateways[{name:?}]"), &name)?, serves))
@@ -122,10 +119,66 @@ impl TryFrom<v1::RouteStatus> for RouteStatus {
         Ok(Self {
             service: text("service", &wire.service)?,
             route: required("route", wire.route)?,
-            versions: wire.versions.into_iter().map(version).collect::<Result<_, WireError>>()?,
+            versions: versions(wire.versions)?,
             gateways: wire.gateways.into_iter().map(gateway).collect::<Result<_, WireError>>()?,
         })
     }
+}
+
+impl From<Traffic> for v1::Traffic {
+    fn from(traffic: Traffic) -> Self {
+        Self {
+            gateways: traffic.gateways,
+            span_ms: traffic.span.0,
+            services: traffic.services.into_iter().map(|(name, one)| (name.into(), one.into())).collect(),
+            now_ms: traffic.now.0,
+        }
+    }
+}
+
+impl TryFrom<v1::Traffic> for Traffic {
+    type Error = WireError;
+    fn try_from(wire: v1::Traffic) -> Result<Self, WireError> {
+        Ok(Self {
+            gateways: wire.gateways,
+            span: Millis(wire.span_ms),
+            services: keyed("services", wire.services)?,
+            now: UnixMs(wire.now_ms),
+        })
+    }
+}
+
+impl From<ServiceTraffic> for v1::ServiceTraffic {
+    fn from(traffic: ServiceTraffic) -> Self {
+        Self {
+            counted: Some(traffic.counted.into()),
+            versions: versions_to_wire(traffic.versions),
+            split: Some(traffic.split.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::ServiceTraffic> for ServiceTraffic {
+    type Error = WireError;
+    fn try_from(wire: v1::ServiceTraffic) -> Result<Self, WireError> {
+        Ok(Self {
+            counted: required("counted", wire.counted)?,
+            versions: versions(wire.versions)?,
+            split: required("split", wire.split)?,
+        })
+    }
+}
+
+fn versions_to_wire(versions: BTreeMap<ReleaseNumber, Version>) -> BTreeMap<u64, String> {
+    versions.into_iter().map(|(number, version)| (number.0, version.into())).collect()
+}
+
+fn versions(wire: BTreeMap<u64, String>) -> Result<BTreeMap<ReleaseNumber, Version>, WireError> {
+    let one = |(number, version): (u64, String)| {
+        let field = format!("versions[{number}]");
+        Ok((ReleaseNumber(counted(&field, number)?), text(&field, &version)?))
+    };
+    wire.into_iter().map(one).collect()
 }
 
 fn addresses(field: &str, wire: &[String]) -> Result<Vec<SocketAddr>, WireError> {

@@ -21,7 +21,7 @@ use baton_model::plan::NodePlan;
 use baton_model::report::{RolloutReport, ServiceReport};
 use baton_model::route::RouteTable;
 use baton_model::spec::ServiceSpec;
-use baton_model::status::{DeployPlan, GatewayStatus, NodeStatus, RouteStatus, ServiceStatus};
+use baton_model::status::{DeployPlan, GatewayStatus, NodeStatus, RouteStatus, ServiceStatus, Traffic};
 use baton_model::time::{Millis, UnixMs};
 use baton_model::upgrade::AgentUpgrade;
 use proptest::prelude::*;
@@ -62,6 +62,7 @@ fn everything_goes_over_and_comes_back() {
     check::<Evidence, v1::Evidence>(routes::evidence());
     check::<GatewayStatus, v1::GatewayStatus>(routes::gateway_statuses());
     check::<RouteStatus, v1::RouteStatus>(routes::statuses());
+    check::<Traffic, v1::Traffic>(routes::traffics());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use baton_model::route::{
     Balance, Condition, Ejection, Entry, HttpProtocol, Key, Mirror, Retries, Route, RouteSpec, RouteTable,
     Rule, Split, Timeouts, TrafficCheck, TrafficLimits, Upstream, Weight,
 };
-use baton_model::status::{GatewayStatus, RouteStatus};
+use baton_model::status::{GatewayStatus, RouteStatus, ServiceTraffic, Traffic};
 use baton_model::time::{Millis, UnixMs};
 use std::collections::BTreeMap;
 
@@ -188,6 +188,20 @@ pub(super) fn gateway_statuses() -> Vec<GatewayStatus> {
         now: UnixMs(2),
     };
     both.map(one).collect()
+}
+
+pub(super) fn traffics() -> Vec<Traffic> {
+    let service = ServiceTraffic {
+        counted: evidence().swap_remove(1).services.remove(&service("web")).unwrap(),
+        versions: BTreeMap::from([(ReleaseNumber(1), "1.0".parse().unwrap())]),
+        split: route(0).split,
+    };
+    let services =
+        [(super::specs::service("web"), service), (super::specs::service("db"), ServiceTraffic::default())];
+    vec![
+        Traffic::default(),
+        Traffic { gateways: 2, span: Millis(10_000), services: services.into(), now: UnixMs(3) },
+    ]
 }
 
 pub(super) fn statuses() -> Vec<RouteStatus> {
