@@ -2,12 +2,10 @@
 
 use crate::config::{AgentFile, StateDir, StateError};
 use baton_model::id::NodeName;
-use baton_proto::identity::{self, Identity, IdentityError, JoinAs, Role, Token};
+use baton_proto::identity::{self, IdentityError, JoinAs, Role, Token};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-use tonic::transport::Channel;
 
 /// How a host becomes a node.
 #[derive(Clone, Debug)]
@@ -39,9 +37,12 @@ pub enum JoinError {
     /// The token, the coordinator, or the certificate.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The token lets an operator join, not a node.
-    #[error("this token is for an operator; get one for a node with `baton node token`")]
-    NotForNodes,
+    /// The token lets somebody else join, not a node.
+    #[error("this token is for {}; get one for a node with `baton node token`", role.noun())]
+    NotForNodes {
+        /// What it is for.
+        role: Role,
+    },
     /// The address cannot be bound on this host.
     #[error(
         "{address} is not an address of this host ({source}): give the one that clients reach it at, as `ip address` lists them"
@@ -93,7 +94,7 @@ impl Missing {
 async fn join_here(options: JoinOptions) -> Result<AgentFile, JoinError> {
     let token: Token = options.token.trim().parse()?;
     if token.role != Role::Node {
-        return Err(JoinError::NotForNodes);
+        return Err(JoinError::NotForNodes { role: token.role });
     }
     // Found out now, and not when the first service wants its socket.
     std::net::TcpListener::bind((options.address, 0))
@@ -125,21 +126,4 @@ async fn join_here(options: JoinOptions) -> Result<AgentFile, JoinError> {
         AgentFile { name: options.name, coordinators, address: options.address, labels: options.labels };
     state.write_agent_file(&file)?;
     Ok(file)
-}
-
-/// When a certificate is to be renewed: when a third of its life remains, so that a coordinator may be away for
-/// long before it ends.
-pub(crate) fn renew_at(identity: &Identity) -> Result<SystemTime, IdentityError> {
-    let (from, until) = identity.validity()?;
-    let life = until.duration_since(from).unwrap_or(Duration::ZERO);
-    Ok(until - life / 3)
-}
-
-/// Gets a fresh certificate over `channel` and keeps it; used from the next connection on.
-pub(crate) async fn renew(
-    channel: Channel,
-    identity: &Identity,
-    state: &StateDir,
-) -> Result<(), IdentityError> {
-    identity::renew(channel, identity).await?.save(&state.identity_dir())
 }

@@ -3,10 +3,11 @@
 use crate::fault::Fault;
 use anyhow::Result;
 use baton_model::event::Event;
-use baton_model::id::{NodeName, SecretName, ServiceName};
+use baton_model::id::{GatewayName, NodeName, SecretName, ServiceName};
 use baton_model::report::RolloutReport;
 use baton_model::secret::Secret;
-use baton_model::status::{NodeStatus, SecretStatus, ServiceStatus};
+use baton_model::status::{GatewayStatus, NodeStatus, RouteStatus, SecretStatus, ServiceStatus, Traffic};
+use baton_model::time::Millis;
 use baton_model::upgrade::AgentUpgrade;
 use baton_proto::v1;
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
@@ -134,6 +135,31 @@ impl Api {
     pub(crate) async fn remove_node(&mut self, node: &NodeName) -> Result<()> {
         self.client.remove_node(bounded(v1::NodeRef { name: node.to_string() })).await?;
         Ok(())
+    }
+
+    /// All gateways.
+    pub(crate) async fn gateways(&mut self) -> Result<Vec<GatewayStatus>> {
+        let answer = self.client.list_gateways(bounded(v1::ListGatewaysRequest {})).await?.into_inner();
+        answer.gateways.into_iter().map(|status| understood(status.try_into())).collect()
+    }
+
+    /// Forgets a gateway.
+    pub(crate) async fn remove_gateway(&mut self, gateway: &GatewayName) -> Result<()> {
+        self.client.remove_gateway(bounded(v1::GatewayRef { name: gateway.to_string() })).await?;
+        Ok(())
+    }
+
+    /// What gateways are to do, for one service or for all.
+    pub(crate) async fn routes(&mut self, service: Option<&ServiceName>) -> Result<Vec<RouteStatus>> {
+        let request = v1::ListRoutesRequest { service: service.map(ToString::to_string) };
+        let answer = self.client.list_routes(bounded(request)).await?.into_inner();
+        answer.routes.into_iter().map(|status| understood(status.try_into())).collect()
+    }
+
+    /// What gateways counted in the last `span`.
+    pub(crate) async fn traffic(&mut self, span: Millis) -> Result<Traffic> {
+        let request = v1::GetTrafficRequest { span_ms: span.0 };
+        understood(self.client.get_traffic(bounded(request)).await?.into_inner().try_into())
     }
 
     /// Asks for a program of the agents to be rolled over nodes.

@@ -1,8 +1,8 @@
 //! The command line: names the commands, and hands each to its room. Nothing but `main` knows this file.
 
 use crate::commands::{
-    agent, completions, context, coordinator, deploy, dev, events, explain, logs, man, node, plan, rollout,
-    secret, service, top, validate, version,
+    agent, completions, context, coordinator, deploy, dev, events, explain, gateway, logs, man, node, plan,
+    rollout, route, secret, service, top, validate, version,
 };
 use crate::demo;
 use crate::exit::{EXIT_CODES, Exit};
@@ -55,6 +55,10 @@ pub(crate) enum Command {
     Secret(secret::Args),
     /// List, show, label, cordon, drain, remove and invite nodes.
     Node(node::Args),
+    /// List, invite, join, run and remove gateways.
+    Gateway(gateway::Args),
+    /// Show what gateways do with the requests for a service.
+    Route(route::Args),
     /// Print what a service writes to stdout and stderr.
     Logs(logs::Args),
     /// Print what happened in the cluster.
@@ -111,6 +115,8 @@ impl Command {
             Self::Service(args) => service::run(args, global).await,
             Self::Secret(args) => secret::run(args, global).await,
             Self::Node(args) => node::run(args, global).await,
+            Self::Gateway(args) => gateway::run(args, global).await,
+            Self::Route(args) => route::run(args, global).await,
             Self::Logs(args) => logs::run(args, global).await,
             Self::Events(args) => events::run(args, global).await,
             Self::Top(args) => top::run(args, global).await,

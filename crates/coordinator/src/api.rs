@@ -7,6 +7,8 @@ mod control;
 mod deploy;
 mod enrollment;
 mod events;
+mod gateway;
+mod gateways;
 mod logs;
 mod nodes;
 mod operator;
@@ -21,10 +23,11 @@ mod upgrade;
 
 pub(crate) use agent::AgentApi;
 pub(crate) use enrollment::EnrollmentApi;
+pub(crate) use gateway::GatewayApi;
 pub(crate) use operator::OperatorApi;
 
 use crate::state::Coordinator;
-use baton_model::id::NodeName;
+use baton_model::id::{GatewayName, NodeName};
 use baton_proto::identity::Peer;
 use status::Refusal;
 use std::pin::Pin;
@@ -48,8 +51,8 @@ pub(crate) async fn operator_of(
     coordinator.authority.admit(&caller).await.map_err(Refusal::from)?;
     match caller {
         Peer::Operator(name) => Ok(name),
-        Peer::Node(node) => Err(Refusal::Denied(format!(
-            "this needs an operator's certificate, and `{node}` is a node; choose an operator's with `baton context`"
+        other @ (Peer::Node(_) | Peer::Gateway(_)) => Err(Refusal::Denied(format!(
+            "this needs an operator's certificate, and {other} is none; choose an operator's with `baton context`"
         ))
         .into()),
     }
@@ -64,8 +67,24 @@ pub(crate) async fn node_of(
     coordinator.authority.admit(&caller).await.map_err(Refusal::from)?;
     match caller {
         Peer::Node(node) => Ok(node),
-        Peer::Operator(name) => Err(Refusal::Denied(format!(
-            "this needs a node's certificate, and `{name}` is an operator; join the node with `baton agent join`"
+        other @ (Peer::Gateway(_) | Peer::Operator(_)) => Err(Refusal::Denied(format!(
+            "this needs a node's certificate, and {other} is none; join the node with `baton agent join`"
+        ))
+        .into()),
+    }
+}
+
+/// The gateway that calls, where it is one and still a member.
+pub(crate) async fn gateway_of(
+    coordinator: &Coordinator,
+    caller: Result<Peer, Status>,
+) -> Result<GatewayName, Status> {
+    let caller = caller?;
+    coordinator.authority.admit(&caller).await.map_err(Refusal::from)?;
+    match caller {
+        Peer::Gateway(gateway) => Ok(gateway),
+        other @ (Peer::Node(_) | Peer::Operator(_)) => Err(Refusal::Denied(format!(
+            "this needs a gateway's certificate, and {other} is none; join the gateway with `baton gateway join`"
         ))
         .into()),
     }

@@ -1,12 +1,14 @@
 //! A running coordinator: it owns the clock and the lock on its folder, builds the parts, serves, and ends in order.
 
-use crate::api::{AgentApi, EnrollmentApi, MESSAGE_BYTES_MAX, OperatorApi};
+use crate::api::{AgentApi, EnrollmentApi, GatewayApi, MESSAGE_BYTES_MAX, OperatorApi};
 use crate::artifacts::Artifacts;
 use crate::authority::{Authority, Lifetimes, keep_server_certificate};
 use crate::background;
 use crate::clock::Clock;
 use crate::error::CoordinatorError;
 use crate::events;
+use crate::evidence::EvidenceLog;
+use crate::gateways::Gateways;
 use crate::init::store_path;
 use crate::logs::LogBroker;
 use crate::provisions::Provider;
@@ -22,6 +24,7 @@ use baton_model::time::{Millis, UnixMs};
 use baton_proto::identity::{ServerTls, incoming, server_tls};
 use baton_proto::v1::agent_service_server::AgentServiceServer;
 use baton_proto::v1::enrollment_server::EnrollmentServer;
+use baton_proto::v1::gateway_service_server::GatewayServiceServer;
 use baton_proto::v1::operator_service_server::OperatorServiceServer;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
@@ -120,10 +123,15 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
     // The engine decides by the same length; two of them would disagree about who is silent.
     let timing = Timing { heartbeat: config.heartbeat, silence: baton_engine::SILENT_AFTER };
     let sessions = Sessions::new(clock, timing);
+    let stored = records.set(records::CLOCK, &clock.now()).await?;
+    let gateways = Gateways::new(clock, timing, stored, cache.routes());
+    let evidence = EvidenceLog::new(clock);
     let (reconcile, view) = Reconcile::new(
         cache,
         records.clone(),
         Arc::clone(&sessions),
+        Arc::clone(&gateways),
+        Arc::clone(&evidence),
         Arc::clone(&journal),
         clock,
         opened.next_outbox,
@@ -140,6 +148,8 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
         journal,
         logs: LogBroker::new(Arc::clone(&sessions)),
         sessions,
+        gateways,
+        evidence,
         artifacts,
         authority,
         secrets,
@@ -247,8 +257,10 @@ async fn serve_until(
     // Told first: whoever watches the health turns away before its calls are cut.
     health.set_not_serving::<OperatorServiceServer<OperatorApi>>().await;
     health.set_not_serving::<AgentServiceServer<AgentApi>>().await;
+    health.set_not_serving::<GatewayServiceServer<GatewayApi>>().await;
     coordinator.stop.cancel();
     coordinator.sessions.end_all();
+    coordinator.gateways.end_all();
     match tokio::time::timeout(DRAIN, server).await {
         Ok(result) => result.map_err(failed),
         Err(_) => {
@@ -262,12 +274,14 @@ async fn router(coordinator: &Arc<Coordinator>) -> Result<(Router, HealthReporte
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<OperatorServiceServer<OperatorApi>>().await;
     health.set_serving::<AgentServiceServer<AgentApi>>().await;
+    health.set_serving::<GatewayServiceServer<GatewayApi>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(baton_proto::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| CoordinatorError::Serve { source: error.into() })?;
     let operator = OperatorServiceServer::new(OperatorApi(Arc::clone(coordinator)));
     let agent = AgentServiceServer::new(AgentApi(Arc::clone(coordinator)));
+    let gateway = GatewayServiceServer::new(GatewayApi(Arc::clone(coordinator)));
     let enrollment = EnrollmentServer::new(EnrollmentApi(Arc::clone(coordinator)));
     let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
@@ -281,6 +295,9 @@ async fn router(coordinator: &Arc<Coordinator>) -> Result<(Router, HealthReporte
         )
         .add_service(
             agent.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            gateway.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(enrollment.max_decoding_message_size(MESSAGE_BYTES_MAX));
     Ok((router, health))

@@ -44,7 +44,7 @@ pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// For how long certificates are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// Of nodes and operators.
+    /// Of nodes, gateways and operators.
     pub member: Duration,
     /// Of the coordinator itself; it makes a new one at every start and before the old one ends.
     pub server: Duration,
@@ -215,7 +215,7 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Issued, AuthorityError> {
         let lifetime = match &subject {
-            Subject::Node(_) | Subject::Operator(_) => self.lifetimes.member,
+            Subject::Node(_) | Subject::Gateway(_) | Subject::Operator(_) => self.lifetimes.member,
             Subject::Coordinator => self.lifetimes.server,
         };
         let (certificate_pem, not_after) = sign::certificate(&self.key, &subject, public_key, lifetime, now)?;

@@ -4,6 +4,7 @@
 use crate::artifacts::{COLLECT_EVERY, collect};
 use crate::clock::MARK_EVERY;
 use crate::events::event;
+use crate::gateways::stream::about;
 use crate::records::{self, SERVICES};
 use crate::state::Coordinator;
 use crate::upgrade;
@@ -25,7 +26,10 @@ pub(crate) fn start(coordinator: &Arc<Coordinator>, stop: &CancellationToken) ->
     let look = Duration::from_millis(coordinator.sessions.timing.silence.0 / LOOKS_PER_SILENCE).max(LOOK_MIN);
     vec![
         tokio::spawn(upgrade::keep(Arc::clone(coordinator), stop.clone())),
-        every(look, coordinator, stop, |coordinator| async move { tell_silent(&coordinator) }),
+        every(look, coordinator, stop, |coordinator| async move {
+            tell_silent(&coordinator);
+            tell_silent_gateways(&coordinator);
+        }),
         every(
             MARK_EVERY.duration(),
             coordinator,
@@ -70,6 +74,17 @@ fn tell_silent(coordinator: &Coordinator) {
         let mut event = event(coordinator.clock.now(), Severity::Warning, "node-silent", message);
         event.node = Some(node);
         coordinator.journal.record(vec![event]);
+    }
+}
+
+fn tell_silent_gateways(coordinator: &Coordinator) {
+    for gateway in coordinator.gateways.sweep() {
+        let message = format!(
+            "nothing was heard of gateway {gateway} for {}; it goes on by the table it has",
+            coordinator.gateways.timing.silence
+        );
+        let event = event(coordinator.clock.now(), Severity::Warning, "gateway-silent", message);
+        coordinator.journal.record(vec![about(&gateway, event)]);
     }
 }
 

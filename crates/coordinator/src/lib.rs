@@ -19,6 +19,8 @@ mod clock;
 mod dispatch;
 mod error;
 mod events;
+mod evidence;
+mod gateways;
 mod init;
 mod logs;
 mod outline;

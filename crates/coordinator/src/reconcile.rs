@@ -11,6 +11,8 @@ pub(crate) use cache::Cache;
 use crate::clock::Clock;
 use crate::dispatch;
 use crate::events::{Journal, from_draft};
+use crate::evidence::EvidenceLog;
+use crate::gateways::Gateways;
 use crate::provisions::Provider;
 use crate::records::{self, Records, RecordsError};
 use crate::sessions::Sessions;
@@ -19,6 +21,7 @@ use baton_engine::cycle::{Action, Cycle, PlanRecord, Snapshot, Write, Written};
 use baton_engine::outcome::EventDraft;
 use baton_model::event::Event;
 use baton_model::id::{NodeName, Revision};
+use baton_model::observed::Observed;
 use baton_model::report::Report;
 use baton_model::time::UnixMs;
 use baton_proto::v1;
@@ -44,6 +47,8 @@ pub(crate) struct View {
 pub(crate) struct Reconcile {
     records: Records,
     sessions: Arc<Sessions>,
+    gateways: Arc<Gateways>,
+    evidence: Arc<EvidenceLog>,
     journal: Arc<Journal>,
     clock: Clock,
     cache: Cache,
@@ -59,7 +64,9 @@ pub(crate) struct Reconcile {
 struct Wakers {
     nodes: Watch,
     services: Watch,
+    gateways: Watch,
     observed: watch::Receiver<u64>,
+    traffic: watch::Receiver<u64>,
 }
 
 impl Reconcile {
@@ -69,6 +76,8 @@ impl Reconcile {
         cache: Cache,
         records: Records,
         sessions: Arc<Sessions>,
+        gateways: Arc<Gateways>,
+        evidence: Arc<EvidenceLog>,
         journal: Arc<Journal>,
         clock: Clock,
         next_outbox: u64,
@@ -77,7 +86,20 @@ impl Reconcile {
         let (view, receiver) =
             watch::channel(Arc::new(View { snapshot: cache.snapshot(), report: Report::default() }));
         let unsure = Vec::new();
-        (Self { records, sessions, journal, clock, cache, provider, next_outbox, unsure, view }, receiver)
+        let decider = Self {
+            records,
+            sessions,
+            gateways,
+            evidence,
+            journal,
+            clock,
+            cache,
+            provider,
+            next_outbox,
+            unsure,
+            view,
+        };
+        (decider, receiver)
     }
 
     /// Decides until `stop`, on the calling thread.
@@ -95,7 +117,9 @@ impl Reconcile {
         let mut wakers = Wakers {
             nodes: self.records.store().watch(records::NODES),
             services: self.records.store().watch(records::SERVICES),
+            gateways: self.records.store().watch(records::GATEWAYS),
             observed: self.sessions.changes(),
+            traffic: self.gateways.changes(),
         };
         let mut cycle = Cycle::default();
         let mut action = cycle.begin();
@@ -105,18 +129,17 @@ impl Reconcile {
                 Action::Load => {
                     self.refresh().await;
                     decided_at = self.clock.now();
-                    cycle.loaded(
-                        Snapshot::clone(&self.cache.snapshot()),
-                        &self.sessions.observed(),
-                        decided_at,
-                    )
+                    cycle.loaded(Snapshot::clone(&self.cache.snapshot()), &self.observed(), decided_at)
                 }
                 Action::Write(write) => {
                     let events = cycle.take_events(&write);
                     let written = self.write(write, events, decided_at).await;
                     cycle.written(written)
                 }
-                Action::Send { plans, events, report, routes: _ } => {
+                Action::Send { plans, events, report, routes } => {
+                    if let Some(routes) = routes {
+                        self.gateways.publish(routes);
+                    }
                     self.send(&plans, events, report, decided_at).await;
                     cycle.sent()
                 }
@@ -126,6 +149,16 @@ impl Reconcile {
                 }
             };
         }
+    }
+
+    /// What is, of nodes and gateways; what gateways counted only of the services that are being rolled out.
+    fn observed(&self) -> Observed {
+        let snapshot = self.cache.snapshot();
+        let rolling = snapshot.progress.iter().filter(|(_, read)| {
+            read.value.rollout.as_ref().is_some_and(|rollout| rollout.ended_at.is_none())
+        });
+        let evidence = self.evidence.watch(&rolling.map(|(name, _)| name.clone()).collect());
+        Observed { gateways: self.gateways.observed(), evidence, ..self.sessions.observed() }
     }
 
     /// Reads what has changed, as often as it takes.
@@ -232,9 +265,12 @@ impl Reconcile {
             () = timer => {}
             _ = wakers.nodes.changed() => self.cache.desired_changed(),
             _ = wakers.services.changed() => self.cache.desired_changed(),
+            _ = wakers.gateways.changed() => self.cache.desired_changed(),
             _ = wakers.observed.changed() => {}
+            _ = wakers.traffic.changed() => {}
         }
         tokio::time::sleep(COALESCE).await;
         wakers.observed.mark_unchanged();
+        wakers.traffic.mark_unchanged();
     }
 }

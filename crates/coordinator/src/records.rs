@@ -4,6 +4,7 @@
 //! cluster                  what this cluster is called, and where it listens
 //! clock                    the latest time that was shown, for the next start
 //! node/<name>              a node as its operators want it             written by the API and by a join
+//! gateway/<name>           a gateway that has joined                   written by a join
 //! service/<name>           a service as its operators want it          written by the API
 //! progress/<service>       what the engine remembers                   written by reconcile alone; of a service
 //!                          that is gone its last slot number stays
@@ -21,7 +22,7 @@ mod typed;
 pub use typed::RecordsError;
 pub(crate) use typed::{Records, putting};
 
-use baton_model::id::{EventSeq, NodeName, SecretName, ServiceName};
+use baton_model::id::{EventSeq, GatewayName, NodeName, SecretName, ServiceName};
 use baton_model::time::UnixMs;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,7 @@ use std::net::SocketAddr;
 pub(crate) const FORMAT: u32 = 1;
 
 pub(crate) const NODES: &str = "node/";
+pub(crate) const GATEWAYS: &str = "gateway/";
 pub(crate) const SERVICES: &str = "service/";
 pub(crate) const PROGRESS: &str = "progress/";
 pub(crate) const PLANS: &str = "plan/";
@@ -55,6 +57,10 @@ pub(crate) struct ClusterRecord {
 
 pub(crate) fn node(name: &NodeName) -> String {
     format!("{NODES}{name}")
+}
+
+pub(crate) fn gateway(name: &GatewayName) -> String {
+    format!("{GATEWAYS}{name}")
 }
 
 pub(crate) fn service(name: &ServiceName) -> String {

@@ -4,6 +4,8 @@ use crate::artifacts::Artifacts;
 use crate::authority::Authority;
 use crate::clock::Clock;
 use crate::events::Journal;
+use crate::evidence::EvidenceLog;
+use crate::gateways::Gateways;
 use crate::logs::LogBroker;
 use crate::reconcile::View;
 use crate::records::Records;
@@ -20,6 +22,8 @@ pub(crate) struct Coordinator {
     pub(crate) records: Records,
     pub(crate) journal: Arc<Journal>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) gateways: Arc<Gateways>,
+    pub(crate) evidence: Arc<EvidenceLog>,
     pub(crate) artifacts: Arc<Artifacts>,
     pub(crate) logs: Arc<LogBroker>,
     pub(crate) authority: Arc<Authority>,

@@ -235,6 +235,12 @@ impl Gateway {
         self.shared.relieved.cancelled().await;
     }
 
+    /// Cancelled when the next program has taken over.
+    #[must_use]
+    pub fn when_relieved(&self) -> CancellationToken {
+        self.shared.relieved.clone()
+    }
+
     /// Accepts nothing more, tells clients to go, waits for them, and cuts what is left at the deadline.
     pub async fn drain(self) -> Drained {
         let Self { shared, workers, listening, tasks, .. } = self;

@@ -4,7 +4,7 @@
 //!
 //! [`table`] takes in whole route tables; [`choose`] decides for each request which release and which instance gets
 //! it; [`upstream`] is what is known of an instance, kept over revisions; [`health`] asks instances how they are;
-//! [`evidence`] counts.
+//! [`evidence`] counts; [`control`] is the tie to the coordinator.
 
 mod access;
 mod app;
@@ -12,6 +12,7 @@ pub mod budget;
 pub mod choose;
 mod clock;
 pub mod config;
+pub mod control;
 pub mod evidence;
 #[cfg(test)]
 mod fixture;
@@ -19,8 +20,10 @@ pub mod hash;
 pub mod health;
 mod listen;
 mod mirror;
+mod notify;
 mod pool;
 pub mod request;
+mod role;
 mod serve;
 pub mod table;
 mod tcp;
@@ -30,3 +33,4 @@ mod worker;
 pub use app::{Drained, Gateway, GatewayError};
 pub use config::{ConfigError, GatewayConfig};
 pub use listen::{CertificateError, Place, Purpose as PlacePurpose};
+pub use role::{RunError, RunOptions, run};

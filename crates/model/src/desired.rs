@@ -21,6 +21,15 @@ pub struct Desired {
     pub gateways: BTreeSet<GatewayName>,
 }
 
+/// A gateway that has joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// Its name.
+    pub name: GatewayName,
+    /// When it joined, the latest time.
+    pub joined_at: UnixMs,
+}
+
 /// A node as its operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {

@@ -3,13 +3,19 @@
 //! The CLI prints them as `--json`; their field names are part of its interface.
 
 use crate::configuration::OnChange;
-use crate::desired::{Node, Release};
-use crate::id::{Generation, InstanceId, NodeName, ReleaseNumber, SecretName, ServiceName, Version};
+use crate::desired::{Gateway, Node, Release};
+use crate::evidence::ServiceEvidence;
+use crate::id::{
+    GatewayName, Generation, InstanceId, NodeName, ReleaseNumber, RouteRevision, SecretName, ServiceName,
+    TableRevision, Version,
+};
 use crate::metrics::{InstanceMetrics, NodeMetrics};
-use crate::observed::{InstanceObserved, NodeFacts};
+use crate::observed::{GatewayFacts, GatewayState, InstanceObserved, NodeFacts};
 use crate::report::{ServiceReport, StageReport, Waiting};
+use crate::route::{Route, Split};
 use crate::time::{Millis, UnixMs};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A service at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +74,63 @@ pub struct NodeStatus {
     pub metrics: Option<NodeMetrics>,
     /// When this was so.
     pub now: UnixMs,
+}
+
+/// A gateway at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// Its name, and since when it has been one.
+    #[serde(flatten)]
+    pub gateway: Gateway,
+    /// It has a session.
+    pub connected: bool,
+    /// How long it has been silent, where it is not connected and was heard before.
+    pub silent_for: Option<Millis>,
+    /// What it is.
+    pub facts: GatewayFacts,
+    /// What it said last of itself.
+    pub state: GatewayState,
+    /// The table that it should serve by.
+    pub table: TableRevision,
+    /// When this was so.
+    pub now: UnixMs,
+}
+
+/// What gateways counted lately, all of them together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// How many gateways reported in the span.
+    pub gateways: u64,
+    /// How long it is; less than was asked for where nothing is known of before.
+    pub span: Millis,
+    /// By service.
+    pub services: BTreeMap<ServiceName, ServiceTraffic>,
+    /// When it ended.
+    pub now: UnixMs,
+}
+
+/// What was counted of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceTraffic {
+    /// The counts.
+    pub counted: ServiceEvidence,
+    /// The versions of the releases that are kept.
+    pub versions: BTreeMap<ReleaseNumber, Version>,
+    /// How requests are shared among releases now.
+    pub split: Split,
+}
+
+/// A route at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// Whose route.
+    pub service: ServiceName,
+    /// What gateways are to do.
+    pub route: Route,
+    /// The versions of the releases that are kept.
+    pub versions: BTreeMap<ReleaseNumber, Version>,
+    /// The revision that each connected gateway serves by; `None` where it has no such route.
+    pub gateways: BTreeMap<GatewayName, Option<RouteRevision>>,
 }
 
 /// What a deploy would do.

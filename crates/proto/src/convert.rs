@@ -11,6 +11,7 @@
 pub mod configuration;
 mod confinement;
 pub mod event;
+mod evidence;
 mod exit;
 mod field;
 pub mod gateway;

@@ -5,6 +5,7 @@
 
 pub mod convert;
 pub mod identity;
+pub mod reconnect;
 
 pub mod v1 {
     //! Generated from `proto/baton/v1`.

@@ -2,20 +2,18 @@
 //!
 //! Everything said is whole state or numbered, so a lost stream loses nothing: the next one says it again. Without a
 //! coordinator the agent goes on by itself; here it only tries to get back, at every address in turn.
-//! [`stream`] is one session from Hello to its end, [`backoff`] the pauses between two.
+//! [`stream`] is one session from Hello to its end.
 
-mod backoff;
 mod stream;
 
 use crate::config::{AgentFile, StateDir};
 use crate::driver::{Instruction, Outlook};
-use crate::identity;
 use crate::journal::{Draft, Journal};
 use crate::upgrade::UpgradeLink;
-use backoff::Backoff;
 use baton_model::metrics::NodeMetrics;
 use baton_model::observed::NodeFacts;
 use baton_proto::identity::{Identity, IdentityError};
+use baton_proto::reconnect::Backoff;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,9 +88,8 @@ impl Session {
     async fn once(&mut self, address: &str, said: &mut Said) -> Result<Ended, IdentityError> {
         // Read anew each time: a renewal, or a person who joined again, may have replaced it.
         let identity = Identity::load(&self.state.identity_dir())?;
-        let renew_at = identity::renew_at(&identity)?;
         let channel = baton_proto::identity::connect(address, &identity).await?;
-        Ok(stream::serve(self, address, channel, &identity, renew_at, said).await)
+        Ok(stream::serve(self, address, channel, &identity, said).await)
     }
 
     fn lost(&self, address: &str, why: &str, said: &mut Said) {

@@ -3,7 +3,6 @@
 use super::{Said, Session};
 use crate::clock;
 use crate::driver::{Instruction, Snapshot};
-use crate::identity;
 use crate::journal::{Draft, Entry};
 use crate::logs;
 use crate::upgrade::Ask;
@@ -13,7 +12,7 @@ use baton_model::time::UnixMs;
 use baton_proto::convert::WireError;
 use baton_proto::convert::configuration::provision;
 use baton_proto::convert::observed::instance_to_wire;
-use baton_proto::identity::Identity;
+use baton_proto::identity::{Identity, renew_when_due};
 use baton_proto::v1::{
     self, agent_message::Message as Say, agent_service_client::AgentServiceClient,
     coordinator_message::Message as Hear,
@@ -21,7 +20,7 @@ use baton_proto::v1::{
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -39,8 +38,6 @@ const OBSERVED_EVERY: Duration = Duration::from_millis(20);
 const EVENTS_BATCH: usize = 32;
 /// Log requests answered at a time.
 const LOG_REQUESTS_MAX: usize = 32;
-/// A renewal that failed is tried again after this, or after a tenth of what remains where that is sooner.
-const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -88,7 +85,6 @@ pub(super) async fn serve(
     address: &str,
     channel: Channel,
     identity: &Identity,
-    renew_at: SystemTime,
     said: &mut Said,
 ) -> Ended {
     let (out, outbox) = mpsc::channel(OUTBOX_MAX);
@@ -120,36 +116,14 @@ pub(super) async fn serve(
     session.connected(address, said);
     session.link.send_replace(Some(channel.clone()));
     let mut talk = Talk::new(session, out, &welcome);
-    let renewal = renew_when_due(channel, identity, renew_at, session);
+    let renewal = renew_when_due(channel, identity.clone(), session.state.identity_dir(), |error| {
+        tracing::warn!(error = crate::driver::told(error), "the node's certificate could not be renewed yet");
+    });
     tokio::select! {
         ended = talk.until_end(heard, session) => ended,
-        () = renewal => Ended::Renewed,
-    }
-}
-
-/// Resolves when a fresh certificate is on disk.
-fn renew_when_due(
-    channel: Channel,
-    identity: &Identity,
-    renew_at: SystemTime,
-    session: &Session,
-) -> impl Future<Output = ()> + use<> {
-    let (identity, state) = (identity.clone(), Arc::clone(&session.state));
-    async move {
-        let until = |at: SystemTime| at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
-        tokio::time::sleep(until(renew_at)).await;
-        loop {
-            match identity::renew(channel.clone(), &identity, &state).await {
-                Ok(()) => return tracing::info!("the node's certificate was renewed"),
-                Err(error) => {
-                    tracing::warn!(
-                        error = crate::driver::told(&error),
-                        "the node's certificate could not be renewed yet"
-                    );
-                }
-            }
-            let remains = identity.not_after().map_or(Duration::ZERO, until);
-            tokio::time::sleep(RENEW_AGAIN.min(remains / 10).max(Duration::from_secs(1))).await;
+        () = renewal => {
+            tracing::info!("the node's certificate was renewed");
+            Ended::Renewed
         }
     }
 }

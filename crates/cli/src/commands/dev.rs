@@ -15,9 +15,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[command(after_help = "Examples:
   baton dev                       three nodes, thrown away on Ctrl-C
   baton dev --nodes 5 --dir ./cluster
+  baton dev --gateways 1          a gateway in front of services that have a [route]
   baton dev --json-ready          one JSON line with addresses and pids once ready
 
-The coordinator listens on 127.77.N.1 and the nodes have 127.77.N.11 and up, with zones a, b and c.
+The coordinator listens on 127.77.N.1, the nodes have 127.77.N.11 and up, with zones a, b and c, and
+gateways listen on port 8080 of 127.77.N.231 and up.
 Each role is a process of its own and is restarted when it ends; `kill -9` them as you like.
 Ctrl-C ends everything, workloads included. Killed with SIGKILL, its roles die with it; workloads of a
 thrown-away cluster then go on until the next `baton dev`, which clears them away.")]
@@ -25,6 +27,9 @@ pub(crate) struct Args {
     /// How many nodes.
     #[arg(long, default_value_t = 3)]
     nodes: u8,
+    /// How many gateways.
+    #[arg(long, default_value_t = 0)]
+    gateways: u8,
     /// Keep the cluster's state here, and go on with it next time.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -39,10 +44,10 @@ pub(crate) struct Args {
 /// When it cannot be started, or something of it cannot be ended.
 pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     let mut stop = Stop::listen()?;
-    let options = ClusterOptions { nodes: args.nodes, dir: args.dir };
+    let options = ClusterOptions { nodes: args.nodes, gateways: args.gateways, dir: args.dir };
     let json = args.json_ready || global.json;
     if !json {
-        eprintln!("starting a coordinator and {} nodes ...", options.nodes);
+        eprintln!("starting a coordinator, {} nodes and {} gateways ...", options.nodes, options.gateways);
     }
     let mut cluster = Cluster::start(&options, stop.asked()).await?;
     write_roles(&cluster)?;
@@ -119,6 +124,9 @@ fn say_ready(cluster: &Cluster) {
     for node in &cluster.nodes {
         eprintln!("  {:<12} {}  zone {}", node.name, node.address, node.zone);
     }
+    for gateway in &cluster.gateways {
+        eprintln!("  {:<12} http://{}  zone {}", gateway.name, gateway.http, gateway.zone);
+    }
     eprintln!("\nin another terminal:");
     eprintln!("  export BATON_CONFIG_DIR={}", cluster.config_dir().display());
     eprintln!("  baton node ls");
@@ -143,6 +151,21 @@ fn say_ready_json(cluster: &Cluster) -> Result<()> {
             })
         })
         .collect();
+    let gateways: Vec<_> = cluster
+        .gateways
+        .iter()
+        .enumerate()
+        .map(|(index, gateway)| {
+            json!({
+                "name": gateway.name,
+                "http": gateway.http,
+                "zone": gateway.zone,
+                "dir": cluster.gateway_dir(gateway),
+                "log": cluster.log(&gateway.name),
+                "pid": cluster.gateway(index).pid(),
+            })
+        })
+        .collect();
     let ready = json!({
         "event": "ready",
         "dir": cluster.dir,
@@ -150,6 +173,7 @@ fn say_ready_json(cluster: &Cluster) -> Result<()> {
         "roles_file": roles_file(&cluster.dir),
         "coordinator": { "address": cluster.coordinator, "pid": pid(0), "log": cluster.log("coordinator") },
         "nodes": nodes,
+        "gateways": gateways,
     });
     print_line(&ready)
 }

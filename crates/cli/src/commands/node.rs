@@ -1,7 +1,7 @@
 //! `baton node`: the hosts, what operators say of them, and invitations for new ones.
 
 mod ability;
-mod token;
+pub(super) mod token;
 mod upgrade;
 
 use crate::confirm;
@@ -15,6 +15,7 @@ use anyhow::Result;
 use baton_model::id::NodeName;
 use baton_model::status::NodeStatus;
 use baton_model::time::Millis;
+use baton_proto::identity::Role;
 use baton_proto::v1;
 use std::time::{Duration, Instant};
 
@@ -133,7 +134,10 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
         Action::Label { node, labels } => set(global, label(&node, &labels)?, "has these labels now").await,
         Action::Upgrade(args) => upgrade::run(args, global).await,
         Action::Rm { node, yes } => remove(global, &node, yes).await,
-        Action::Token { name, operator, ttl } => token::run(global, name, operator, ttl).await,
+        Action::Token { name, operator, ttl } => {
+            let role = if operator { Role::Operator } else { Role::Node };
+            token::run(global, name, role, ttl).await
+        }
     }
 }
 

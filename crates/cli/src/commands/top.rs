@@ -1,4 +1,6 @@
-//! `baton top`: load and memory of nodes and instances.
+//! `baton top`: what gateways count of each release, and load and memory of nodes and instances.
+
+mod traffic;
 
 use crate::api::Api;
 use crate::exit::Exit;
@@ -8,22 +10,45 @@ use crate::live::{self, Line, Screen, Style};
 use crate::show;
 use crate::table::{self, Table, plain, styled};
 use anyhow::Result;
-use baton_model::status::{NodeStatus, PlacedInstance};
+use baton_model::status::{NodeStatus, PlacedInstance, Traffic};
+use baton_model::time::Millis;
 use std::time::Duration;
 
 /// Agents sample every two seconds; asking more often would show the same.
 const REFRESH_EVERY: Duration = Duration::from_secs(2);
 
-/// Show load and memory of nodes and instances, refreshing on a terminal.
+/// Show requests by release, and load and memory of nodes and instances, refreshing on a terminal.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   baton top
   baton top --once
-  baton top --json")]
+  baton top --json
+  baton top --traffic --over 5m   only what gateways counted
+  baton top --traffic --json")]
 pub(crate) struct Args {
     /// Print once, on a terminal too.
     #[arg(long)]
     once: bool,
+    /// Only what gateways counted, by service and release.
+    #[arg(long)]
+    traffic: bool,
+    /// How far back gateways' counts are added up, at most an hour.
+    #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "10s")]
+    over: Millis,
+}
+
+/// What is shown at one moment.
+struct Shown {
+    nodes: Vec<NodeStatus>,
+    traffic: Traffic,
+    only_traffic: bool,
+}
+
+impl Shown {
+    async fn ask(api: &mut Api, args: &Args) -> Result<Self> {
+        let nodes = if args.traffic { Vec::new() } else { api.nodes().await? };
+        Ok(Self { nodes, traffic: api.traffic(args.over).await?, only_traffic: args.traffic })
+    }
 }
 
 /// Prints once where there is no terminal; otherwise until Ctrl-C.
@@ -32,25 +57,28 @@ pub(crate) struct Args {
 /// When the coordinator cannot be reached at first.
 pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
     let mut api = global.api().await?;
-    let nodes = api.nodes().await?;
+    let shown = Shown::ask(&mut api, &args).await?;
     if global.json {
-        global.print_json(&nodes)?;
+        match args.traffic {
+            true => global.print_json(&shown.traffic)?,
+            false => global.print_json(&shown.nodes)?,
+        }
         return Ok(Exit::Done);
     }
     if args.once || !global.terminal {
-        table::print(&lines(&nodes), global)?;
+        table::print(&lines(&shown), global)?;
         return Ok(Exit::Done);
     }
-    refresh(global, api, nodes).await
+    refresh(global, api, &args, shown).await
 }
 
-async fn refresh(global: &Global, mut api: Api, mut nodes: Vec<NodeStatus>) -> Result<Exit> {
+async fn refresh(global: &Global, mut api: Api, args: &Args, mut shown: Shown) -> Result<Exit> {
     let mut screen = Screen::new(std::io::stdout(), global.color);
     let mut note = None;
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     loop {
-        let mut all = lines(&nodes);
+        let mut all = lines(&shown);
         all.extend(note.take());
         let (width, height) = global.size();
         screen.draw(&all, width, height)?;
@@ -58,8 +86,8 @@ async fn refresh(global: &Global, mut api: Api, mut nodes: Vec<NodeStatus>) -> R
             () = tokio::time::sleep(REFRESH_EVERY) => {}
             _ = &mut interrupted => return Ok(Exit::Interrupted),
         }
-        match api.nodes().await {
-            Ok(fresh) => nodes = fresh,
+        match Shown::ask(&mut api, args).await {
+            Ok(fresh) => shown = fresh,
             Err(error) => {
                 note = Some(Line::of(Style::Warn, format!("! {}; trying again", fault::briefly(&error))));
                 // The old view stays until it answers again.
@@ -71,10 +99,19 @@ async fn refresh(global: &Global, mut api: Api, mut nodes: Vec<NodeStatus>) -> R
     }
 }
 
-fn lines(nodes: &[NodeStatus]) -> Vec<Line> {
-    let mut lines = by_node(nodes).lines();
-    lines.push(Line::new());
-    lines.extend(by_instance(nodes).lines());
+fn lines(shown: &Shown) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if shown.only_traffic || !shown.traffic.services.is_empty() {
+        lines.extend(traffic::lines(&shown.traffic));
+    }
+    if !shown.only_traffic {
+        if !lines.is_empty() {
+            lines.push(Line::new());
+        }
+        lines.extend(by_node(&shown.nodes).lines());
+        lines.push(Line::new());
+        lines.extend(by_instance(&shown.nodes).lines());
+    }
     lines
 }
 

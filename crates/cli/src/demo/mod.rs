@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
 /// Everything from the first process to the last: the cluster is stopped whatever happened in between.
 async fn tell(args: &Args, board: &Board, stop: &CancellationToken, global: &Global) -> Result<Receipt> {
     board.begin("start a coordinator and its nodes");
-    let options = ClusterOptions { nodes: args.nodes, dir: None };
+    let options = ClusterOptions { nodes: args.nodes, gateways: 0, dir: None };
     let cluster = Cluster::start(&options, stop.cancelled()).await?;
     board.end(true);
     let told = tokio::select! {

@@ -15,6 +15,12 @@ const COORDINATOR_PORT: u16 = 7443;
 const CLAIM_HOST: u8 = 254;
 /// Host part of the first node's address.
 const FIRST_NODE_HOST: u8 = 11;
+/// Host part of the first gateway's address.
+const FIRST_GATEWAY_HOST: u8 = 231;
+/// Port of gateways in local clusters.
+const GATEWAY_PORT: u16 = 8080;
+/// Gateways that fit in a block.
+pub(crate) const GATEWAYS_MAX: u8 = 20;
 /// Nodes that fit in a block.
 pub(crate) const NODES_MAX: u8 = 200;
 
@@ -72,6 +78,11 @@ impl AddressBlock {
     /// The address of a node, counted from 0.
     pub(crate) const fn node(&self, index: u8) -> IpAddr {
         self.host(FIRST_NODE_HOST + index)
+    }
+
+    /// Where a gateway, counted from 0, listens for HTTP.
+    pub(crate) const fn gateway(&self, index: u8) -> SocketAddr {
+        SocketAddr::new(self.host(FIRST_GATEWAY_HOST + index), GATEWAY_PORT)
     }
 
     const fn host(&self, host: u8) -> IpAddr {

@@ -3,12 +3,13 @@
 //! ```text
 //! DIR/cluster.json   which addresses, which nodes
 //! DIR/coordinator/   the coordinator's state        DIR/nodes/NAME/  an agent's state
+//! DIR/gateways/NAME/ a gateway's folder
 //! DIR/config/        contexts for `baton` (BATON_CONFIG_DIR)         DIR/logs/NAME.log
 //! ```
 
-use super::address::{AddressBlock, NODES_MAX};
+use super::address::{AddressBlock, GATEWAYS_MAX, NODES_MAX};
 use super::family::Family;
-use super::found::{self, CONTEXT, ClusterFile, ClusterNode};
+use super::found::{self, CONTEXT, ClusterFile, ClusterGateway, ClusterNode};
 use super::role::{Role, RoleNotice, RoleSpec, last_words};
 use super::sweep;
 use crate::contexts::{Context, Contexts};
@@ -40,6 +41,8 @@ const NOTICES_MAX: usize = 256;
 pub(crate) struct ClusterOptions {
     /// How many nodes.
     pub(crate) nodes: u8,
+    /// How many gateways.
+    pub(crate) gateways: u8,
     /// Keep the state here; `None` makes a folder that is thrown away in the end.
     pub(crate) dir: Option<PathBuf>,
 }
@@ -53,7 +56,9 @@ pub(crate) struct Cluster {
     pub(crate) coordinator: SocketAddr,
     /// Its nodes, in order.
     pub(crate) nodes: Vec<ClusterNode>,
-    /// The coordinator first, then the agents in the order of the nodes.
+    /// Its gateways, in order.
+    pub(crate) gateways: Vec<ClusterGateway>,
+    /// The coordinator first, then the agents in the order of the nodes, then the gateways in theirs.
     pub(crate) roles: Vec<Role>,
     /// What the roles do unasked; taken by whoever shows it.
     pub(crate) notices: mpsc::Receiver<RoleNotice>,
@@ -95,6 +100,13 @@ impl Cluster {
             )
             .into());
         }
+        if options.gateways > GATEWAYS_MAX {
+            return Err(Fault::usage(
+                format!("{} gateways cannot be made", options.gateways),
+                format!("use up to {GATEWAYS_MAX}"),
+            )
+            .into());
+        }
         let (dir, thrown_away) = match &options.dir {
             Some(dir) => (found::kept(dir)?, None),
             None => {
@@ -114,11 +126,19 @@ impl Cluster {
                 zone: char::from(b'a' + index % 3).to_string(),
             })
             .collect();
+        let gateways = (0..options.gateways)
+            .map(|index| ClusterGateway {
+                name: format!("gateway-{}", index + 1),
+                http: block.gateway(index),
+                zone: char::from(b'a' + index % 3).to_string(),
+            })
+            .collect();
         ClusterFile { block: block.number() }.save(&dir)?;
         let (sender, notices) = mpsc::channel(NOTICES_MAX);
         Ok(Self {
             coordinator: block.coordinator(),
             nodes,
+            gateways,
             roles: Vec::new(),
             notices,
             sender,
@@ -140,6 +160,11 @@ impl Cluster {
         for node in self.nodes.clone() {
             found::join_node(&mut client, &self.node_dir(&node), &node, self.coordinator).await?;
             self.start_role(&node.name, &[&"agent", &"run", &"--dir", &self.node_dir(&node)])?;
+        }
+        for gateway in self.gateways.clone() {
+            let dir = self.gateway_dir(&gateway);
+            found::join_gateway(&mut client, &dir, &gateway, self.coordinator).await?;
+            self.start_role(&gateway.name, &[&"gateway", &"run", &"--dir", &dir])?;
         }
         self.reaper = Some(self.reap());
         self.wait_connected(&context, deadline).await
@@ -176,13 +201,17 @@ impl Cluster {
                 status.node.as_ref().map(|node| node.name.clone()).unwrap_or_default()
             };
             let connected: BTreeSet<String> = nodes.iter().filter(|node| node.connected).map(name).collect();
-            let Some(missing) = self.nodes.iter().find(|node| !connected.contains(&node.name)) else {
+            let gateways = client.list_gateways(v1::ListGatewaysRequest {}).await?.into_inner().gateways;
+            let serving: BTreeSet<&String> =
+                gateways.iter().filter(|gateway| gateway.connected).map(|gateway| &gateway.name).collect();
+            let nodes = self.nodes.iter().map(|node| &node.name).filter(|name| !connected.contains(*name));
+            let gateways = self.gateways.iter().map(|it| &it.name).filter(|name| !serving.contains(name));
+            let Some(missing) = nodes.chain(gateways).next() else {
                 return Ok(());
             };
             if Instant::now() >= deadline {
-                let error =
-                    anyhow::anyhow!("{} did not connect within {} s", missing.name, READY_LIMIT.as_secs());
-                return Err(self.with_last_words(error, &missing.name));
+                let error = anyhow::anyhow!("{missing} did not connect within {} s", READY_LIMIT.as_secs());
+                return Err(self.with_last_words(error, missing));
             }
             tokio::time::sleep(READY_POLL).await;
         }
@@ -229,6 +258,16 @@ impl Cluster {
     /// The state of a node's agent.
     pub(crate) fn node_dir(&self, node: &ClusterNode) -> PathBuf {
         self.dir.join("nodes").join(&node.name)
+    }
+
+    /// The folder of a gateway.
+    pub(crate) fn gateway_dir(&self, gateway: &ClusterGateway) -> PathBuf {
+        self.dir.join("gateways").join(&gateway.name)
+    }
+
+    /// The process of a gateway, by the gateway's index.
+    pub(crate) fn gateway(&self, index: usize) -> &Role {
+        &self.roles[1 + self.nodes.len() + index]
     }
 
     /// The agent of a node, by the node's index.

@@ -28,6 +28,17 @@ pub(crate) struct ClusterNode {
     pub(crate) zone: String,
 }
 
+/// A gateway of the cluster.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct ClusterGateway {
+    /// Its name: `gateway-1`, ...
+    pub(crate) name: String,
+    /// Where it listens for HTTP.
+    pub(crate) http: SocketAddr,
+    /// The zone it is in.
+    pub(crate) zone: String,
+}
+
 /// What a kept cluster must find again when it is started anew.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct ClusterFile {
@@ -137,5 +148,35 @@ pub(super) async fn join_node(
         force: true,
     })
     .await?;
+    Ok(())
+}
+
+/// Joins a gateway with a token of its own, where its folder holds none yet, and writes its configuration.
+pub(super) async fn join_gateway(
+    client: &mut OperatorServiceClient<Channel>,
+    dir: &Path,
+    gateway: &ClusterGateway,
+    coordinator: SocketAddr,
+) -> Result<()> {
+    if !dir.join("gateway.json").exists() {
+        let request = v1::CreateTokenRequest {
+            role: Role::Gateway.word().to_owned(),
+            name: Some(gateway.name.clone()),
+            ttl_s: TOKEN_TTL_S,
+        };
+        let token = client.create_token(request).await?.into_inner().token;
+        baton_gateway::control::join(baton_gateway::control::JoinOptions {
+            dir: dir.to_owned(),
+            coordinators: vec![coordinator.to_string()],
+            token,
+            name: gateway.name.parse()?,
+            force: true,
+        })
+        .await?;
+    }
+    let ClusterGateway { http, zone, .. } = gateway;
+    let text = format!("http = [\"{http}\"]\ntcp = \"{}\"\nzone = \"{zone}\"\n", http.ip());
+    let path = dir.join("gateway.toml");
+    std::fs::write(&path, text).map_err(|error| unusable(&path, &error))?;
     Ok(())
 }

@@ -7,10 +7,10 @@ use crate::events::event;
 use crate::records;
 use crate::state::Coordinator;
 use baton_engine::cycle::Versioned;
-use baton_model::desired::Node;
+use baton_model::desired::{Gateway, Node};
 use baton_model::event::Severity;
-use baton_model::id::{NodeName, Revision};
-use baton_proto::identity::{Role, Subject, Token, peer};
+use baton_model::id::{GatewayName, NodeName, Revision};
+use baton_proto::identity::{Role, Token, peer};
 use baton_proto::v1::{self, enrollment_server::Enrollment};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,23 +39,38 @@ async fn join(coordinator: &Coordinator, request: v1::JoinRequest) -> Result<v1:
         .parse()
         .map_err(|error: baton_proto::identity::IdentityError| Refusal::Invalid(error.to_string()))?;
     // Everything that can be wrong is found before the token is used up.
-    let node = match token.role {
-        Role::Operator => None,
-        Role::Node => Some(joining(coordinator, &request)?),
+    let joining = match token.role {
+        Role::Operator => Joining::Operator,
+        Role::Gateway => Joining::Gateway(Gateway {
+            name: GatewayName::new(request.name.clone())?,
+            joined_at: coordinator.clock.now(),
+        }),
+        Role::Node => Joining::Node(joining(coordinator, &request)?),
     };
     let ask = JoinAsk { token: &request.token, name: &request.name, csr_pem: &request.csr_pem };
     let issued = coordinator.authority.join(ask, SystemTime::now()).await?;
-    if let Some(node) = node {
-        record(coordinator, &node).await?;
-    }
     let mut event =
         event(coordinator.clock.now(), Severity::Info, "joined", format!("{} joined", issued.subject));
-    event.node = match &issued.subject {
-        Subject::Node(name) => Some(name.clone()),
-        Subject::Operator(_) | Subject::Coordinator => None,
-    };
+    match joining {
+        Joining::Operator => {}
+        Joining::Gateway(gateway) => {
+            coordinator.records.set(&records::gateway(&gateway.name), &gateway).await?;
+            event.fields.insert("gateway".to_owned(), gateway.name.into());
+        }
+        Joining::Node(node) => {
+            record(coordinator, &node).await?;
+            event.node = Some(node.name);
+        }
+    }
     coordinator.journal.record(vec![event]);
     Ok(answer(coordinator, issued))
+}
+
+/// Who joins, as it would be recorded.
+enum Joining {
+    Operator,
+    Gateway(Gateway),
+    Node(Node),
 }
 
 /// The node that a join would make.
@@ -116,24 +131,17 @@ pub(super) async fn create_token(
     by: &str,
     request: v1::CreateTokenRequest,
 ) -> Result<v1::CreateTokenResponse, Refusal> {
-    let role = match request.role.as_str() {
-        "node" => Role::Node,
-        "operator" => Role::Operator,
-        other => {
-            return Err(Refusal::Invalid(format!(
-                "`{other}` is not a role; make a token for a `node` or an `operator`"
-            )));
-        }
-    };
+    let role: Role = request.role.parse().map_err(|_| {
+        Refusal::Invalid(format!(
+            "`{}` is not a role; make a token for a `node`, a `gateway` or an `operator`",
+            request.role
+        ))
+    })?;
     let ttl = Duration::from_secs(request.ttl_s);
     let (token, expires) =
         coordinator.authority.create_token(role, request.name.as_deref(), ttl, SystemTime::now()).await?;
     let named = request.name.map(|name| format!(" named {name}")).unwrap_or_default();
-    let message = format!(
-        "{by} made a token for {} {}{named}",
-        if role == Role::Node { "a" } else { "an" },
-        role.word()
-    );
+    let message = format!("{by} made a token for {}{named}", role.noun());
     coordinator.journal.record(vec![event(coordinator.clock.now(), Severity::Info, "token-made", message)]);
     let expires_at_ms = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     Ok(v1::CreateTokenResponse {

@@ -1,8 +1,8 @@
 //! What operators call: who they are is checked here, what is done is in the files beside.
 
 use super::{
-    Answers, artifacts, control, deploy, events, logs, nodes, operator_of, plan, reload, secrets, services,
-    upgrade,
+    Answers, artifacts, control, deploy, events, gateways, logs, nodes, operator_of, plan, reload, secrets,
+    services, upgrade,
 };
 use crate::records::NODES;
 use crate::state::Coordinator;
@@ -133,6 +133,29 @@ impl OperatorService for OperatorApi {
     ) -> Answer<v1::CreateTokenResponse> {
         let by = operator_of(&self.0, peer(&request)).await?;
         Ok(Response::new(super::enrollment::create_token(&self.0, &by, request.into_inner()).await?))
+    }
+
+    async fn list_gateways(
+        &self,
+        request: Request<v1::ListGatewaysRequest>,
+    ) -> Answer<v1::ListGatewaysResponse> {
+        operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(gateways::list(&self.0).await?))
+    }
+
+    async fn remove_gateway(&self, request: Request<v1::GatewayRef>) -> Answer<v1::RemoveGatewayResponse> {
+        let by = operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(gateways::remove(&self.0, &by, request.into_inner()).await?))
+    }
+
+    async fn list_routes(&self, request: Request<v1::ListRoutesRequest>) -> Answer<v1::ListRoutesResponse> {
+        operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(gateways::routes(&self.0, request.into_inner())?))
+    }
+
+    async fn get_traffic(&self, request: Request<v1::GetTrafficRequest>) -> Answer<v1::Traffic> {
+        operator_of(&self.0, peer(&request)).await?;
+        Ok(Response::new(gateways::traffic(&self.0, &request.into_inner())))
     }
 
     async fn upgrade_agents(&self, request: Request<v1::UpgradeAgentsRequest>) -> Answer<v1::AgentUpgrade> {

@@ -83,6 +83,7 @@ pub(super) async fn forget(store: &dyn Store, peer: &Peer) -> Result<(), Authori
 pub(super) fn subject_of(peer: &Peer) -> Result<Subject, AuthorityError> {
     Ok(match peer {
         Peer::Node(name) => Subject::Node(name.clone()),
+        Peer::Gateway(name) => Subject::Gateway(name.clone()),
         Peer::Operator(name) => Subject::new(Role::Operator, name)?,
     })
 }
@@ -90,6 +91,7 @@ pub(super) fn subject_of(peer: &Peer) -> Result<Subject, AuthorityError> {
 fn key_of(subject: &Subject) -> String {
     match subject {
         Subject::Node(name) => format!("{MEMBERS}node/{name}"),
+        Subject::Gateway(name) => format!("{MEMBERS}gateway/{name}"),
         Subject::Operator(name) => format!("{MEMBERS}operator/{name}"),
         Subject::Coordinator => format!("{MEMBERS}coordinator"),
     }

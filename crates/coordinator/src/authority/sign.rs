@@ -49,7 +49,9 @@ pub(super) fn certificate(
     parameters.subject_alt_names = vec![SanType::URI(uri)];
     // Apart, so that no member can pose as the coordinator, nor the other way round.
     parameters.extended_key_usages = match subject {
-        Subject::Node(_) | Subject::Operator(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Subject::Node(_) | Subject::Gateway(_) | Subject::Operator(_) => {
+            vec![ExtendedKeyUsagePurpose::ClientAuth]
+        }
         Subject::Coordinator => {
             parameters.subject_alt_names.push(SanType::DnsName(SERVER_NAME.try_into().map_err(signing)?));
             vec![ExtendedKeyUsagePurpose::ServerAuth]

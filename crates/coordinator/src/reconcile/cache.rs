@@ -1,11 +1,13 @@
 //! What the store holds that decisions need, kept in memory: only what may have changed is read again.
 
-use crate::records::{self, NODES, PLANS, PROGRESS, Records, RecordsError, SERVICES};
+use crate::records::{self, GATEWAYS, NODES, PLANS, PROGRESS, Records, RecordsError, SERVICES};
 use crate::store::{Change, Precondition};
 use baton_engine::cycle::{PlanRecord, Snapshot, Versioned, Write};
 use baton_engine::progress::ServiceProgress;
-use baton_model::desired::{Desired, Node, Service};
+use baton_engine::route;
+use baton_model::desired::{Desired, Gateway, Node, Service};
 use baton_model::id::{Revision, ServiceName};
+use baton_model::route::Route;
 use baton_model::time::UnixMs;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +35,11 @@ impl Cache {
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot)
+    }
+
+    /// The routes that are remembered.
+    pub(crate) fn routes(&self) -> BTreeMap<ServiceName, Route> {
+        route::routes(self.snapshot.progress.iter().map(|(name, read)| (name, &read.value)))
     }
 
     /// The latest time that is written in any of it: the clock must not start before.
@@ -68,6 +75,7 @@ impl Cache {
     pub(crate) async fn refresh(&mut self, records: &Records) -> Result<(), RecordsError> {
         if self.desired_is_stale {
             let nodes = records.list::<Node>(NODES).await?;
+            let gateways = records.list::<Gateway>(GATEWAYS).await?;
             let services = records.list::<Service>(SERVICES).await?;
             self.services =
                 services.iter().map(|(_, read)| (read.value.name.clone(), read.revision)).collect();
@@ -77,7 +85,7 @@ impl Cache {
                     .into_iter()
                     .map(|(_, read)| (read.value.name.clone(), read.value))
                     .collect(),
-                gateways: Default::default(),
+                gateways: gateways.into_iter().map(|(_, read)| read.value.name).collect(),
             };
             Arc::make_mut(&mut self.snapshot).desired = desired;
             self.desired_is_stale = false;

@@ -13,6 +13,7 @@ use super::observed::{instance_to_wire, instances_observed};
 use crate::v1;
 use baton_model::desired::{Node, Release};
 use baton_model::event::Event;
+use baton_model::evidence::Evidence;
 use baton_model::id::{EventSeq, NodeName};
 use baton_model::metrics::NodeMetrics;
 use baton_model::observed::{Exit, GatewayFacts, GatewayState};
@@ -20,7 +21,7 @@ use baton_model::plan::NodePlan;
 use baton_model::report::{RolloutReport, ServiceReport};
 use baton_model::route::RouteTable;
 use baton_model::spec::ServiceSpec;
-use baton_model::status::{DeployPlan, NodeStatus, ServiceStatus};
+use baton_model::status::{DeployPlan, GatewayStatus, NodeStatus, RouteStatus, ServiceStatus, Traffic};
 use baton_model::time::{Millis, UnixMs};
 use baton_model::upgrade::AgentUpgrade;
 use proptest::prelude::*;
@@ -58,6 +59,10 @@ fn everything_goes_over_and_comes_back() {
     check::<RouteTable, v1::RouteTable>(routes::tables());
     check::<GatewayState, v1::GatewayState>(routes::states());
     check::<GatewayFacts, v1::GatewayFacts>(routes::facts());
+    check::<Evidence, v1::Evidence>(routes::evidence());
+    check::<GatewayStatus, v1::GatewayStatus>(routes::gateway_statuses());
+    check::<RouteStatus, v1::RouteStatus>(routes::statuses());
+    check::<Traffic, v1::Traffic>(routes::traffics());
 }
 
 #[test]
@@ -128,6 +133,7 @@ fn survive_as_anything(bytes: &[u8]) {
     survive::<DeployPlan, v1::DeployPlan>(bytes);
     survive::<RouteTable, v1::RouteTable>(bytes);
     survive::<GatewayState, v1::GatewayState>(bytes);
+    survive::<Evidence, v1::Evidence>(bytes);
     if let Ok(wire) = v1::Observed::decode(bytes) {
         let _ = instances_observed(wire.instances, UnixMs(1));
     }

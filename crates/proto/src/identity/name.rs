@@ -2,7 +2,7 @@
 
 use super::error::IdentityError;
 use super::token::Role;
-use baton_model::id::{NAME_MAX, NodeName};
+use baton_model::id::{GatewayName, NAME_MAX, NodeName};
 use rustls_pki_types::CertificateDer;
 use std::fmt;
 use tokio::net::TcpStream;
@@ -15,6 +15,8 @@ use x509_parser::extensions::GeneralName;
 pub enum Subject {
     /// An agent on a host.
     Node(NodeName),
+    /// A process that carries traffic.
+    Gateway(GatewayName),
     /// A person or a pipeline with the CLI.
     Operator(String),
     /// The coordinator itself.
@@ -27,16 +29,19 @@ impl Subject {
     /// # Errors
     /// Says what a name may be.
     pub fn new(role: Role, name: &str) -> Result<Self, IdentityError> {
-        // Operators' names follow the rule of node names: both end up in URIs, file names and messages.
-        let checked = NodeName::new(name).map_err(|_| {
+        let bad = |_| {
             IdentityError::unusable(
                 format!("the {role} name `{name}`"),
-                format!("use 1 to {NAME_MAX} lower-case letters, digits and dashes, starting and ending with a letter or digit"),
+                format!(
+                    "use 1 to {NAME_MAX} lower-case letters, digits and dashes, starting and ending with a letter or digit"
+                ),
             )
-        })?;
+        };
         Ok(match role {
-            Role::Node => Self::Node(checked),
-            Role::Operator => Self::Operator(checked.into()),
+            Role::Node => Self::Node(NodeName::new(name).map_err(bad)?),
+            Role::Gateway => Self::Gateway(GatewayName::new(name).map_err(bad)?),
+            // Operators' names follow the rule of node names: both end up in URIs, file names and messages.
+            Role::Operator => Self::Operator(NodeName::new(name).map_err(bad)?.into()),
         })
     }
 
@@ -45,6 +50,7 @@ impl Subject {
     pub fn uri(&self, cluster: &str) -> String {
         match self {
             Self::Node(name) => format!("spiffe://{cluster}/node/{name}"),
+            Self::Gateway(name) => format!("spiffe://{cluster}/gateway/{name}"),
             Self::Operator(name) => format!("spiffe://{cluster}/operator/{name}"),
             Self::Coordinator => format!("spiffe://{cluster}/coordinator"),
         }
@@ -57,6 +63,7 @@ impl Subject {
         let subject = match path.split_once('/') {
             None if path == "coordinator" => Self::Coordinator,
             Some(("node", name)) => Self::new(Role::Node, name).ok()?,
+            Some(("gateway", name)) => Self::new(Role::Gateway, name).ok()?,
             Some(("operator", name)) => Self::new(Role::Operator, name).ok()?,
             None | Some(_) => return None,
         };
@@ -85,6 +92,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node(name) => write!(f, "node {name}"),
+            Self::Gateway(name) => write!(f, "gateway {name}"),
             Self::Operator(name) => write!(f, "operator {name}"),
             Self::Coordinator => write!(f, "the coordinator"),
         }
@@ -96,29 +104,42 @@ impl fmt::Display for Subject {
 pub enum Peer {
     /// An agent; it may act only as this node.
     Node(NodeName),
+    /// A gateway; it may act only as this one.
+    Gateway(GatewayName),
     /// An operator.
     Operator(String),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(name) => write!(f, "node {name}"),
+            Self::Gateway(name) => write!(f, "gateway {name}"),
+            Self::Operator(name) => write!(f, "operator {name}"),
+        }
+    }
 }
 
 /// Tells who sent `request`, by the client certificate that the TLS handshake has verified.
 ///
 /// # Errors
-/// `UNAUTHENTICATED` where the connection brought no certificate, `PERMISSION_DENIED` where it names neither a
-/// node nor an operator.
+/// `UNAUTHENTICATED` where the connection brought no certificate, `PERMISSION_DENIED` where it names no
+/// node, gateway or operator.
 pub fn peer<T>(request: &tonic::Request<T>) -> Result<Peer, tonic::Status> {
     type Info = TlsConnectInfo<<TcpStream as Connected>::ConnectInfo>;
     let certificates = request.extensions().get::<Info>().and_then(TlsConnectInfo::peer_certs);
     let Some(leaf) = certificates.as_deref().and_then(|chain| chain.first()) else {
         return Err(tonic::Status::unauthenticated(
-            "this call needs a client certificate: join first (`baton agent join` for a node, `baton context add` for an operator)",
+            "this call needs a client certificate: join first (`baton agent join` for a node, `baton gateway join` for a gateway, `baton context add` for an operator)",
         ));
     };
     match Subject::of_certificate(leaf) {
         Some((_, Subject::Node(name))) => Ok(Peer::Node(name)),
+        Some((_, Subject::Gateway(name))) => Ok(Peer::Gateway(name)),
         Some((_, Subject::Operator(name))) => Ok(Peer::Operator(name)),
-        Some((_, Subject::Coordinator)) | None => Err(tonic::Status::permission_denied(
-            "the client certificate names neither a node nor an operator",
-        )),
+        Some((_, Subject::Coordinator)) | None => {
+            Err(tonic::Status::permission_denied("the client certificate names no node, gateway or operator"))
+        }
     }
 }
 
@@ -133,6 +154,7 @@ mod tests {
     fn uris_round_trip() {
         for subject in [
             Subject::new(Role::Node, "n1").unwrap(),
+            Subject::new(Role::Gateway, "edge-1").unwrap(),
             Subject::new(Role::Operator, "ann").unwrap(),
             Subject::Coordinator,
         ] {
@@ -153,6 +175,8 @@ mod tests {
             "spiffe://home/root/n1",
             "spiffe://home/coordinator/x",
             "spiffe://home/node/N1",
+            "spiffe://home/gateway",
+            "spiffe://home/gateway/edge_1",
         ] {
             assert_eq!(Subject::parse_uri(uri), None, "{uri}");
         }

@@ -12,6 +12,8 @@ use std::str::FromStr;
 pub enum Role {
     /// An agent on a host.
     Node,
+    /// A process that carries traffic.
+    Gateway,
     /// A person or a pipeline with the CLI.
     Operator,
 }
@@ -22,7 +24,18 @@ impl Role {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Node => "node",
+            Self::Gateway => "gateway",
             Self::Operator => "operator",
+        }
+    }
+
+    /// The same after its article: "a node".
+    #[must_use]
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Node => "a node",
+            Self::Gateway => "a gateway",
+            Self::Operator => "an operator",
         }
     }
 }
@@ -38,8 +51,11 @@ impl FromStr for Role {
     fn from_str(text: &str) -> Result<Self, IdentityError> {
         match text {
             "node" => Ok(Self::Node),
+            "gateway" => Ok(Self::Gateway),
             "operator" => Ok(Self::Operator),
-            other => Err(IdentityError::Token(format!("its role is `{other}`, not `node` or `operator`"))),
+            other => Err(IdentityError::Token(format!(
+                "its role is `{other}`, not `node`, `gateway` or `operator`"
+            ))),
         }
     }
 }

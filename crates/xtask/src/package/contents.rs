@@ -91,4 +91,30 @@ pub(crate) const PACKAGES: &[Package] = &[
             ForDpkg { from: "packaging/debian/baton-coordinator.triggers", name: "triggers" },
         ],
     },
+    Package {
+        name: "baton-gateway",
+        parts: &[
+            File {
+                from: "packaging/systemd/baton-gateway.service",
+                to: "usr/lib/systemd/system/baton-gateway.service",
+            },
+            File {
+                from: "packaging/sysusers/baton-gateway.conf",
+                to: "usr/lib/sysusers.d/baton-gateway.conf",
+            },
+            File {
+                from: "packaging/tmpfiles/baton-gateway.conf",
+                to: "usr/lib/tmpfiles.d/baton-gateway.conf",
+            },
+            Configuration { from: "packaging/etc/gateway.env", to: "etc/baton/gateway.env" },
+            Configuration { from: "packaging/etc/gateway.toml", to: "etc/baton/gateway.toml" },
+            File { from: "packaging/debian/copyright", to: "usr/share/doc/baton-gateway/copyright" },
+            File { from: "docs/gateway.md", to: "usr/share/doc/baton-gateway/gateway.md" },
+            Control { from: "packaging/debian/baton-gateway.control" },
+            ForDpkg { from: "packaging/debian/baton-gateway.postinst", name: "postinst" },
+            ForDpkg { from: "packaging/debian/baton-gateway.prerm", name: "prerm" },
+            ForDpkg { from: "packaging/debian/baton-gateway.postrm", name: "postrm" },
+            ForDpkg { from: "packaging/debian/baton-gateway.triggers", name: "triggers" },
+        ],
+    },
 ];

@@ -1,15 +1,16 @@
-//! `baton node token`: a one-time token that a new node, or a new operator, joins with.
+//! `baton node token`, `baton gateway token`: a one-time token that a new node, gateway or operator joins with.
 
 use crate::exit::Exit;
 use crate::global::Global;
 use crate::show;
 use anyhow::Result;
 use baton_model::time::{Millis, UnixMs};
+use baton_proto::identity::Role;
 use baton_proto::v1;
 use std::io::Write as _;
 
 /// A length of time in which something can happen.
-pub(super) fn lifetime(text: &str) -> Result<Millis, String> {
+pub(in crate::commands) fn lifetime(text: &str) -> Result<Millis, String> {
     match Millis::parse(text)? {
         Millis::ZERO => {
             Err("a token that may never be used is none; write a length such as \"10m\"".to_owned())
@@ -22,10 +23,17 @@ pub(super) fn lifetime(text: &str) -> Result<Millis, String> {
 ///
 /// # Errors
 /// When the coordinator cannot be reached or refuses.
-pub(super) async fn run(global: &Global, name: Option<String>, operator: bool, ttl: Millis) -> Result<Exit> {
-    let role = if operator { "operator" } else { "node" };
-    let request =
-        v1::CreateTokenRequest { role: role.to_owned(), name: name.clone(), ttl_s: ttl.0.div_ceil(1000) };
+pub(in crate::commands) async fn run(
+    global: &Global,
+    name: Option<String>,
+    role: Role,
+    ttl: Millis,
+) -> Result<Exit> {
+    let request = v1::CreateTokenRequest {
+        role: role.word().to_owned(),
+        name: name.clone(),
+        ttl_s: ttl.0.div_ceil(1000),
+    };
     let made = global.api().await?.create_token(request).await?;
     let expires = UnixMs(made.expires_at_ms);
     if global.json {
@@ -37,12 +45,18 @@ pub(super) async fn run(global: &Global, name: Option<String>, operator: bool, t
     writeln!(std::io::stdout(), "{}", made.token)?;
     let who = name.as_deref().unwrap_or("NAME");
     eprintln!("good once, until {}; use it with", show::date(expires));
-    if operator {
-        eprintln!("  baton context add CONTEXT --coordinator HOST:PORT --as {who} --token TOKEN");
-    } else {
-        eprintln!(
-            "  baton agent join --coordinator HOST:PORT --name {who} --address IP --dir DIR --token TOKEN"
-        );
+    match role {
+        Role::Operator => {
+            eprintln!("  baton context add CONTEXT --coordinator HOST:PORT --as {who} --token TOKEN");
+        }
+        Role::Gateway => {
+            eprintln!("  baton gateway join --coordinator HOST:PORT --name {who} --dir DIR --token TOKEN");
+        }
+        Role::Node => {
+            eprintln!(
+                "  baton agent join --coordinator HOST:PORT --name {who} --address IP --dir DIR --token TOKEN"
+            );
+        }
     }
     Ok(Exit::Done)
 }

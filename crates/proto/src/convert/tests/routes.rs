@@ -3,13 +3,17 @@
 use super::refusals::refused;
 use super::specs::service;
 use crate::v1;
+use baton_model::desired::Gateway;
+use baton_model::evidence::histogram::Histogram;
+use baton_model::evidence::{Evidence, ReleaseEvidence, ServiceEvidence, StatusCounts};
 use baton_model::id::{ReleaseNumber, RouteRevision, TableRevision};
 use baton_model::observed::{GatewayFacts, GatewayState, TableRefused};
 use baton_model::route::{
     Balance, Condition, Ejection, Entry, HttpProtocol, Key, Mirror, Retries, Route, RouteSpec, RouteTable,
     Rule, Split, Timeouts, TrafficCheck, TrafficLimits, Upstream, Weight,
 };
-use baton_model::time::Millis;
+use baton_model::status::{GatewayStatus, RouteStatus, ServiceTraffic, Traffic};
+use baton_model::time::{Millis, UnixMs};
 use std::collections::BTreeMap;
 
 fn keys() -> [Key; 4] {
@@ -131,6 +135,88 @@ pub(super) fn facts() -> Vec<GatewayFacts> {
     vec![GatewayFacts::default(), one]
 }
 
+pub(super) fn evidence() -> Vec<Evidence> {
+    let mut latency = Histogram::default();
+    for us in [0, 63, 64, 1_000, 1_000, u64::MAX] {
+        latency.record_us(us);
+    }
+    let release = ReleaseEvidence {
+        status: StatusCounts {
+            informational: 1,
+            successful: 2,
+            redirected: 3,
+            client_error: 4,
+            server_error: 5,
+        },
+        failures: 6,
+        broken: 7,
+        cancelled: 8,
+        retries: 9,
+        hedges: 10,
+        exposures: 11,
+        in_flight: 12,
+        mirrored: 13,
+        unmirrored: 14,
+        differing: 15,
+        latency,
+    };
+    let releases = [(ReleaseNumber(1), release), (ReleaseNumber(2), ReleaseEvidence::default())];
+    let service = ServiceEvidence {
+        requests: 16,
+        unanswered: 17,
+        refused: 18,
+        fallbacks: 19,
+        queued: 20,
+        over_budget: 21,
+        waiting: 22,
+        releases: releases.into(),
+    };
+    let services =
+        [(super::specs::service("web"), service), (super::specs::service("db"), ServiceEvidence::default())];
+    vec![Evidence::default(), Evidence { span: Millis(1001), services: services.into() }]
+}
+
+pub(super) fn gateway_statuses() -> Vec<GatewayStatus> {
+    let both = states().into_iter().zip(facts());
+    let one = |(state, facts): (GatewayState, GatewayFacts)| GatewayStatus {
+        gateway: Gateway { name: "edge-1".parse().unwrap(), joined_at: UnixMs(1) },
+        connected: state.table.0 > 0,
+        silent_for: (state.table.0 == 0).then_some(Millis(5)),
+        facts,
+        state,
+        table: TableRevision(11),
+        now: UnixMs(2),
+    };
+    both.map(one).collect()
+}
+
+pub(super) fn traffics() -> Vec<Traffic> {
+    let service = ServiceTraffic {
+        counted: evidence().swap_remove(1).services.remove(&service("web")).unwrap(),
+        versions: BTreeMap::from([(ReleaseNumber(1), "1.0".parse().unwrap())]),
+        split: route(0).split,
+    };
+    let services =
+        [(super::specs::service("web"), service), (super::specs::service("db"), ServiceTraffic::default())];
+    vec![
+        Traffic::default(),
+        Traffic { gateways: 2, span: Millis(10_000), services: services.into(), now: UnixMs(3) },
+    ]
+}
+
+pub(super) fn statuses() -> Vec<RouteStatus> {
+    let one = RouteStatus {
+        service: service("web"),
+        route: route(0),
+        versions: BTreeMap::from([(ReleaseNumber(1), "1.0".parse().unwrap())]),
+        gateways: BTreeMap::from([
+            ("edge-1".parse().unwrap(), Some(RouteRevision(3))),
+            ("edge-2".parse().unwrap(), None),
+        ]),
+    };
+    vec![RouteStatus { gateways: BTreeMap::new(), versions: BTreeMap::new(), ..one.clone() }, one]
+}
+
 #[test]
 fn what_no_gateway_could_serve_is_refused() {
     fn web0(wire: &mut v1::RouteTable) -> &mut v1::Route {
@@ -215,5 +301,34 @@ fn what_no_gateway_could_say_is_refused() {
     refused::<GatewayFacts, v1::GatewayFacts>(
         || facts().swap_remove(1).into(),
         &[("http[1]", |wire| wire.http[1] = "[::]".to_owned())],
+    );
+}
+
+#[test]
+fn what_no_gateway_could_have_counted_is_refused() {
+    fn latency(wire: &mut v1::Evidence) -> &mut v1::Histogram {
+        let service = wire.services.get_mut("web").unwrap();
+        service.releases.get_mut(&1).unwrap().latency.as_mut().unwrap()
+    }
+    fn web(wire: &mut v1::Evidence) -> &mut v1::ServiceEvidence {
+        wire.services.get_mut("web").unwrap()
+    }
+    refused::<Evidence, v1::Evidence>(
+        || evidence().swap_remove(1).into(),
+        &[
+            ("services[\"Web\"]", |wire| {
+                wire.services.insert("Web".to_owned(), v1::ServiceEvidence::default());
+            }),
+            ("services[\"web\"].releases[1].latency.steps", |wire| latency(wire).steps[0] = 60_000),
+            ("services[\"web\"].releases[1].latency.steps", |wire| latency(wire).steps.reverse()),
+            ("services[\"web\"].releases[1].latency.counts", |wire| latency(wire).counts.truncate(1)),
+            ("services[\"web\"].releases[1].status", |wire| {
+                web(wire).releases.get_mut(&1).unwrap().status = None;
+            }),
+            ("services[\"web\"].releases[0]", |wire| {
+                let empty = v1::ReleaseEvidence::from(ReleaseEvidence::default());
+                web(wire).releases.insert(0, empty);
+            }),
+        ],
     );
 }

@@ -434,6 +434,7 @@ pub(super) fn encoded() -> Vec<Vec<u8>> {
         v1::NodeStatus::from(node_statuses().pop().unwrap()).encode_to_vec(),
         v1::DeployPlan::from(deploy_plans().pop().unwrap()).encode_to_vec(),
         v1::RouteTable::from(super::routes::tables().pop().unwrap()).encode_to_vec(),
+        v1::Evidence::from(super::routes::evidence().pop().unwrap()).encode_to_vec(),
         v1::GatewayState::from(super::routes::states().pop().unwrap()).encode_to_vec(),
         v1::Observed { generation: 1, instances: observed }.encode_to_vec(),
     ]

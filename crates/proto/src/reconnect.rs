@@ -1,16 +1,16 @@
-//! The pauses between two attempts to connect: growing, and different on every node.
+//! The pauses between two attempts to reach the coordinator: growing, and different for each who tries.
 
 use std::time::Duration;
 
 /// The first pause at most.
 const FIRST: Duration = Duration::from_millis(100);
-/// The longest pause: a coordinator that is back has all its nodes back within this.
+/// The longest pause: a coordinator that is back has everyone back within this.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Doubles from [`FIRST`] to [`LONGEST`]; of each pause, a random half to the whole is taken, so that the nodes of a
-/// fleet do not come back all at once (Brooker, "Exponential Backoff and Jitter", AWS 2015, its "equal jitter").
+/// Doubles from [`FIRST`] to [`LONGEST`]; of each pause, a random half to the whole is taken, so that a fleet
+/// does not come back all at once (Brooker, "Exponential Backoff and Jitter", AWS 2015, its "equal jitter").
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub struct Backoff {
     next: Duration,
 }
 
@@ -22,12 +22,13 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The next pause is the longest one.
-    pub(super) fn lengthen(&mut self) {
+    pub fn lengthen(&mut self) {
         self.next = LONGEST;
     }
 
     /// How long to wait now.
-    pub(super) fn pause(&mut self) -> Duration {
+    #[must_use]
+    pub fn pause(&mut self) -> Duration {
         let whole = self.next;
         self.next = (whole * 2).min(LONGEST);
         // Without randomness the pause is whole: late, never wrong.
