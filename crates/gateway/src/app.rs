@@ -2,6 +2,7 @@
 
 use crate::access::AccessLog;
 use crate::config::GatewayConfig;
+use crate::evidence::scrape;
 use crate::listen::{self, CertificateError, Certificates, Inherited, Listener, Place, Purpose};
 use crate::table::{Served, Table, TableError};
 use crate::worker::{Handle, Order, Shared};
@@ -71,6 +72,7 @@ pub struct Gateway {
     /// Handed over at the end of the start; the old program goes on until then.
     old: Mutex<Option<listen::Old>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
+    metrics: Option<SocketAddr>,
     /// Dropped without a drain, the workers end, and with them all that they have.
     _ends: DropGuard,
 }
@@ -110,17 +112,19 @@ impl Gateway {
         let workers: io::Result<Vec<Handle>> = (0..shared.config.worker_count())
             .map(|number| Handle::start(Arc::clone(&shared), number))
             .collect();
-        let gateway = Self {
+        let mut gateway = Self {
             workers: Arc::new(workers.map_err(GatewayError::Worker)?),
             listening: Arc::default(),
             installing: tokio::sync::Mutex::default(),
             old: Mutex::new(None),
             tasks: Mutex::default(),
+            metrics: None,
             _ends: shared.cut.clone().drop_guard(),
             shared,
         };
         gateway.adopt(inherited);
         gateway.listen_as_configured().await?;
+        gateway.metrics = gateway.open_metrics()?;
         let table = gateway.shared.served.load().clone();
         gateway.open_tcp(&table).await;
         if let Some(certificates) = certificates {
@@ -149,6 +153,24 @@ impl Gateway {
                 .map_err(|source| GatewayError::Listen { address, source })?;
         }
         Ok(())
+    }
+
+    /// Opens the page for scrapers, where one is configured.
+    fn open_metrics(&self) -> Result<Option<SocketAddr>, GatewayError> {
+        let Some(address) = self.shared.config.metrics else { return Ok(None) };
+        let open = || {
+            let listener = tokio::net::TcpListener::from_std(listen::bind(address)?)?;
+            Ok((listener.local_addr()?, listener))
+        };
+        let (at, listener) = open().map_err(|source| GatewayError::Listen { address, source })?;
+        self.spawn(scrape::serve(listener, Arc::clone(&self.shared.served), self.shared.cut.clone()));
+        Ok(Some(at))
+    }
+
+    /// Where scrapers are answered.
+    #[must_use]
+    pub const fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Listens at a place, with a socket for each worker.

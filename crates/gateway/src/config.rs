@@ -26,6 +26,8 @@ pub struct GatewayConfig {
     pub zone: Option<String>,
     /// A file of JSON lines, one for each request; none where it is not given.
     pub access_log: Option<PathBuf>,
+    /// Where Prometheus asks for `/metrics`; nowhere where it is not given.
+    pub metrics: Option<SocketAddr>,
     /// A Unix socket over which the next program of this gateway takes the listening sockets.
     pub handover: Option<PathBuf>,
     /// What a client is allowed.
@@ -84,6 +86,7 @@ impl Default for GatewayConfig {
             workers: 0,
             zone: None,
             access_log: None,
+            metrics: None,
             handover: None,
             limits: ClientLimits::default(),
             drain: DrainLimits::default(),

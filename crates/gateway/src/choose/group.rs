@@ -146,7 +146,7 @@ impl Group {
         well.sort_by_key(|member| !member.local);
         let locals = self.members.iter().filter(|member| member.local).count();
         let well_locals = well.iter().filter(|member| member.local).count();
-        let share = if locals == 0 { 0 } else { well_locals * usize::from(Weight::ALL.0) / locals };
+        let share = (well_locals * usize::from(Weight::ALL.0)).checked_div(locals).unwrap_or(0);
         let stays = well_locals > 0 && share >= usize::from(self.zone_spill_below.0);
         let ends =
             self.members.iter().map(|member| member.state.ejected_until()).filter(|until| *until > now);

@@ -115,9 +115,7 @@ impl RouteState {
             found @ (Found::Upstream(_) | Found::Full) => found,
         };
         match found {
-            Found::Upstream(upstream) => {
-                return Picked::Upstream(InFlight::new(upstream, Purpose::Mirror, now));
-            }
+            Found::Upstream(upstream) => Picked::Upstream(InFlight::new(upstream, Purpose::Mirror, now)),
             Found::Full => {
                 copies.fetch_sub(1, SeqCst);
                 Picked::Busy

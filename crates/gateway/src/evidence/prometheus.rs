@@ -77,13 +77,9 @@ impl Collector for Page {
                 (name.to_string(), total(service, &service.releases(), &self.table))
             })
             .collect();
-        let revision = i64::try_from(self.table.revision().0).unwrap_or(i64::MAX);
-        write_all(
-            &mut out,
-            "table_revision",
-            "Revision of the route table in force",
-            [([], ConstGauge::new(revision))],
-        )?;
+        let revision = ConstGauge::new(signed(self.table.revision().0));
+        let help = "Revision of the route table in force";
+        revision.encode(out.encode_descriptor("table_revision", help, None, revision.metric_type())?)?;
         write_services(&mut out, &services)?;
         write_releases(&mut out, &services)?;
         self.write_upstreams(&mut out)
@@ -177,7 +173,7 @@ impl EncodeMetric for Latencies<'_> {
             buckets.push((end as f64 / 1_000.0, at_most - below));
             below = at_most;
         }
-        buckets.push((f64::MAX, self.0.total() - below));
+        buckets.push((f64::INFINITY, self.0.total() - below));
         out.encode_histogram::<NoLabelSet>(self.0.sum_us() as f64 / 1e6, self.0.total(), &buckets, None)
     }
 

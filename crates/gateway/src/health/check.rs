@@ -20,9 +20,11 @@ use tokio::net::TcpStream;
 const CONNECT_INTERVAL: Millis = Millis::secs(1);
 /// Connections in a row that must fail: a kernel that refuses one refuses all, a packet may be lost.
 const CONNECT_FALL: u32 = 2;
-/// While the last check contradicts the verdict, or a request failed, the next check comes this much sooner.
-const IN_DOUBT: u64 = 4;
-/// But not sooner than this after the one before.
+/// While the last check contradicts the verdict, or a request failed, the next check comes this much sooner,
+const IN_DOUBT: u32 = 4;
+/// at most this long after the start of the one before,
+const IN_DOUBT_MAX: Duration = Duration::from_secs(1);
+/// and at least this long.
 const IN_DOUBT_MIN: Duration = Duration::from_millis(50);
 
 /// What is asked, and how often.
@@ -63,13 +65,9 @@ impl Plan {
         }
     }
 
-    /// From the start of one check to the start of the next.
-    fn pause(&self, in_doubt: bool) -> Duration {
-        if in_doubt { self.soon() } else { self.interval }
-    }
-
+    /// From the start of one check to the start of the next, where that cannot wait.
     fn soon(&self) -> Duration {
-        (self.interval / u32::try_from(IN_DOUBT).unwrap_or(1)).max(IN_DOUBT_MIN).min(self.interval)
+        (self.interval / IN_DOUBT).clamp(IN_DOUBT_MIN, IN_DOUBT_MAX).min(self.interval)
     }
 }
 
@@ -81,9 +79,16 @@ pub(super) async fn run(served: &Served, upstream: &UpstreamState) {
         table.routes().get(&upstream.service().name).map(|route| Plan::new(route.spec()))
     };
     let Some(first) = plan() else { return };
+    let mut soonest = tokio::time::Instant::now();
     // Not all upstreams at once, and not all gateways at once.
-    tokio::time::sleep(first.interval.mul_f64(fastrand::f64())).await;
-    while let Some(plan) = plan() {
+    let mut next = soonest + first.interval.mul_f64(fastrand::f64());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            // A request failed: is it the instance? Only while it counts as well; that it is down is known.
+            () = upstream.suspected(), if verdict.is_well() => tokio::time::sleep_until(next.min(soonest)).await,
+        }
+        let Some(plan) = plan() else { return };
         let began = tokio::time::Instant::now();
         let passed =
             tokio::time::timeout(plan.timeout, passes(&plan, upstream.address())).await.unwrap_or(false);
@@ -93,12 +98,8 @@ pub(super) async fn run(served: &Served, upstream: &UpstreamState) {
             tracing::info!(upstream = %upstream.id(), well = verdict.is_well(), "check");
             upstream.checked(verdict.is_well(), Instant::now());
         }
-        let next = began + plan.pause(verdict.is_in_doubt());
-        tokio::select! {
-            () = tokio::time::sleep_until(next) => {}
-            // A request failed: is it the instance? Only while it counts as well; that it is down is known.
-            () = upstream.suspected(), if verdict.is_well() => tokio::time::sleep_until(next.min(began + plan.soon())).await,
-        }
+        soonest = began + plan.soon();
+        next = if verdict.is_in_doubt() { soonest } else { began + plan.interval };
     }
 }
 

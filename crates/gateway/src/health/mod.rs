@@ -52,3 +52,6 @@ async fn checked(served: Arc<Served>, upstream: Arc<UpstreamState>, stop: Cancel
     }
     upstream.end_watch();
 }
+
+#[cfg(test)]
+mod tests;

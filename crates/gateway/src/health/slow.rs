@@ -46,6 +46,10 @@ fn slow_above(averages: &[f64]) -> Tick {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{fleet, web};
+    use crate::upstream::{InFlight, Purpose};
+    use http::StatusCode;
+    use std::sync::Arc;
 
     #[test]
     fn slow_is_told_by_the_others() {
@@ -54,5 +58,54 @@ mod tests {
         assert_eq!(slow_above(&[20_000.0, 2_000_000.0]), 100_000);
         assert_eq!(slow_above(&[1_000_000.0, 20_000.0, 30_000.0]), 150_000);
         assert_eq!(slow_above(&[300.0, 900.0]), micros(FLOOR));
+    }
+
+    /// One span of answers: each instance of three gives so many in so many milliseconds.
+    fn span(route: &RouteState, answers: [(u32, u64); 3], now: Instant) {
+        for (upstream, (times, ms)) in route.upstreams().zip(answers) {
+            for _ in 0..times {
+                upstream.enter(u32::MAX).expect("room");
+                let mut in_flight = InFlight::new(Arc::clone(upstream), Purpose::First, now);
+                in_flight.answered(StatusCode::OK, Duration::from_millis(ms), now);
+            }
+        }
+        sweep(route, now);
+    }
+
+    fn check(second: [(u32, u64); 3], failures: u32, ejected: bool) {
+        let mut fleet = fleet(3);
+        fleet.route.spec.ejection.failures = failures;
+        let (served, now) = (fleet.served(), Instant::now());
+        let route = web(&served);
+        span(&route, [(30, 10), (30, 12), (30, 14)], now);
+        span(&route, second, now);
+        let unwell: Vec<bool> = route.upstreams().map(|it| !it.is_well(now)).collect();
+        assert_eq!(unwell, [false, false, ejected], "{second:?}");
+    }
+
+    #[test]
+    fn who_is_slow_most_of_the_time_is_ejected() {
+        check([(30, 10), (30, 12), (30, 500)], 3, true);
+        check([(30, 10), (30, 12), (30, 45)], 3, false);
+        check([(30, 10), (30, 12), (ANSWERS_MIN - 1, 500)], 3, false);
+        check([(30, 10), (30, 12), (30, 500)], 0, false);
+    }
+
+    #[test]
+    fn a_long_answer_among_short_ones_is_the_requests_doing() {
+        let (served, now) = (fleet(3).served(), Instant::now());
+        let route = web(&served);
+        span(&route, [(30, 10); 3], now);
+        let upstream = route.upstreams().next().expect("one").clone();
+        for ms in std::iter::repeat_n(9_000, 10).chain(std::iter::repeat_n(10, 20)) {
+            upstream.enter(u32::MAX).expect("room");
+            InFlight::new(Arc::clone(&upstream), Purpose::First, now).answered(
+                StatusCode::OK,
+                Duration::from_millis(ms),
+                now,
+            );
+        }
+        sweep(&route, now);
+        assert!(upstream.is_well(now));
     }
 }

@@ -92,7 +92,8 @@ pub(crate) fn open(place: Place, count: usize, inherited: Vec<Listener>) -> io::
     Ok(sockets)
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// A listening socket; the next program of this gateway may listen at the same place beside it.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,

@@ -192,6 +192,11 @@ impl UpstreamState {
         self.watched.store(false, SeqCst);
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(SeqCst)
+    }
+
     fn suspect(&self) {
         self.suspicion.notify_one();
     }

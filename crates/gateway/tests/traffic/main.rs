@@ -6,6 +6,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod lost;
+mod metrics;
 mod mirror;
 mod queue;
 mod tcp;

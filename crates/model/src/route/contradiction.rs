@@ -290,3 +290,6 @@ fn check_share(share: Weight, what: &str) -> Result<(), String> {
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
+
+#[cfg(test)]
+mod tests;

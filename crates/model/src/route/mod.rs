@@ -252,7 +252,8 @@ pub struct Timeouts {
 pub struct Retries {
     /// Attempts after the first.
     pub attempts: u32,
-    /// Retries in percent of the requests of the last ten seconds; more are not made, so that trouble is not doubled.
+    /// Retries in percent of the requests of the last ten seconds, and at least ten unless this is 0; more are not made,
+    /// so that trouble is not doubled.
     pub budget_percent: u32,
     /// An idempotent request that has no answer after this long is sent to a second instance too, and the first answer
     /// counts (Dean and Barroso, "The Tail at Scale", 2013). Zero hedges nothing.

@@ -216,3 +216,22 @@ fn copies_are_of_safe_requests_to_others_in_their_share() {
     fleet.weights(&[(2, 10_000)]);
     assert_eq!(copies(&fleet, &Method::GET, 50), 0, "the release that answers needs no copy");
 }
+
+#[test]
+fn borders_are_exact() {
+    let at = |weights: &[(u64, u16)], point: u16| {
+        let mut fleet = fleet(1);
+        fleet.route.spec.sticky_cookie = Some("stay".to_owned());
+        fleet.weights(weights);
+        let headers = header("cookie", &format!("stay={point}"));
+        web(&fleet.served()).decide(&view(&headers), Instant::now()).release.map(|it| it.0)
+    };
+    let check = |weights: &[(u64, u16)], expect: &[(u16, u64)]| {
+        for (point, release) in expect {
+            assert_eq!(at(weights, *point), Some(*release), "point {point} of {weights:?}");
+        }
+    };
+    check(&[(1, 2_500), (2, 7_500)], &[(0, 1), (2_499, 1), (2_500, 2), (9_999, 2)]);
+    check(&[(3, 1), (5, 9_998), (9, 1)], &[(0, 3), (1, 5), (9_998, 5), (9_999, 9)]);
+    check(&[(1, 0), (2, 10_000), (3, 0)], &[(0, 2), (9_999, 2)]);
+}
