@@ -6,12 +6,15 @@
 //! it; [`upstream`] is what is known of an instance, kept over revisions; [`health`] asks instances how they are;
 //! [`evidence`] counts.
 
+mod accept;
 mod access;
 mod app;
+mod body;
 pub mod budget;
 pub mod choose;
 mod clock;
 pub mod config;
+mod crew;
 pub mod evidence;
 #[cfg(test)]
 mod fixture;
