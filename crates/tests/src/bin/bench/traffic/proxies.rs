@@ -208,7 +208,7 @@ fn haproxy_configuration(upstreams: &[SocketAddr]) -> String {
         .map(|(number, address)| format!("    server s{number} {address} check inter 100ms fall 2 rise 1\n"))
         .collect();
     format!(
-        "global\n    nbthread 1\n    maxconn 20000\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n    timeout http-request 30s\n    retries 2\n    retry-on all-retryable-errors\n    option redispatch 1\n    option forwardfor\n    option httpchk GET /\nfrontend f\n    bind {}\n    unique-id-format %[uuid()]\n    unique-id-header X-Request-Id\n    default_backend b\nbackend b\n    balance leastconn\n    http-reuse always\n{servers}",
+        "global\n    nbthread 1\n    maxconn 4000\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n    timeout http-request 30s\n    retries 2\n    retry-on all-retryable-errors\n    option redispatch 1\n    option forwardfor\n    option httpchk GET /\nfrontend f\n    bind {}\n    unique-id-format %[uuid()]\n    unique-id-header X-Request-Id\n    default_backend b\nbackend b\n    balance leastconn\n    http-reuse always\n{servers}",
         Who::HaProxy.address()
     )
 }
