@@ -3,9 +3,10 @@
 use crate::access::AccessLog;
 use crate::config::GatewayConfig;
 use crate::evidence::scrape;
+use crate::crew::{Handle, Order};
 use crate::listen::{self, CertificateError, Certificates, Inherited, Listener, Place, Purpose};
 use crate::table::{Served, Table, TableError};
-use crate::worker::{Handle, Order, Shared};
+use crate::worker::Shared;
 use baton_model::route::RouteTable;
 use std::collections::BTreeMap;
 use std::io;

@@ -6,13 +6,16 @@
 //! it; [`upstream`] is what is known of an instance, kept over revisions; [`health`] asks instances how they are;
 //! [`evidence`] counts; [`control`] is the tie to the coordinator.
 
+mod accept;
 mod access;
 mod app;
+mod body;
 pub mod budget;
 pub mod choose;
 mod clock;
 pub mod config;
 pub mod control;
+mod crew;
 pub mod evidence;
 #[cfg(test)]
 mod fixture;

@@ -1,9 +1,12 @@
-//! The first bytes of a connection: they tell HTTP/2 with prior knowledge from HTTP/1.1, and are then read again.
+//! A client's connection: its first bytes tell HTTP/2 with prior knowledge from HTTP/1.1, and are then read again; and one
+//! that takes nothing of its answer for too long is ended.
 
+use crate::body::Silence;
 use bytes::{Buf as _, BytesMut};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 /// How HTTP/2 begins (RFC 9113, 3.4). No method of HTTP/1.1 begins so.
@@ -11,11 +14,15 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Read at once, so that a usual request costs one read.
 const FIRST_READ: usize = 4096;
 
+/// A client that takes nothing for so long holds an instance's answer without end.
+const STUCK_FOR: Duration = Duration::from_secs(60);
+
 /// A connection of which some was read already.
 #[derive(Debug)]
 pub(crate) struct First<T> {
     read: BytesMut,
     rest: T,
+    stuck: Silence,
 }
 
 /// What a client speaks.
@@ -28,7 +35,23 @@ pub(crate) enum Spoken {
 impl<T> First<T> {
     /// A connection of which nothing was read.
     pub(crate) fn fresh(rest: T) -> Self {
-        Self { read: BytesMut::new(), rest }
+        Self::of(BytesMut::new(), rest)
+    }
+
+    fn of(read: BytesMut, rest: T) -> Self {
+        Self { read, rest, stuck: Silence::new(STUCK_FOR) }
+    }
+
+    /// Ends a connection that takes nothing for too long.
+    fn taken<V>(&mut self, written: Poll<io::Result<V>>, context: &mut Context<'_>) -> Poll<io::Result<V>> {
+        match written {
+            Poll::Pending if self.stuck.is_over(context) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(written) => {
+                self.stuck.broken();
+                Poll::Ready(written)
+            }
+        }
     }
 }
 
@@ -43,14 +66,14 @@ pub(crate) async fn listen_to<T: AsyncRead + Unpin>(mut rest: T) -> io::Result<O
             if read.is_empty() {
                 return Ok(None);
             }
-            return Ok(Some((Spoken::Http1, First { read, rest })));
+            return Ok(Some((Spoken::Http1, First::of(read, rest))));
         }
         let known = read.len().min(PREFACE.len());
         if read[..known] != PREFACE[..known] {
-            return Ok(Some((Spoken::Http1, First { read, rest })));
+            return Ok(Some((Spoken::Http1, First::of(read, rest))));
         }
         if known == PREFACE.len() {
-            return Ok(Some((Spoken::Http2, First { read, rest })));
+            return Ok(Some((Spoken::Http2, First::of(read, rest))));
         }
     }
 }
@@ -80,11 +103,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for First<T> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.rest).poll_write(context, bytes)
+        let written = Pin::new(&mut self.rest).poll_write(context, bytes);
+        self.taken(written, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.rest).poll_flush(context)
+        let flushed = Pin::new(&mut self.rest).poll_flush(context);
+        self.taken(flushed, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -100,7 +125,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for First<T> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.rest).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.rest).poll_write_vectored(context, slices);
+        self.taken(written, context)
     }
 }
 
@@ -108,6 +134,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for First<T> {
 mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt as _;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_given_up() {
+        let (_client, server) = tokio::io::duplex(8);
+        let mut stream = First::fresh(server);
+        let error = stream.write_all(&[0; 100]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 
     async fn told(pieces: &[&[u8]]) -> Option<(Spoken, Vec<u8>)> {
         let (mut client, server) = tokio::io::duplex(64);

@@ -3,16 +3,14 @@
 //! Every worker accepts from sockets of its own (`SO_REUSEPORT`, socket(7)), so no worker waits for another. The sockets
 //! outlive the program: [`handover`] gives them to the next one, which goes on accepting what the kernel has queued.
 
-mod accept;
 mod certificates;
 mod first;
 mod handover;
 mod tls;
 
-pub(crate) use accept::accept;
 pub use certificates::CertificateError;
 pub(crate) use certificates::{Certificates, watch};
-pub(crate) use first::{First, Spoken};
+pub(crate) use first::{First, Spoken, listen_to};
 pub(crate) use handover::{Inherited, Old, offer, take_over};
 pub(crate) use tls::acceptor;
 

@@ -6,14 +6,16 @@
 
 mod compare;
 
+use crate::body::SentBody;
 use crate::choose::{Decision, Picked, RouteState};
-use crate::pool::{Pool, Target};
-use crate::serve::{Exchange, Replay, SentBody, origin_form};
+use crate::pool::{Pool, Target, request};
+use crate::request::RequestView;
 use crate::upstream::{InFlight, Purpose};
 use baton_model::id::ReleaseNumber;
 use baton_model::route::{Entry, HttpProtocol};
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode, Version};
+use http::StatusCode;
+use http::request::Parts;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use std::rc::Rc;
@@ -78,37 +80,49 @@ struct Copy {
 
 /// What is sent, as often as needed.
 struct Template {
-    head: http::request::Parts,
+    head: Parts,
     host: Option<String>,
     client: std::net::IpAddr,
     body: Bytes,
     protocol: HttpProtocol,
 }
 
-/// Sends a copy of this request if one is wanted and can be made; what cannot is counted.
-pub(crate) fn begin(exchange: &Exchange) -> Option<LiveCopy> {
-    let to = exchange.decision.mirror?;
-    let mirror = exchange.route.mirror()?;
-    let body = match &exchange.body {
-        Replay::Held(bytes) if bytes.len() as u64 <= mirror.body_bytes_max => bytes.clone(),
-        Replay::Held(_) | Replay::Once(_) => {
-            exchange.route.unmirrored(to);
-            return None;
-        }
+/// A request that is to be copied.
+pub(crate) struct Wanted<'a> {
+    /// The release that gets the copy.
+    pub(crate) to: ReleaseNumber,
+    pub(crate) route: &'a Arc<RouteState>,
+    pub(crate) decision: &'a Decision,
+    pub(crate) view: RequestView<'a>,
+    /// As instances are sent it.
+    pub(crate) parts: &'a Parts,
+    /// Held whole; a body that is passed on cannot be copied.
+    pub(crate) body: Option<Bytes>,
+    /// Connections for copies.
+    pub(crate) pool: &'a Rc<Pool>,
+}
+
+/// Sends a copy if one can be made; what cannot is counted.
+pub(crate) fn begin(wanted: Wanted<'_>) -> Option<LiveCopy> {
+    let Wanted { to, route, decision, view, parts, body, pool } = wanted;
+    let mirror = route.mirror()?;
+    let Some(body) = body.filter(|it| it.len() as u64 <= mirror.body_bytes_max) else {
+        route.unmirrored(to);
+        return None;
     };
-    let protocol = match &exchange.route.spec().entry {
+    let protocol = match &route.spec().entry {
         Entry::Http { protocol, .. } => *protocol,
         Entry::Tcp { .. } => return None,
     };
     let copy = Copy {
-        route: Arc::clone(&exchange.route),
-        pool: Rc::clone(&exchange.worker.copies),
-        decision: exchange.decision.clone(),
+        route: Arc::clone(route),
+        pool: Rc::clone(pool),
+        decision: decision.clone(),
         to,
         request: Template {
-            head: exchange.parts.clone(),
-            host: exchange.host.clone(),
-            client: exchange.client,
+            head: parts.clone(),
+            host: view.host.map(str::to_owned),
+            client: view.client,
             body,
             protocol,
         },
@@ -173,8 +187,9 @@ impl Copy {
             connect_timeout: self.route.spec().timeouts.connect.duration(),
             repeatable: false,
         };
+        let request = request(&self.request.head, self.request.body(), self.request.protocol);
         let began = Instant::now();
-        match self.pool.send(&target, self.request.make()).await {
+        match self.pool.send(&target, request).await {
             Ok((response, lease)) => {
                 let now = Instant::now();
                 in_flight.answered(response.status(), now.saturating_duration_since(began), now);
@@ -199,8 +214,8 @@ impl Copy {
 }
 
 impl Template {
-    fn view(&self) -> crate::request::RequestView<'_> {
-        crate::request::RequestView {
+    fn view(&self) -> RequestView<'_> {
+        RequestView {
             method: &self.head.method,
             host: self.host.as_deref(),
             path: self.head.uri.path(),
@@ -211,20 +226,8 @@ impl Template {
         }
     }
 
-    fn make(&self) -> Request<SentBody> {
-        let body = SentBody::Whole(Some(self.body.clone()).filter(|it| !it.is_empty()));
-        let mut request = Request::new(body);
-        *request.method_mut() = self.head.method.clone();
-        *request.headers_mut() = self.head.headers.clone();
-        match self.protocol {
-            HttpProtocol::Http1 => *request.uri_mut() = origin_form(&self.head.uri),
-            HttpProtocol::Http2 => {
-                *request.version_mut() = Version::HTTP_2;
-                *request.uri_mut() = crate::serve::absolute_form(&self.head);
-                request.headers_mut().remove(http::header::HOST);
-            }
-        }
-        request
+    fn body(&self) -> SentBody {
+        SentBody::Whole(Some(self.body.clone()).filter(|it| !it.is_empty()))
     }
 }
 

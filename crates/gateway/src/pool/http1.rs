@@ -2,7 +2,7 @@
 
 use super::connect::connect;
 use super::{Cause, Pool, SendError, Target};
-use crate::serve::SentBody;
+use crate::body::SentBody;
 use crate::upstream::UpstreamState;
 use http::{Request, Response};
 use hyper::body::Incoming;

@@ -2,7 +2,7 @@
 
 use super::connect::connect;
 use super::{Cause, Lease, SendError, Target};
-use crate::serve::SentBody;
+use crate::body::SentBody;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;

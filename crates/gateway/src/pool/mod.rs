@@ -4,14 +4,16 @@
 //! used last is used next, so that what a burst opened dies of age. HTTP/2 connections are shared by all streams.
 
 mod connect;
+mod form;
 mod http1;
 mod http2;
 
 pub(crate) use connect::connect;
+pub(crate) use form::request;
 pub(crate) use http1::Lease;
 pub(crate) use http2::Local;
 
-use crate::serve::SentBody;
+use crate::body::SentBody;
 use crate::upstream::{Serial, UpstreamState};
 use baton_model::route::HttpProtocol;
 use http::{Request, Response};

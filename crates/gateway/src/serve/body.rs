@@ -1,8 +1,8 @@
 //! The body of an answer on its way to the client: while it lives, its request is in flight; read to its end, its
 //! connection goes back to the pool.
 
-use super::sent::{Progress, Silence};
 use crate::access::Record;
+use crate::body::{Progress, Silence};
 use crate::mirror::LiveCopy;
 use crate::pool::Lease;
 use crate::upstream::InFlight;

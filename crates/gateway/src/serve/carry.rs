@@ -5,9 +5,9 @@ use super::client::Client;
 use super::exchange::{Answered, Exchange, Replay};
 use super::headers::{self, Wish, X_REQUEST_ID};
 use super::respond::{self, Problem};
-use super::sent::{HELD_MAX, Progress, SentBody, declared, hold};
 use super::upgrade;
 use crate::access::{self, Record};
+use crate::body::{HELD_MAX, Progress, SentBody, declared, hold};
 use crate::choose::RouteState;
 use crate::evidence::counters::ServiceEvent;
 use crate::mirror;
@@ -80,7 +80,7 @@ async fn exchange(
 ) -> Result<Response<AnswerBody>, Problem> {
     let wish = headers::vet(&parts)?;
     let host = headers::host(&parts).map(str::to_owned);
-    let route = client.worker.find(host.as_deref(), parts.uri.path())?;
+    let route = client.worker.find(host.as_deref(), parts.uri.path()).ok_or(Problem::NoRoute)?;
     let view = RequestView {
         method: &parts.method,
         host: host.as_deref(),
@@ -117,7 +117,7 @@ async fn exchange(
         stale: 0,
         refused_at: None,
     };
-    let mut copy = mirror::begin(&exchange);
+    let mut copy = exchange.copied();
     let answered = exchange.run().await.inspect_err(|problem| count(&exchange.route, *problem))?;
     let mut given = Given { client, exchange: &exchange, id: &id, wish, upgrade };
     if let Some(copy) = &mut copy {

@@ -6,13 +6,13 @@ use super::respond::SLOW_HEAD;
 use crate::listen::{First, Spoken};
 use crate::pool::Local;
 use crate::upstream::UpstreamState;
-use crate::worker::Worker;
+use crate::worker::{Look, Worker};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -59,7 +59,8 @@ impl Client {
             _permit: permit,
         });
         if client.http2 {
-            worker.remember(&client);
+            let looked_at: Weak<dyn Look> = Rc::downgrade(&(Rc::clone(&client) as Rc<dyn Look>));
+            worker.remember(looked_at);
         }
         client
     }
@@ -75,9 +76,11 @@ impl Client {
             watched.push(Arc::clone(upstream));
         }
     }
+}
 
+impl Look for Client {
     /// Tells the client to go if an instance that still answers it has left its route.
-    pub(crate) fn look(&self) {
+    fn look(&self) {
         let mut told = false;
         self.watched.borrow_mut().retain(|it| {
             told |= it.has_left() && it.in_flight() > 0;

@@ -11,16 +11,17 @@
 //! Safe is: nothing of the request was sent; or the method is idempotent (RFC 9110, 9.2.2) and the body is held whole.
 
 use super::respond::Problem;
-use super::sent::{Progress, SentBody};
+use crate::body::{Progress, SentBody};
 use crate::choose::{Decision, Picked, RouteState};
-use crate::pool::{Cause, Lease, SendError, Target};
+use crate::mirror;
+use crate::pool::{Cause, Lease, SendError, Target, request};
 use crate::request::RequestView;
 use crate::upstream::{InFlight, Purpose, Serial};
 use crate::worker::Worker;
 use baton_model::route::{Entry, HttpProtocol};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use std::cell::Cell;
 use std::future::Future;
@@ -95,6 +96,8 @@ struct Failed {
     problem: Problem,
     /// It may be made again.
     again: bool,
+    /// It reached nobody, and so took nothing from the budget.
+    free: bool,
 }
 
 impl Exchange {
@@ -138,7 +141,8 @@ impl Exchange {
                 },
             };
             if runners.is_empty() {
-                let may = failed.again && self.has_tries() && self.route.may_retry(Instant::now());
+                let may =
+                    failed.again && self.has_tries() && (failed.free || self.route.may_retry(Instant::now()));
                 if !may {
                     return Err(failed.problem);
                 }
@@ -191,20 +195,25 @@ impl Exchange {
             Replay::Held(bytes) => SentBody::Whole(Some(bytes.clone()).filter(|it| !it.is_empty())),
             Replay::Once(body) => body.take().unwrap_or(SentBody::Whole(None)),
         };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.parts.method.clone();
-        *request.headers_mut() = self.parts.headers.clone();
-        match protocol {
-            HttpProtocol::Http1 => {
-                *request.uri_mut() = origin_form(&self.parts.uri);
-            }
-            HttpProtocol::Http2 => {
-                *request.version_mut() = Version::HTTP_2;
-                *request.uri_mut() = absolute_form(&self.parts);
-                request.headers_mut().remove(http::header::HOST);
-            }
-        }
-        request
+        request(&self.parts, body, protocol)
+    }
+
+    /// Begins a copy to the mirror, where one is wanted; what cannot be copied is counted.
+    pub(super) fn copied(&self) -> Option<mirror::LiveCopy> {
+        let to = self.decision.mirror?;
+        let body = match &self.body {
+            Replay::Held(bytes) => Some(bytes.clone()),
+            Replay::Once(_) => None,
+        };
+        mirror::begin(mirror::Wanted {
+            to,
+            route: &self.route,
+            decision: &self.decision,
+            view: self.view(),
+            parts: &self.parts,
+            body,
+            pool: &self.worker.copies,
+        })
     }
 
     /// An answer is there: the other tries are given up, and those that were asked before it have been outrun.
@@ -229,21 +238,22 @@ impl Exchange {
     fn failed(&mut self, runner: Runner, error: SendError) -> Failed {
         let now = Instant::now();
         if let Some(problem) = self.client_trouble() {
-            return Failed { problem, again: false };
+            return Failed { problem, again: false, free: false };
         }
         let unsent = error.unsent.is_some();
         if let (Replay::Once(body), Some(request)) = (&mut self.body, error.unsent) {
             *body = Some(request.into_body());
         }
-        let stale = error.reused && error.cause == Cause::Closed;
-        if stale && self.stale < STALE_MAX {
+        let stale = error.reused && error.cause == Cause::Closed && self.stale < STALE_MAX;
+        if stale {
             // An instance closes what is idle: that says nothing against it.
             self.stale += 1;
             self.attempts -= 1;
+            runner.in_flight.unsent();
         } else {
             runner.in_flight.failed(now);
         }
-        Failed { problem: Problem::Upstream, again: unsent || self.is_repeatable() }
+        Failed { problem: Problem::Upstream, again: unsent || self.is_repeatable(), free: stale }
     }
 
     /// What the client itself did wrong while its body was passed on.
@@ -262,7 +272,7 @@ impl Exchange {
         let at = runners.iter().position(|it| self.deadline(it).is_some_and(|deadline| deadline <= now))?;
         let runner = runners.swap_remove(at);
         runner.in_flight.failed(now);
-        Some(Failed { problem: Problem::Timeout, again: self.is_repeatable() })
+        Some(Failed { problem: Problem::Timeout, again: self.is_repeatable(), free: false })
     }
 
     /// When a try's answer must be there: counted from the request's end.
@@ -328,21 +338,4 @@ async fn wait(runners: &mut [Runner], mut timer: Pin<&mut Sleep>) -> Event {
         timer.as_mut().poll(context).map(|()| Event::Due)
     })
     .await
-}
-
-/// Path and query, as HTTP/1.1 asks an origin server (RFC 9112, 3.2.1).
-pub(crate) fn origin_form(uri: &Uri) -> Uri {
-    if uri.authority().is_none() {
-        return uri.clone();
-    }
-    uri.path_and_query().map_or_else(Uri::default, |it| Uri::from(it.clone()))
-}
-
-/// With scheme and authority, of which HTTP/2 makes its pseudo-header fields (RFC 9113, 8.3.1).
-pub(crate) fn absolute_form(parts: &Parts) -> Uri {
-    let named = parts.headers.get(http::header::HOST).and_then(|it| it.to_str().ok());
-    let mut uri = Uri::builder().scheme("http");
-    uri = uri.authority(named.filter(|it| !it.is_empty()).unwrap_or("localhost"));
-    uri = uri.path_and_query(parts.uri.path_and_query().map_or("/", |it| it.as_str()));
-    uri.build().unwrap_or_else(|_| parts.uri.clone())
 }

@@ -252,6 +252,8 @@ mod tests {
     use http::Request;
     use proptest::prelude::*;
 
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
     fn parts(version: Version, uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().version(version).uri(uri);
         for (name, value) in headers {
@@ -262,7 +264,7 @@ mod tests {
 
     #[test]
     fn what_two_servers_would_read_in_two_ways_is_refused() {
-        let cases: [(&[(&str, &str)], Option<u16>); 8] = [
+        let cases: [(Fields, Option<u16>); 8] = [
             (&[("host", "a.test")], None),
             (&[], Some(400)),
             (&[("host", "a.test"), ("host", "a.test")], Some(400)),

@@ -16,13 +16,9 @@ mod headers;
 mod queue;
 mod relay;
 mod respond;
-mod sent;
 mod upgrade;
 mod websocket;
 
 pub(crate) use client::{Client, serve};
-pub(crate) use exchange::{Exchange, Replay, absolute_form, origin_form};
 pub(crate) use headers::Origin;
 pub(crate) use relay::copy_both;
-pub(crate) use respond::Problem;
-pub(crate) use sent::SentBody;

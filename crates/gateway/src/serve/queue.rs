@@ -41,7 +41,7 @@ impl Exchange {
 
     /// Takes the route from the newest table, and decides anew by it.
     fn refresh(&mut self) -> Result<(), Problem> {
-        let found = self.worker.find(self.host.as_deref(), self.parts.uri.path())?;
+        let found = self.worker.find(self.host.as_deref(), self.parts.uri.path()).ok_or(Problem::NoRoute)?;
         if !Arc::ptr_eq(&found, &self.route) {
             self.decision = found.decide_again(&self.view(), &self.decision);
             self.route = found;

@@ -5,6 +5,7 @@
 
 use super::proxies::{Process, Who, start};
 use anyhow::{Context as _, Result};
+use baton_model::route::Balance;
 use baton_tests::harness::load::{Counted, Load, Plan};
 use baton_tests::harness::wait;
 use nix::sys::signal::{Signal, kill};
@@ -76,7 +77,8 @@ fn lose(who: Who, loss: Loss) -> Result<Counted> {
     let backends: Vec<Process> =
         BACKENDS.iter().map(|address| backend(folder.path(), address)).collect::<Result<_>>()?;
     let addresses: Vec<SocketAddr> = BACKENDS.iter().map(|it| Ok(it.parse()?)).collect::<Result<_>>()?;
-    let _proxy = start(who, folder.path(), &addresses, None)?;
+    // In turn, so that the lost one surely gets its half: by load, the other one may have all of so little.
+    let _proxy = start(who, folder.path(), &addresses, None, Balance::RoundRobin)?;
     let plan = Plan {
         targets: vec![who.address()],
         connections: CONNECTIONS,

@@ -103,17 +103,19 @@ impl Drop for Process {
     }
 }
 
-/// Starts a proxy before `upstreams`, and waits until it answers.
+/// Starts a proxy before `upstreams`, and waits until it answers. The other proxies balance by least connections, which
+/// takes turns where all are idle.
 pub(super) fn start(
     who: Who,
     folder: &Path,
     upstreams: &[SocketAddr],
     processor: Option<&str>,
+    balance: Balance,
 ) -> Result<Process> {
     let at = folder.join(who.name());
     std::fs::create_dir_all(&at)?;
     let process = match who {
-        Who::Baton => baton(&at, upstreams, processor)?,
+        Who::Baton => baton(&at, &table(upstreams, balance)?, processor)?,
         Who::HaProxy => {
             std::fs::write(at.join("haproxy.cfg"), haproxy_configuration(upstreams))?;
             Process::start(&at, processor, &["/usr/sbin/haproxy", "-db", "-f", "haproxy.cfg"])?
@@ -130,11 +132,11 @@ pub(super) fn start(
     Ok(process)
 }
 
-fn baton(folder: &Path, upstreams: &[SocketAddr], processor: Option<&str>) -> Result<Process> {
+fn baton(folder: &Path, table: &RouteTable, processor: Option<&str>) -> Result<Process> {
     let program = gateway_program()?.display().to_string();
     let config = format!("http = [\"{}\"]\nworkers = 1\n", Who::Baton.address());
     std::fs::write(folder.join("gateway.toml"), config)?;
-    std::fs::write(folder.join("table.json"), serde_json::to_vec(&table(upstreams)?)?)?;
+    std::fs::write(folder.join("table.json"), serde_json::to_vec(table)?)?;
     Process::start(folder, processor, &[&program, "gateway.toml", "table.json"])
 }
 
@@ -155,7 +157,7 @@ fn gateway_program() -> Result<PathBuf> {
 }
 
 /// One service on every host, as its file's defaults have it.
-fn table(upstreams: &[SocketAddr]) -> Result<RouteTable> {
+fn table(upstreams: &[SocketAddr], balance: Balance) -> Result<RouteTable> {
     let service = ServiceName::new("bench")?;
     let upstreams = upstreams.iter().zip(1..).map(|(address, slot)| {
         let id = UpstreamId { instance: InstanceId { service: service.clone(), slot }, run: RunNumber(1) };
@@ -163,7 +165,7 @@ fn table(upstreams: &[SocketAddr]) -> Result<RouteTable> {
     });
     let route = Route {
         revision: RouteRevision(1),
-        spec: spec()?,
+        spec: spec(balance)?,
         split: Split { weights: BTreeMap::from([(ReleaseNumber(1), Weight::ALL)]) },
         rules: Vec::new(),
         mirror: None,
@@ -173,11 +175,11 @@ fn table(upstreams: &[SocketAddr]) -> Result<RouteTable> {
     Ok(RouteTable { revision: TableRevision(1), routes: BTreeMap::from([(service, route)]) })
 }
 
-fn spec() -> Result<RouteSpec> {
+fn spec(balance: Balance) -> Result<RouteSpec> {
     Ok(RouteSpec {
         entry: Entry::Http { hosts: Vec::new(), path: "/".to_owned(), protocol: HttpProtocol::Http1 },
         port: PortName::new("http")?,
-        balance: Balance::LeastLoaded,
+        balance,
         split_by: Key::Address,
         sticky_cookie: None,
         timeouts: Timeouts { connect: Millis::secs(1), response: Millis::secs(30), idle: Millis::secs(300) },
@@ -208,7 +210,7 @@ fn haproxy_configuration(upstreams: &[SocketAddr]) -> String {
         .map(|(number, address)| format!("    server s{number} {address} check inter 100ms fall 2 rise 1\n"))
         .collect();
     format!(
-        "global\n    nbthread 1\n    maxconn 20000\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n    timeout http-request 30s\n    retries 2\n    retry-on all-retryable-errors\n    option redispatch 1\n    option forwardfor\n    option httpchk GET /\nfrontend f\n    bind {}\n    unique-id-format %[uuid()]\n    unique-id-header X-Request-Id\n    default_backend b\nbackend b\n    balance leastconn\n    http-reuse always\n{servers}",
+        "global\n    nbthread 1\n    maxconn 4000\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n    timeout http-request 30s\n    retries 2\n    retry-on all-retryable-errors\n    option redispatch 1\n    option forwardfor\n    option httpchk GET /\nfrontend f\n    bind {}\n    unique-id-format %[uuid()]\n    unique-id-header X-Request-Id\n    default_backend b\nbackend b\n    balance leastconn\n    http-reuse always\n{servers}",
         Who::HaProxy.address()
     )
 }

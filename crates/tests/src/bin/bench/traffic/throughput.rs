@@ -2,6 +2,7 @@
 
 use super::proxies::{Process, Who, start};
 use anyhow::{Context as _, Result, bail};
+use baton_model::route::Balance;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -33,7 +34,7 @@ pub(crate) fn run(rounds: u32) -> Result<()> {
     let upstreams = UPSTREAMS.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let proxies: Vec<(Who, Process)> = Who::ALL
         .into_iter()
-        .map(|who| Ok((who, start(who, folder.path(), &upstreams, Some("0"))?)))
+        .map(|who| Ok((who, start(who, folder.path(), &upstreams, Some("0"), Balance::LeastLoaded)?)))
         .collect::<Result<_>>()?;
     for (path, _) in SIZES {
         for keep in [true, false] {

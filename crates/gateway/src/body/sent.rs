@@ -1,6 +1,7 @@
 //! The body of a request on its way to an instance: held whole where it may have to be sent twice, or passed on piece by
 //! piece, within a size and with a limit on silence.
 
+use super::Silence;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -11,7 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 /// A body that is held whole is no larger; larger ones are passed on, and then not repeated.
 pub(crate) const HELD_MAX: u64 = 64 * 1024;
@@ -131,39 +132,6 @@ impl Passed {
                 Poll::Ready(Some(Err(BodyCut)))
             }
         }
-    }
-}
-
-/// A limit on silence between two pieces. The timer is made only when there is silence.
-#[derive(Debug)]
-pub(crate) struct Silence {
-    most: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-    running: bool,
-}
-
-impl Silence {
-    pub(crate) fn new(most: Duration) -> Self {
-        Self { most, timer: None, running: false }
-    }
-
-    /// Something came.
-    pub(crate) fn broken(&mut self) {
-        self.running = false;
-    }
-
-    /// Whether the silence is too long now; if not, the task is woken when it will be.
-    pub(crate) fn is_over(&mut self, context: &mut Context<'_>) -> bool {
-        if self.most.is_zero() {
-            return false;
-        }
-        let most = self.most;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(most)));
-        if !self.running {
-            timer.as_mut().reset(Instant::now() + most);
-            self.running = true;
-        }
-        timer.as_mut().poll(context).is_ready()
     }
 }
 

@@ -1,7 +1,6 @@
 //! Accepting: as many connections as are allowed, each in a task of its own.
 
-use super::first::{First, Spoken, listen_to};
-use super::{Listener, Place, Purpose};
+use crate::listen::{First, Listener, Place, Purpose, Spoken, listen_to};
 use crate::serve::{Client, Origin, serve};
 use crate::tcp;
 use crate::worker::Worker;
