@@ -24,8 +24,7 @@
 //!
 //! jobs       Running ─exit code 0─► Done ─begin_swap (another release)─► Confirming ─exit code 0─► Done
 //!
-//! leaving    Routed ─released─► Draining ─stop─► Stopping ─gone─► forgotten   (replaced, reverted, making way, removed,
-//!                                                                              stranger)
+//! leaving    Routed ─► Draining ─stop─► Stopping ─gone─► forgotten   (replaced, reverted, making way, removed, stranger)
 //! ```
 
 mod event;
