@@ -23,7 +23,6 @@
 //!                nothing but files:  └─begin_refresh─► Refreshing ─refreshed─► (none); the same run, the new release
 //!
 //! jobs       Running ─exit code 0─► Done ─begin_swap (another release)─► Confirming ─exit code 0─► Done
-//!
 //! leaving    Routed ─► Draining ─stop─► Stopping ─gone─► forgotten   (replaced, reverted, making way, removed, stranger)
 //! ```
 
