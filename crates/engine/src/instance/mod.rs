@@ -23,9 +23,7 @@
 //!                nothing but files:  └─begin_refresh─► Refreshing ─refreshed─► (none); the same run, the new release
 //!
 //! jobs       Running ─exit code 0─► Done ─begin_swap (another release)─► Confirming ─exit code 0─► Done
-//!
-//! leaving    Routed ─released─► Draining ─stop─► Stopping ─gone─► forgotten   (replaced, reverted, making way, removed,
-//!                                                                              stranger)
+//! leaving    Routed ─► Draining ─stop─► Stopping ─gone─► forgotten   (replaced, reverted, making way, removed, stranger)
 //! ```
 
 mod event;

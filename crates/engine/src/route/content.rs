@@ -5,6 +5,7 @@ use crate::progress::Slot;
 use crate::sight::Sight;
 use crate::turn::Turn;
 use baton_model::id::InstanceId;
+use baton_model::observed::InstanceObserved;
 use baton_model::route::{Route, RouteSpec, Upstream, UpstreamId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,6 +37,13 @@ fn upstreams(turn: &Turn<'_>, spec: &RouteSpec) -> BTreeMap<UpstreamId, Upstream
     named.collect()
 }
 
+/// Its node may be about to stop the run, by a plan that is not wanted any more: until it says otherwise, the run does not
+/// come back into the route.
+fn may_be_stopped(turn: &Turn<'_>, slot: &Slot, sight: &Sight<'_>, seen: &InstanceObserved) -> bool {
+    let by_change = || seen.swap.as_ref().is_some_and(|swap| turn.stops(seen.release, swap.to));
+    !sight.confirmed || (!sight.settled(slot) && by_change())
+}
+
 /// What may be sent requests of a slot. What is known of a node that is silent is what it said last: gateways see for
 /// themselves whether its instances answer, and a coordinator that has just started has heard of nobody.
 fn upstream(
@@ -48,13 +56,17 @@ fn upstream(
     if slot.retiring {
         return None;
     }
-    let stays =
-        |release| release == slot.release || sight.settled(slot) || !turn.stops(release, slot.release);
+    let stays = |release| sight.settled(slot) || !turn.stops(release, slot.release);
+    let named = turn.memory.route.of_slot(turn.name, number);
     if !sight.heard {
-        let (id, upstream) = turn.memory.route.of_slot(turn.name, number)?;
+        let (id, upstream) = named?;
         return stays(upstream.release).then(|| (id.clone(), upstream.clone()));
     }
     let seen = sight.seen.filter(|seen| sight.serves && stays(seen.release))?;
+    let known = named.is_some_and(|(id, _)| id.run == seen.run);
+    if !known && may_be_stopped(turn, slot, sight, seen) {
+        return None;
+    }
     let port = turn.port(seen.release, &seen.ports, &spec.port)?;
     let node = sight.node?.node?;
     let address = SocketAddr::new(node.address.parse().ok()?, port);

@@ -48,17 +48,19 @@ impl Turn<'_> {
             .iter()
             .map(|(number, release)| (*number, release.spec.ports.contains_key(&current.spec.port)))
             .collect();
-        // Both are in the order of the slots, and a route names one run of each at most.
-        let mut entered = route.entered.iter().peekable();
+        // All are in the order of the slots, and a route names one run of each at most; each that it names has entered.
+        let mut entered = route.entered.iter().zip(current.upstreams.values()).peekable();
         for (number, sight) in &mut self.sights {
-            while entered.next_if(|(id, _)| id.instance.slot < *number).is_some() {}
-            let named = entered.peek().filter(|(id, _)| id.instance.slot == *number);
+            while entered.next_if(|((id, _), _)| id.instance.slot < *number).is_some() {}
+            let named = entered.peek().filter(|((id, _), _)| id.instance.slot == *number);
             let Some(seen) = sight.seen.filter(|_| sight.serves) else {
                 sight.ready = false;
                 continue;
             };
-            let known = named.is_some_and(|(id, revision)| {
-                id.run == seen.run && acknowledged.is_none_or(|acknowledged| acknowledged >= **revision)
+            // A change of files alone makes the same run another release.
+            let known = named.is_some_and(|((id, revision), upstream)| {
+                (id.run, upstream.release) == (seen.run, seen.release)
+                    && acknowledged.is_none_or(|acknowledged| acknowledged >= **revision)
             });
             // A release without the port that is routed serves as if there were no gateway.
             sight.ready = known || routable.get(&seen.release) == Some(&false);

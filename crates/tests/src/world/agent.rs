@@ -4,6 +4,7 @@
 use super::World;
 use super::mutation::Mutation;
 use super::network::{Body, Envelope, Report};
+use super::node::ports_of;
 use super::queue::Happening;
 use baton_engine::instance::{AdoptedRun, Event, Instance};
 use baton_model::id::{Generation, InstanceId, NodeName, RunNumber};
@@ -58,7 +59,7 @@ impl World {
             let found = AdoptedRun {
                 release: run.release,
                 pid: run.pid,
-                ports: BTreeMap::new(),
+                ports: ports_of(*number),
                 restarts: run.restarts,
                 last_exit: run.last_exit,
                 crash_loop: run.crash_loop(),
@@ -203,8 +204,11 @@ impl World {
     }
 
     /// Persists a plan that is newer than its own, and follows it.
-    fn agent_takes_plan(&mut self, node: &NodeName, life: u64, plan: NodePlan) {
+    fn agent_takes_plan(&mut self, node: &NodeName, life: u64, mut plan: NodePlan) {
         let mutation = self.options.mutation;
+        if let Some(mutation) = mutation {
+            mutation.distort_plan(&mut plan);
+        }
         let Some(host) = self.nodes.get_mut(node) else { return };
         let has = host.disk.plan.as_ref().map_or(Generation(0), |plan| plan.generation);
         if plan.generation <= has && mutation != Some(Mutation::GenerationIgnored) {

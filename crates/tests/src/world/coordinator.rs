@@ -5,6 +5,7 @@ use super::invariants;
 use super::mutation::Mutation;
 use super::network::{Body, Envelope, Report};
 use super::queue::Happening;
+use super::table::Tables;
 use baton_engine::cycle::{Action, Cycle, PlanRecord, Snapshot, Write, Written};
 use baton_engine::outcome::EventDraft;
 use baton_model::desired::Desired;
@@ -15,7 +16,7 @@ use baton_model::time::UnixMs;
 use std::collections::BTreeMap;
 
 /// The world's first moment on the coordinator's clock.
-const EPOCH_MS: u64 = 1_700_000_000_000;
+pub(crate) const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Changes that come within this time are decided together.
 const DEBOUNCE_MS: u64 = 20;
 
@@ -31,6 +32,7 @@ pub(crate) struct Coordinator {
     wake_at: Option<u64>,
     /// The last connection of each node: a newer session replaces the older.
     sessions: BTreeMap<NodeName, u64>,
+    pub(crate) tables: Tables,
     /// What the present decision was made from: the truth, also where a mutation told the engine otherwise.
     pub(crate) seen: Observed,
     pub(crate) wanted: Desired,
@@ -58,6 +60,7 @@ impl World {
             woken: true,
             wake_at: None,
             sessions: BTreeMap::new(),
+            tables: Tables::default(),
             seen: Observed::default(),
             wanted: Desired::default(),
             decided_at: UnixMs(0),
@@ -182,12 +185,13 @@ impl World {
                 };
                 self.queue.push(self.now + delay, Happening::WriteLands { process, write });
             }
-            Action::Send { plans, report, events, routes: _ } => {
+            Action::Send { plans, report, events, routes } => {
                 for event in &events {
                     self.trace.line(self.now, &format!("event {}", event.message));
                 }
                 self.refused(&events);
                 self.ledger_published(&report);
+                routes.into_iter().for_each(|routes| self.send_routes(routes));
                 for (node, record) in plans {
                     self.dispatch(&node, &record);
                 }

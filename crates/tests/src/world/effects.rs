@@ -2,12 +2,14 @@
 
 use super::World;
 use super::mutation::Mutation;
+use super::node::ports_of;
 use super::queue::Happening;
 use super::workload::{Behaviour, Change, Run};
 use baton_engine::instance::{Effect, Event, Trouble};
 use baton_model::id::{InstanceId, NodeName, RunNumber};
 use baton_model::observed::Exit;
 use baton_model::plan::InstancePlan;
+use baton_model::route::UpstreamId;
 use baton_model::time::Millis;
 
 impl World {
@@ -100,7 +102,7 @@ impl World {
         let key = (id.clone(), number);
         if let Some(run) = host.runs.get(&key) {
             // Said again after a restart: it is there already.
-            let started = run.pid.map(|pid| Event::Started { run: number, pid, ports: Default::default() });
+            let started = run.pid.map(|pid| Event::Started { run: number, pid, ports: ports_of(number) });
             started.into_iter().for_each(|event| self.agent_hears_soon(node, id, event, 1));
             return;
         }
@@ -127,8 +129,10 @@ impl World {
             serving: beside.is_none(),
             stopping: false,
             drain: None,
+            replaced_at: None,
         };
         host.runs.insert(key, run);
+        self.ledger.begins(&UpstreamId { instance: id.clone(), run: number });
         self.execute(node, id, number);
     }
 
@@ -169,8 +173,10 @@ impl World {
     }
 
     fn set_serving(&mut self, node: &NodeName, id: &InstanceId, run: RunNumber, serving: bool) {
+        let now = self.now;
         if let Some(run) = self.nodes.get_mut(node).and_then(|host| host.runs.get_mut(&(id.clone(), run))) {
             run.serving = serving;
+            run.replaced_at = (!serving).then_some(now);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::World;
 use super::queue::Happening;
-use baton_model::id::{InstanceId, NodeName, RunNumber, ServiceName};
+use baton_model::id::{GatewayName, InstanceId, NodeName, RunNumber, ServiceName};
 use baton_model::observed::Exit;
 
 /// What may strike.
@@ -40,6 +40,27 @@ const FAULTS: [Fault; 16] = [
     Fault::ShimDies,
     Fault::BytesRot,
     Fault::AnotherWriter,
+];
+
+/// What may strike a gateway.
+#[derive(Clone, Copy, Debug)]
+enum GatewayFault {
+    Dies,
+    Freezes,
+    Slow,
+    CutBothWays,
+    CutUp,
+    CutDown,
+}
+
+const GATEWAY_FAULTS: [GatewayFault; 7] = [
+    GatewayFault::Dies,
+    GatewayFault::Dies,
+    GatewayFault::Freezes,
+    GatewayFault::Slow,
+    GatewayFault::CutBothWays,
+    GatewayFault::CutUp,
+    GatewayFault::CutDown,
 ];
 
 impl World {
@@ -109,6 +130,50 @@ impl World {
         }
     }
 
+    /// One fault of a gateway, and the time of the next. Their chance is of a stream of its own.
+    pub(crate) fn gateway_fault_strikes(&mut self) {
+        if !self.faults_on {
+            return;
+        }
+        let interval = self.options.fault_interval_ms();
+        let random = &mut self.random.gateways;
+        let next = self.now + random.between(500, interval);
+        let names: Vec<GatewayName> = self.gateways.keys().cloned().collect();
+        let name = random.pick(&names).clone();
+        let fault = *random.pick(&GATEWAY_FAULTS);
+        let long = random.percent(20);
+        let until = self.now + random.between(500, if long { 60_000 } else { 8000 });
+        let slow_ms = random.between(50, 2500);
+        self.queue.push(next, Happening::GatewayFaultStrikes);
+        self.trace.line(self.now, &format!("fault: {fault:?} {name} until {until}"));
+        let Some(gateway) = self.gateways.get_mut(&name) else { return };
+        let (up, down) = match fault {
+            GatewayFault::Dies => return self.gateway_dies(&name),
+            GatewayFault::Freezes => {
+                gateway.frozen_until = gateway.frozen_until.max(until);
+                return;
+            }
+            GatewayFault::Slow => {
+                gateway.link.slow_ms = slow_ms;
+                (false, false)
+            }
+            GatewayFault::CutBothWays => (true, true),
+            GatewayFault::CutUp => (true, false),
+            GatewayFault::CutDown => (false, true),
+        };
+        gateway.link.up_cut |= up;
+        gateway.link.down_cut |= down;
+        self.queue.push(until, Happening::GatewayLinkMends { gateway: name });
+    }
+
+    pub(crate) fn gateway_link_mends(&mut self, name: &GatewayName) {
+        if let Some(gateway) = self.gateways.get_mut(name) {
+            gateway.link.up_cut = false;
+            gateway.link.down_cut = false;
+            gateway.link.slow_ms = 0;
+        }
+    }
+
     fn cut(&mut self, node: &NodeName, up: bool, down: bool, until: u64) {
         if let Some(link) = self.links.get_mut(node) {
             link.up_cut |= up;
@@ -141,6 +206,8 @@ impl World {
             self.link_mends(&node);
             self.host_boots(&node);
         }
+        let gateways: Vec<GatewayName> = self.gateways.keys().cloned().collect();
+        gateways.iter().for_each(|gateway| self.gateway_link_mends(gateway));
         self.restore_nodes();
         self.wake_coordinator();
         self.healed_at = self.now;

@@ -1,15 +1,19 @@
 //! The fleet of one seed: its nodes, its services, and what their releases ask for.
 
 use super::World;
+use super::gateway::Gateway;
 use super::node::Node;
 use super::random::Random;
 use super::workload::Behaviour;
 use baton_model::artifact::{Artifact, ArtifactFormat};
 use baton_model::configuration::{ConfigFile, OnChange};
 use baton_model::desired::{self, Release, Service};
-use baton_model::id::{Digest, NodeName, PortName, ReleaseNumber, ServiceName, Version};
+use baton_model::id::{Digest, GatewayName, NodeName, PortName, ReleaseNumber, ServiceName, Version};
 use baton_model::lifecycle::Near;
 use baton_model::rollout::{OnFailure, RolloutControl, RolloutPolicy, Strategy};
+use baton_model::route::{
+    Balance, Ejection, Entry, HttpProtocol, Key, Retries, RouteSpec, Timeouts, TrafficLimits, Weight,
+};
 use baton_model::spec::{
     Amount, Check, Checks, Count, LogPolicy, Placement, Port, PortKind, Probe, RestartMode, RestartPolicy,
     ServiceSpec, StopPolicy, StopSignal,
@@ -37,6 +41,7 @@ impl World {
             self.nodes.insert(name.clone(), Node::new(self.options.seed, &name));
             self.links.insert(name, Default::default());
         }
+        self.populate_gateways();
         // A stream of its own: a seed draws the same fleet with and without.
         let mut order = Random::of(self.options.seed, "order");
         let services = usize::try_from(random.between(1, 2)).unwrap_or(1);
@@ -44,6 +49,8 @@ impl World {
             let name = ServiceName::new(name).expect("a valid name");
             let mut spec = draw_spec(&mut random, &name, number, self.nodes.len());
             spec.lifecycle.after = draw_after(&mut order, self.specs.keys());
+            let routed = !self.gateways.is_empty() && self.random.gateways.percent(85);
+            spec.route = routed.then(|| route_spec(PortName::new("main").expect("a valid name")));
             self.specs.insert(name.clone(), spec);
             let service = Service {
                 name: name.clone(),
@@ -54,6 +61,17 @@ impl World {
                 reload: 0,
             };
             self.store.desired.services.insert(name, service);
+        }
+    }
+
+    /// Half of the seeds have gateways. Their chance is of a stream of its own.
+    fn populate_gateways(&mut self) {
+        let random = &mut self.random.gateways;
+        let count = if random.percent(50) { random.between(1, 3) } else { 0 };
+        for number in 1..=count {
+            let name = GatewayName::new(format!("g{number}")).expect("a valid name");
+            self.gateways.insert(name.clone(), Gateway::new(self.options.seed, &name));
+            self.store.desired.gateways.insert(name);
         }
     }
 
@@ -172,5 +190,28 @@ fn draw_spec(random: &mut Random, name: &ServiceName, number: u16, nodes: usize)
         sandbox: Default::default(),
         configuration: Default::default(),
         route: None,
+    }
+}
+
+/// A route to a port; what gateways do beyond sending requests is no part of this world.
+fn route_spec(port: PortName) -> RouteSpec {
+    RouteSpec {
+        entry: Entry::Http { hosts: Vec::new(), path: "/".to_owned(), protocol: HttpProtocol::Http1 },
+        port,
+        balance: Balance::LeastLoaded,
+        split_by: Key::Address,
+        sticky_cookie: None,
+        timeouts: Timeouts { connect: Millis::secs(1), response: Millis::secs(30), idle: Millis::secs(60) },
+        retries: Retries { attempts: 1, budget_percent: 20, hedge_after: Millis::ZERO },
+        limits: TrafficLimits {
+            body_bytes_max: 1 << 20,
+            in_flight_max: 100,
+            queue_max: 100,
+            queue_timeout: Millis::secs(1),
+        },
+        check: None,
+        ejection: Ejection { failures: 5, base: Millis::secs(10), share_max: Weight(5_000) },
+        slow_start: Millis::ZERO,
+        zone_spill_below: Weight(7_000),
     }
 }

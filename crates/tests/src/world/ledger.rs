@@ -2,14 +2,18 @@
 //! can see it.
 
 use super::World;
+use super::coordinator::EPOCH_MS;
 use super::invariants;
 use baton_engine::cycle::{PlanRecord, Write};
 use baton_engine::progress::ServiceProgress;
 use baton_model::desired::Desired;
-use baton_model::id::{Generation, InstanceId, NodeName, ReleaseNumber, RolloutId, RunNumber, ServiceName};
+use baton_model::id::{
+    GatewayName, Generation, InstanceId, NodeName, ReleaseNumber, RolloutId, RunNumber, ServiceName,
+};
 use baton_model::plan::NodePlan;
 use baton_model::report::Report;
 use baton_model::rollout::{RolloutControl, RolloutOutcome, RolloutRequest};
+use baton_model::route::UpstreamId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The record.
@@ -33,6 +37,33 @@ pub(crate) struct Ledger {
     pub(crate) armed: BTreeSet<ServiceName>,
     /// Services that were once removed: what is taken from them then was asked for.
     pub(crate) removed: BTreeSet<ServiceName>,
+    /// When each gateway was last heard by a coordinator.
+    heard: BTreeMap<GatewayName, u64>,
+    /// When each gateway was last heard again after it had been silent for longer than it is waited for.
+    back: BTreeMap<GatewayName, u64>,
+    /// When the route of each run was first stored without it.
+    pub(crate) left: BTreeMap<UpstreamId, u64>,
+    /// Runs that were stopped.
+    pub(crate) stopped: BTreeSet<UpstreamId>,
+    /// Of these, what a gateway may know of all the same, since it could not be told in time.
+    pub(crate) excused: BTreeSet<(GatewayName, UpstreamId)>,
+    /// Gateways that once had as many instances of a service as must stay.
+    pub(crate) armed_gateways: BTreeSet<(GatewayName, ServiceName)>,
+}
+
+impl Ledger {
+    /// Whether a gateway was silent for longer than it is waited for, at any time between these.
+    pub(crate) fn away(&self, gateway: &GatewayName, from: u64, now: u64) -> bool {
+        let heard = self.heard.get(gateway).copied().unwrap_or(0);
+        now - heard >= invariants::LEASE_MS || self.back.get(gateway).is_some_and(|back| *back >= from)
+    }
+
+    /// A run begins: it is another one than any of its name before.
+    pub(crate) fn begins(&mut self, id: &UpstreamId) {
+        self.stopped.remove(id);
+        self.left.remove(id);
+        self.excused.retain(|(_, excused)| excused != id);
+    }
 }
 
 /// The record before a write.
@@ -67,6 +98,8 @@ impl World {
                 let floor = decided.map(|decided| {
                     invariants::capacity_floor(&self.store, decided, service, old.as_ref(), new.as_ref())
                 });
+                let decided_at = decided.map_or(self.now, |decided| decided.decided_at.0 - EPOCH_MS);
+                note_left(&mut self.ledger, old.as_ref(), new.as_ref(), decided_at);
                 self.settle(verdict.unwrap_or(Ok(())));
                 self.settle(floor.unwrap_or(Ok(())));
             }
@@ -130,16 +163,40 @@ impl World {
         let Some(host) = self.nodes.get(node) else { return };
         let run = host.runs.get(&(id.clone(), number));
         let planned = host.disk.plan.as_ref().and_then(|plan| plan.instances.get(id));
+        let upstream = UpstreamId { instance: id.clone(), run: number };
+        let routed = run.filter(|run| !run.stopping && run.plan.spec.route.is_some());
+        let known = routed.map_or(Ok(()), |run| {
+            invariants::stopped_unknown(&mut self.ledger, &self.gateways, &upstream, run, self.now)
+        });
         let foreign = invariants::no_foreign_kill(id, number, run, self.options.mutation);
         let cut = run.map_or(Ok(()), |run| invariants::acked_drain(id, run, planned, self.now));
         self.settle(foreign);
         self.settle(cut);
+        self.settle(known);
+    }
+
+    /// A gateway was heard.
+    pub(crate) fn ledger_heard(&mut self, gateway: &GatewayName) {
+        let now = self.now;
+        let before = self.ledger.heard.insert(gateway.clone(), now).unwrap_or(0);
+        if now - before >= invariants::LEASE_MS {
+            self.ledger.back.insert(gateway.clone(), now);
+        }
+    }
+
+    /// A gateway sends a request.
+    pub(crate) fn judge_request(&mut self, gateway: &GatewayName, id: &UpstreamId) {
+        let verdict = invariants::sent_to_the_living(&self.ledger, gateway, id, self.now);
+        self.settle(verdict);
     }
 
     /// What must hold at every moment.
     pub(crate) fn judge_moment(&mut self) {
         if self.options.calm() {
             let verdict = invariants::capacity_in_truth(&mut self.ledger, &self.store, &self.nodes);
+            self.settle(verdict);
+            let (nodes, gateways) = (&self.nodes, &self.gateways);
+            let verdict = invariants::capacity_at_gateways(&mut self.ledger, &self.store, nodes, gateways);
             self.settle(verdict);
         }
     }
@@ -148,5 +205,25 @@ impl World {
         if let Err((invariant, detail)) = verdict {
             self.violate(invariant, detail);
         }
+    }
+}
+
+/// Notes the runs that a route names no longer, and forgets those that it names again.
+fn note_left(
+    ledger: &mut Ledger,
+    old: Option<&ServiceProgress>,
+    new: Option<&ServiceProgress>,
+    decided_at: u64,
+) {
+    let named = |memory: Option<&ServiceProgress>| -> BTreeSet<UpstreamId> {
+        let current = memory.and_then(|memory| memory.route.current.as_ref());
+        current.into_iter().flat_map(|route| route.upstreams.keys().cloned()).collect()
+    };
+    let (before, after) = (named(old), named(new));
+    for id in before.difference(&after) {
+        ledger.left.insert(id.clone(), decided_at);
+    }
+    for id in &after {
+        ledger.left.remove(id);
     }
 }

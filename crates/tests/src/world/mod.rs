@@ -11,6 +11,7 @@ mod coordinator;
 mod effects;
 mod faults;
 mod fleet;
+mod gateway;
 mod invariants;
 mod ledger;
 mod mutation;
@@ -20,14 +21,16 @@ mod operator;
 mod queue;
 mod random;
 mod store;
+mod table;
 mod trace;
 mod workload;
 
 pub use mutation::Mutation;
 
-use baton_model::id::{NodeName, ReleaseNumber, ServiceName};
+use baton_model::id::{GatewayName, NodeName, ReleaseNumber, ServiceName};
 use baton_model::spec::ServiceSpec;
 use coordinator::Coordinator;
+use gateway::Gateway;
 use ledger::Ledger;
 use network::Link;
 use node::Node;
@@ -104,6 +107,7 @@ struct Streams {
     operator: Random,
     network: Random,
     store: Random,
+    gateways: Random,
 }
 
 /// The world of one seed.
@@ -125,6 +129,7 @@ struct World {
     decisions: u64,
     links: BTreeMap<NodeName, Link>,
     nodes: BTreeMap<NodeName, Node>,
+    gateways: BTreeMap<GatewayName, Gateway>,
     /// What operators removed, to join anew.
     removed_nodes: BTreeMap<NodeName, baton_model::desired::Node>,
     specs: BTreeMap<ServiceName, ServiceSpec>,
@@ -186,6 +191,7 @@ impl World {
                 operator: stream("operator"),
                 network: stream("network"),
                 store: stream("store"),
+                gateways: stream("gateways"),
             },
             store: Store::default(),
             coordinator: None,
@@ -195,6 +201,7 @@ impl World {
             decisions: 0,
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            gateways: BTreeMap::new(),
             removed_nodes: BTreeMap::new(),
             specs: BTreeMap::new(),
             behaviours: BTreeMap::new(),
@@ -216,6 +223,13 @@ impl World {
         for node in nodes {
             let at = 20 + self.random.network.between(0, 2000);
             self.queue.push(at, Happening::AgentStarts { node });
+        }
+        let gateways: Vec<GatewayName> = self.gateways.keys().cloned().collect();
+        for gateway in gateways {
+            let at = 20 + self.random.gateways.between(0, 5000);
+            self.queue.push(at, Happening::GatewayStarts { gateway });
+            let strikes = self.random.gateways.between(5000, 60_000);
+            self.queue.push(strikes, Happening::GatewayFaultStrikes);
         }
         self.queue.push(self.random.operator.between(15_000, 60_000), Happening::OperatorActs);
         self.queue.push(self.random.faults.between(1000, 40_000), Happening::FaultStrikes);
@@ -251,6 +265,14 @@ impl World {
             Happening::StopEnds { node, boot, id, run } => self.stop_ends(&node, boot, &id, run),
             Happening::HostBoots { node } => self.host_boots(&node),
             Happening::LinkMends { node } => self.link_mends(&node),
+            Happening::GatewayStarts { gateway } => self.gateway_starts(&gateway),
+            Happening::GatewayConnects { gateway, life } => self.gateway_connects(&gateway, life),
+            Happening::GatewayBeats { gateway, life } => self.gateway_beats(&gateway, life),
+            Happening::GatewayWorks { gateway, life } => self.gateway_works(&gateway, life),
+            Happening::GatewayAcknowledges { gateway, life } => self.gateway_acknowledges(&gateway, life),
+            Happening::Posted(letter) => self.posted(letter),
+            Happening::GatewayLinkMends { gateway } => self.gateway_link_mends(&gateway),
+            Happening::GatewayFaultStrikes => self.gateway_fault_strikes(),
             Happening::FaultStrikes => self.fault_strikes(),
             Happening::OperatorActs => self.operator_acts(),
             Happening::Heals => self.heals(),
@@ -261,6 +283,7 @@ impl World {
 
     fn frozen(&self, happening: &Happening) -> Option<u64> {
         let agent = |node: &NodeName| self.nodes.get(node).map_or(0, |host| host.frozen_until);
+        let gateway = |name: &GatewayName| self.gateways.get(name).map_or(0, |gateway| gateway.frozen_until);
         let coordinator = || self.coordinator.as_ref().map_or(0, |coordinator| coordinator.frozen_until);
         let until = match happening {
             Happening::CoordinatorWakes { .. } | Happening::CoordinatorLoads { .. } => coordinator(),
@@ -271,6 +294,14 @@ impl World {
             Happening::AgentReports { node, .. } | Happening::AgentTimer { node, .. } => agent(node),
             Happening::AgentHears { node, .. } | Happening::FetchEnds { node, .. } => agent(node),
             Happening::CheckAnswers { node, .. } => agent(node),
+            Happening::Posted(letter) if letter.goes_up() => coordinator(),
+            Happening::Posted(letter) => gateway(&letter.gateway),
+            Happening::GatewayConnects { gateway: name, .. }
+            | Happening::GatewayBeats { gateway: name, .. }
+            | Happening::GatewayWorks { gateway: name, .. }
+            | Happening::GatewayAcknowledges { gateway: name, .. } => gateway(name),
+            Happening::GatewayStarts { .. } | Happening::GatewayLinkMends { .. } => 0,
+            Happening::GatewayFaultStrikes => 0,
             Happening::CoordinatorStarts | Happening::WriteLands { .. } | Happening::AgentStarts { .. } => 0,
             Happening::WorkloadChanges { .. } | Happening::StopEnds { .. } | Happening::HostBoots { .. } => 0,
             Happening::LinkMends { .. } | Happening::FaultStrikes | Happening::OperatorActs => 0,

@@ -3,8 +3,9 @@
 
 use baton_engine::cycle::{Snapshot, Write};
 use baton_model::desired::Desired;
-use baton_model::id::NodeName;
+use baton_model::id::{NodeName, RunNumber};
 use baton_model::observed::{InstanceObserved, InstanceState, LogDrops, NodeFacts, NodeObserved, Observed};
+use baton_model::plan::NodePlan;
 use baton_model::rollout::RolloutOutcome;
 use baton_model::spec::Amount;
 use baton_model::time::UnixMs;
@@ -43,11 +44,21 @@ pub enum Mutation {
     IdentityUnproven,
     /// Operators are told "done" before their word is durable.
     ToldBeforeDurable,
+    /// Every gateway counts as having acknowledged what was stored.
+    AcksIgnored,
+    /// No gateway counts as busy.
+    InFlightIgnored,
+    /// A gateway is waited for no longer than it takes to miss it.
+    LeaseCutShort,
+    /// Agents take every run for let go of.
+    ReleaseIgnored,
+    /// Gateways take any table, older ones too.
+    OldTableTaken,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::CompareAndSetSkipped,
         Self::SentBeforeCommit,
         Self::GenerationIgnored,
@@ -62,6 +73,11 @@ impl Mutation {
         Self::VerifySkipped,
         Self::IdentityUnproven,
         Self::ToldBeforeDurable,
+        Self::AcksIgnored,
+        Self::InFlightIgnored,
+        Self::LeaseCutShort,
+        Self::ReleaseIgnored,
+        Self::OldTableTaken,
     ];
 
     /// Its name on the command line.
@@ -82,6 +98,11 @@ impl Mutation {
             Self::VerifySkipped => "verify-skipped",
             Self::IdentityUnproven => "identity-unproven",
             Self::ToldBeforeDurable => "told-before-durable",
+            Self::AcksIgnored => "acks-ignored",
+            Self::InFlightIgnored => "in-flight-ignored",
+            Self::LeaseCutShort => "lease-cut-short",
+            Self::ReleaseIgnored => "release-ignored",
+            Self::OldTableTaken => "old-table-taken",
         }
     }
 
@@ -104,6 +125,8 @@ impl Mutation {
                     record.value.last_slot = record.value.slots.keys().next_back().copied().unwrap_or(0);
                 }
             }
+            Self::LeaseCutShort => snapshot.desired.gateways.clear(),
+            Self::AcksIgnored | Self::InFlightIgnored | Self::ReleaseIgnored | Self::OldTableTaken => {}
             Self::CompareAndSetSkipped
             | Self::SentBeforeCommit
             | Self::GenerationIgnored
@@ -119,6 +142,7 @@ impl Mutation {
 
     /// Changes what the engine is told is seen.
     pub(crate) fn distort_observed(self, snapshot: &Snapshot, observed: &mut Observed, now: UnixMs) {
+        self.distort_gateways(snapshot, observed, now);
         if self != Self::SilenceIsHealth {
             return;
         }
@@ -134,6 +158,29 @@ impl Mutation {
                     *seen = healthy(assignment.release, now);
                 }
             }
+        }
+    }
+
+    fn distort_gateways(self, snapshot: &Snapshot, observed: &mut Observed, now: UnixMs) {
+        if self == Self::LeaseCutShort {
+            observed.gateways.retain(|_, gateway| now.since(gateway.last_heard).0 < 1500);
+        }
+        for gateway in observed.gateways.values_mut() {
+            if self == Self::InFlightIgnored {
+                gateway.busy.clear();
+            }
+            if self == Self::AcksIgnored {
+                let stored = snapshot.progress.iter();
+                gateway.routes =
+                    stored.map(|(name, record)| (name.clone(), record.value.route.revision)).collect();
+            }
+        }
+    }
+
+    /// Changes what an agent is told.
+    pub(crate) fn distort_plan(self, plan: &mut NodePlan) {
+        if self == Self::ReleaseIgnored {
+            plan.instances.values_mut().for_each(|instance| instance.released = RunNumber(u64::MAX));
         }
     }
 

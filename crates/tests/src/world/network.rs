@@ -4,6 +4,7 @@
 
 use super::World;
 use super::queue::Happening;
+use super::random::Random;
 use baton_model::id::{Generation, InstanceId, NodeName};
 use baton_model::observed::InstanceObserved;
 use baton_model::plan::NodePlan;
@@ -83,31 +84,46 @@ pub(crate) struct Link {
 /// Connections remembered as broken per node; older ones are closed by both sides long since.
 const BROKEN_MAX: usize = 64;
 
+impl Link {
+    /// When a message that is sent now arrives; `None`: never, as no later one of its connection.
+    pub(crate) fn arrival(
+        &mut self,
+        random: &mut Random,
+        connection: u64,
+        up: bool,
+        faulty: bool,
+        now: u64,
+    ) -> Option<u64> {
+        let cut = if up { self.up_cut } else { self.down_cut };
+        let lost = faulty && random.permille(3);
+        if cut || lost {
+            self.broken.insert(connection);
+            if self.broken.len() > BROKEN_MAX {
+                self.broken.pop_first();
+            }
+        }
+        if self.broken.contains(&connection) {
+            return None;
+        }
+        let usual = random.between(1, 40);
+        let delay = usual + if faulty { self.slow_ms } else { 0 };
+        let last = self.last.entry((connection, up)).or_default();
+        let at = (now + delay).max(*last);
+        *last = at;
+        if self.last.len() > BROKEN_MAX {
+            self.last.pop_first();
+        }
+        Some(at)
+    }
+}
+
 impl World {
     /// Puts a message on its way, or loses it.
     pub(crate) fn send(&mut self, envelope: Envelope) {
-        let up = envelope.body.goes_up();
-        let faulty = self.faults_on;
+        let (up, faulty) = (envelope.body.goes_up(), self.faults_on);
         let link = self.links.entry(envelope.node.clone()).or_default();
-        let cut = if up { link.up_cut } else { link.down_cut };
-        let lost = faulty && self.random.network.permille(3);
-        if cut || lost {
-            link.broken.insert(envelope.connection);
-            if link.broken.len() > BROKEN_MAX {
-                link.broken.pop_first();
-            }
-        }
-        if link.broken.contains(&envelope.connection) {
-            return;
-        }
-        let usual = self.random.network.between(1, 40);
-        let delay = usual + if faulty { link.slow_ms } else { 0 };
-        let last = link.last.entry((envelope.connection, up)).or_default();
-        let at = (self.now + delay).max(*last);
-        *last = at;
-        if link.last.len() > BROKEN_MAX {
-            link.last.pop_first();
-        }
+        let random = &mut self.random.network;
+        let Some(at) = link.arrival(random, envelope.connection, up, faulty, self.now) else { return };
         let again = faulty && matches!(envelope.body, Body::Plan(_)) && self.random.network.percent(15);
         if again {
             let later = at + self.random.network.between(1, 20_000);

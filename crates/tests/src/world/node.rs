@@ -105,7 +105,7 @@ impl World {
         if first {
             self.judge_execution(node, id, intact);
         }
-        let event = Event::Started { run: number, pid, ports: BTreeMap::new() };
+        let event = Event::Started { run: number, pid, ports: ports_of(number) };
         self.agent_hears_soon(node, id, event, 5);
     }
 
@@ -217,4 +217,10 @@ impl World {
         host.next_pid = 100;
         self.queue.push(now + 500, Happening::AgentStarts { node: node.clone() });
     }
+}
+
+/// The ports of a run: one of its own, as a dynamic one is; gateways of this world know runs by their names.
+pub(crate) fn ports_of(number: RunNumber) -> BTreeMap<String, u16> {
+    let port = u16::try_from(10_000 + number.0 % 10_000).unwrap_or(10_000);
+    BTreeMap::from([("main".to_owned(), port)])
 }

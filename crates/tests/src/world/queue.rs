@@ -1,10 +1,11 @@
 //! The queue of what is going to happen, in the order of time and then of being said.
 
+use super::gateway::Letter;
 use super::network::Envelope;
 use super::workload::Change;
 use baton_engine::cycle::{Write, Written};
 use baton_engine::instance::Event;
-use baton_model::id::{InstanceId, NodeName, RunNumber};
+use baton_model::id::{GatewayName, InstanceId, NodeName, RunNumber};
 use baton_model::plan::InstancePlan;
 use std::collections::BTreeMap;
 
@@ -47,6 +48,22 @@ pub(crate) enum Happening {
     HostBoots { node: NodeName },
     /// A partition ends.
     LinkMends { node: NodeName },
+    /// A gateway starts.
+    GatewayStarts { gateway: GatewayName },
+    /// It opens a session.
+    GatewayConnects { gateway: GatewayName, life: u64 },
+    /// Its heartbeat, and its look at how long the coordinator has been silent.
+    GatewayBeats { gateway: GatewayName, life: u64 },
+    /// It sends a request, and tells what changed.
+    GatewayWorks { gateway: GatewayName, life: u64 },
+    /// It says that it serves by the table it took.
+    GatewayAcknowledges { gateway: GatewayName, life: u64 },
+    /// A letter between it and the coordinator arrives.
+    Posted(Letter),
+    /// A partition of a gateway ends.
+    GatewayLinkMends { gateway: GatewayName },
+    /// Some fault strikes a gateway.
+    GatewayFaultStrikes,
     /// Some fault strikes.
     FaultStrikes,
     /// An operator does something.

@@ -21,6 +21,11 @@ impl Store {
         Snapshot { desired: self.desired.clone(), progress: self.progress.clone(), plans: self.plans.clone() }
     }
 
+    /// Grows with each write.
+    pub(crate) fn revision(&self) -> u64 {
+        self.last
+    }
+
     /// Compare and set.
     pub(crate) fn apply(&mut self, write: &Write, mutation: Option<Mutation>) -> Written {
         let (has, expected) = match write {

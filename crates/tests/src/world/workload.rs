@@ -124,6 +124,8 @@ pub(crate) struct Run {
     pub(crate) stopping: bool,
     /// Set by a drain: when the last of its connections would end, and until when they are waited for.
     pub(crate) drain: Option<(u64, u64)>,
+    /// When connections were turned from it to the run that replaced it.
+    pub(crate) replaced_at: Option<u64>,
 }
 
 impl Run {

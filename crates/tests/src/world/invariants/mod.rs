@@ -7,6 +7,7 @@ mod gates;
 mod generations;
 mod hosts;
 mod radius;
+mod traffic;
 
 pub(crate) use capacity::{acked_drain, capacity_floor, capacity_in_truth};
 pub(crate) use durable::{acked_is_durable, memory_grows, published_is_durable, taken_is_durable};
@@ -14,6 +15,7 @@ pub(crate) use gates::gate_holds;
 pub(crate) use generations::{said_generation_grows, stored_generation_grows, taken_generation_grows};
 pub(crate) use hosts::{no_foreign_kill, verified_bytes};
 pub(crate) use radius::{blast_radius, note_healthy};
+pub(crate) use traffic::{LEASE_MS, capacity_at_gateways, sent_to_the_living, stopped_unknown};
 
 use super::coordinator::Coordinator;
 use super::store::Store;
