@@ -13,6 +13,7 @@ mod logs;
 mod nodes;
 mod operator;
 mod order;
+mod overlap;
 mod plan;
 mod releases;
 mod reload;

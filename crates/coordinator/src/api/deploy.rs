@@ -48,6 +48,7 @@ pub(super) async fn deploy(
     let _in_use = coordinator.artifacts.in_use.read().await;
     present(coordinator, &wanted.artifact).await?;
     super::order::check(coordinator, &wanted.spec).await?;
+    super::overlap::check(coordinator, &wanted.spec).await?;
     let name = wanted.spec.name.clone();
     let asked = Asked { by, at: coordinator.clock.now() };
     let rollout =

@@ -31,6 +31,7 @@ pub(super) async fn plan(
     let mut wanted = wanted(request)?;
     coordinator.secrets.pin(&mut wanted.spec).await?;
     super::order::check(coordinator, &wanted.spec).await?;
+    super::overlap::check(coordinator, &wanted.spec).await?;
     let name = wanted.spec.name.clone();
     let present = coordinator.records.get::<Service>(&records::service(&name)).await?.map(|read| read.value);
     let first = present.as_ref().is_none_or(|service| service.removed);

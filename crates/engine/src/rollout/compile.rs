@@ -49,8 +49,8 @@ pub(crate) fn forward(turn: &Turn<'_>, kind: RolloutKind, to: ReleaseNumber, spe
             }
             Strategy::Canary(canary) => steps::canary(turn, canary, to, spec),
             Strategy::Ab(test) => steps::ab(turn, test, to, spec),
-            Strategy::BlueGreen(it) => sets::blue_green(it, to),
-            Strategy::Dark(it) => sets::dark(it, to),
+            Strategy::BlueGreen(it) => sets::blue_green(it, to, spec),
+            Strategy::Dark(it) => sets::dark(it, to, spec),
         }
     };
     let has_second_set = plan.stages.iter().any(|stage| stage.second_set);

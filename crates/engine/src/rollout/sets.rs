@@ -6,7 +6,8 @@ use crate::progress::{StageProgress, Traffic};
 use crate::turn::Turn;
 use baton_model::id::ReleaseNumber;
 use baton_model::rollout::{AfterDark, BlueGreen, DarkLaunch, Preview};
-use baton_model::route::{Mirror, Rule, Weight};
+use baton_model::route::{Entry, Mirror, Rule, Weight};
+use baton_model::spec::ServiceSpec;
 use baton_model::time::Millis;
 use std::collections::BTreeSet;
 
@@ -24,13 +25,13 @@ pub(super) fn switch_back(to: ReleaseNumber) -> Plan {
 }
 
 /// A whole second set, checked and open to previews; then all requests at once.
-pub(super) fn blue_green(policy: &BlueGreen, to: ReleaseNumber) -> Plan {
-    let stages = vec![second(&policy.preview, to), switch(2, policy.bake)];
+pub(super) fn blue_green(policy: &BlueGreen, to: ReleaseNumber, spec: &ServiceSpec) -> Plan {
+    let stages = vec![second(previewed(&policy.preview, to, spec)), switch(2, policy.bake)];
     Plan { stages, traffic: Some(Traffic::default()), keep_warm: policy.keep_warm }
 }
 
 /// A whole second set that is sent copies; then, by hand or by rule, all requests at once.
-pub(super) fn dark(policy: &DarkLaunch, to: ReleaseNumber) -> Plan {
+pub(super) fn dark(policy: &DarkLaunch, to: ReleaseNumber, spec: &ServiceSpec) -> Plan {
     let mirror = Mirror {
         to,
         share: policy.share,
@@ -39,7 +40,7 @@ pub(super) fn dark(policy: &DarkLaunch, to: ReleaseNumber) -> Plan {
         unsafe_methods: policy.unsafe_methods,
         compare_bodies: policy.compare_bodies,
     };
-    let traffic = Traffic { mirror: Some(mirror), ..previewed(&policy.preview, to) };
+    let traffic = Traffic { mirror: Some(mirror), ..previewed(&policy.preview, to, spec) };
     let watched = StageProgress {
         bake_ms: policy.duration.0,
         analysed: true,
@@ -51,14 +52,14 @@ pub(super) fn dark(policy: &DarkLaunch, to: ReleaseNumber) -> Plan {
     };
     let promoted = StageProgress { approval, ..switch(3, Millis::ZERO) };
     Plan {
-        stages: vec![second(&policy.preview, to), watched, promoted],
+        stages: vec![second(previewed(&policy.preview, to, spec)), watched, promoted],
         traffic: Some(Traffic::default()),
         keep_warm: policy.keep_warm,
     }
 }
 
-fn second(preview: &Preview, to: ReleaseNumber) -> StageProgress {
-    of_set("a second set".to_owned(), 1, previewed(preview, to))
+fn second(traffic: Traffic) -> StageProgress {
+    of_set("a second set".to_owned(), 1, traffic)
 }
 
 fn switch(step: u32, bake: Millis) -> StageProgress {
@@ -75,8 +76,10 @@ fn of_set(title: String, step: u32, traffic: Traffic) -> StageProgress {
     StageProgress { second_set: true, step, traffic: Some(traffic), ..stage(title, BTreeSet::new()) }
 }
 
-/// Nobody is served but who asks for a preview.
-fn previewed(preview: &Preview, to: ReleaseNumber) -> Traffic {
+/// Nobody is served but who asks for a preview. Of a TCP connection only the address is known, so nobody can ask there.
+fn previewed(preview: &Preview, to: ReleaseNumber, spec: &ServiceSpec) -> Traffic {
+    let asks = spec.route.as_ref().is_some_and(|route| matches!(route.entry, Entry::Http { .. }));
+    let conditions = if asks { preview.conditions() } else { Vec::new() };
     let rule = |condition| Rule { conditions: vec![condition], to };
-    Traffic { rules: preview.conditions().into_iter().map(rule).collect(), ..Traffic::default() }
+    Traffic { rules: conditions.into_iter().map(rule).collect(), ..Traffic::default() }
 }

@@ -42,6 +42,15 @@ pub(crate) const PACKAGES: &[Package] = &[
             File { from: "packaging/debian/copyright", to: "usr/share/doc/baton/copyright" },
             Changelog { to: "usr/share/doc/baton/changelog.gz" },
             File { from: "docs/service-file.md", to: "usr/share/doc/baton/service-file.md" },
+            File { from: "docs/strategies/README.md", to: "usr/share/doc/baton/strategies/README.md" },
+            File { from: "docs/strategies/rolling.md", to: "usr/share/doc/baton/strategies/rolling.md" },
+            File { from: "docs/strategies/canary.md", to: "usr/share/doc/baton/strategies/canary.md" },
+            File {
+                from: "docs/strategies/blue-green.md",
+                to: "usr/share/doc/baton/strategies/blue-green.md",
+            },
+            File { from: "docs/strategies/ab.md", to: "usr/share/doc/baton/strategies/ab.md" },
+            File { from: "docs/strategies/dark.md", to: "usr/share/doc/baton/strategies/dark.md" },
         ],
     },
     Package {

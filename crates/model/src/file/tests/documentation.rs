@@ -104,6 +104,24 @@ fn every_field_is_documented() {
     );
 }
 
+/// The pages of the strategies, each with a service file of its own.
+const STRATEGIES: [(&str, &str); 5] = [
+    ("rolling", include_str!("../../../../../docs/strategies/rolling.md")),
+    ("canary", include_str!("../../../../../docs/strategies/canary.md")),
+    ("blue-green", include_str!("../../../../../docs/strategies/blue-green.md")),
+    ("ab", include_str!("../../../../../docs/strategies/ab.md")),
+    ("dark", include_str!("../../../../../docs/strategies/dark.md")),
+];
+
+#[test]
+fn each_strategy_has_a_page_with_a_file_that_works_as_printed() {
+    for (word, page) in STRATEGIES {
+        let block = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let spec = parse(block.expect(word)).unwrap_or_else(|problems| panic!("{word}: {problems:#?}")).spec;
+        assert_eq!(spec.rollout.strategy.word(), word);
+    }
+}
+
 #[test]
 fn documented_examples_are_right() {
     let blocks: Vec<&str> =
