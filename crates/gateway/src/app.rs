@@ -2,8 +2,8 @@
 
 use crate::access::AccessLog;
 use crate::config::GatewayConfig;
-use crate::evidence::scrape;
 use crate::crew::{Handle, Order};
+use crate::evidence::scrape;
 use crate::listen::{self, CertificateError, Certificates, Inherited, Listener, Place, Purpose};
 use crate::table::{Served, Table, TableError};
 use crate::worker::Shared;
