@@ -31,8 +31,8 @@ const ONCE_FAILED: [u64; 12] = [
     9037, // the same, in the second of two batches
     103_259, // the world: a freeze that healing cut short let a message overtake those before it
     107_933, // the same
-    357,     // files alone changed: gateways knew the run as the release before, and a stage ended by that
-    592,     // the same
+    357,  // files alone changed: gateways knew the run as the release before, and a stage ended by that
+    592,  // the same
 ];
 
 #[test]
