@@ -10,6 +10,7 @@
 //! - `deploying`: the one decision in which a new release of every service is taken up and its first batch begins.
 //! - `rolling`: two seconds later, every service in its first batch of ten.
 //! - `moving`: one node in ten is lost, and every instance of theirs is placed elsewhere in one decision.
+//! - `routed`: all as wanted, every service behind three gateways that have acknowledged its route.
 //! - `one service`: a single service has all instances, and is in its first batch, a tenth of them.
 //!
 //! `growth` is what an instance costs here against the line above: 1.00 is linear. A larger fleet fits the processor's
@@ -28,9 +29,9 @@
 )]
 
 use baton_engine::cycle::decide_audited;
-use baton_engine::fleet::{Fleet, fleet, spec};
+use baton_engine::fleet::{Fleet, fleet, route_spec, spec};
 use baton_engine::input::{ALL_CONFIRMED, Input};
-use baton_model::spec::{Amount, ServiceSpec};
+use baton_model::spec::{Amount, Port, PortKind, ServiceSpec};
 use baton_model::time::Millis;
 use std::time::Instant;
 
@@ -46,12 +47,13 @@ const ZONES: u32 = 4;
 /// What is measured: its name, and how a fleet of so many nodes is brought there.
 type State = (&'static str, fn(u32) -> Fleet);
 
-const STATES: [State; 6] = [
+const STATES: [State; 7] = [
     ("placing", placing),
     ("converged", converged),
     ("deploying", deploying),
     ("rolling", rolling),
     ("moving", moving),
+    ("routed", routed),
     ("one service", one_service),
 ];
 
@@ -94,6 +96,23 @@ fn converged(nodes: u32) -> Fleet {
     fleet
 }
 
+fn routed(nodes: u32) -> Fleet {
+    let mut fleet = fleet(nodes, ZONES);
+    ["g1", "g2", "g3"].into_iter().for_each(|name| {
+        fleet.join_gateway(name);
+    });
+    fleet.tick();
+    for number in 0..services_of(&fleet) {
+        let mut spec = large(&format!("s{number}"), INSTANCES_PER_SERVICE);
+        let route = route_spec();
+        spec.ports.insert(route.port.clone(), Port { kind: PortKind::Dynamic });
+        spec.route = Some(route);
+        fleet.deploy(spec);
+    }
+    fleet.run(Millis::secs(8));
+    fleet
+}
+
 fn deploying(nodes: u32) -> Fleet {
     let mut fleet = converged(nodes);
     deploy(&mut fleet);
@@ -127,10 +146,14 @@ fn one_service(nodes: u32) -> Fleet {
 }
 
 fn deploy(fleet: &mut Fleet) {
-    let nodes = u32::try_from(fleet.desired.nodes.len()).expect("a number of nodes");
-    for number in 0..nodes * INSTANCES_PER_NODE / INSTANCES_PER_SERVICE {
+    for number in 0..services_of(fleet) {
         fleet.deploy(large(&format!("s{number}"), INSTANCES_PER_SERVICE));
     }
+}
+
+fn services_of(fleet: &Fleet) -> u32 {
+    let nodes = u32::try_from(fleet.desired.nodes.len()).expect("a number of nodes");
+    nodes * INSTANCES_PER_NODE / INSTANCES_PER_SERVICE
 }
 
 fn large(name: &str, replicas: u32) -> ServiceSpec {

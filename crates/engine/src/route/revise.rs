@@ -11,7 +11,7 @@ use baton_model::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The drain of a run whose release is not kept any more: the default of a service file.
-const DRAIN_UNKNOWN: Millis = Millis::secs(30);
+const DRAIN_UNKNOWN: Millis = Millis::secs(5);
 
 /// A gateway that has a revision which was never given took it from another memory: the store was restored from an older
 /// copy, or a service of this name was removed. What is given from now on passes it, and everything is acknowledged anew.
