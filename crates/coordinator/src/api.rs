@@ -20,6 +20,7 @@ mod reload;
 mod secrets;
 mod services;
 pub(crate) mod status;
+mod traffic;
 mod upgrade;
 
 pub(crate) use agent::AgentApi;

@@ -86,6 +86,15 @@ impl EvidenceLog {
         self.lock().watch(services, self.clock.now())
     }
 
+    /// What was counted of one service in the last `span`, and how long that is in fact.
+    pub(crate) fn of(
+        &self,
+        service: &ServiceName,
+        span: Millis,
+    ) -> (Millis, BTreeMap<ReleaseNumber, ReleaseEvidence>) {
+        self.lock().of(service, span, self.clock.now())
+    }
+
     /// What was counted in the last `span`, all gateways together.
     pub(crate) fn last(&self, span: Millis) -> Counted {
         self.lock().last(span, self.clock.now())
@@ -152,6 +161,25 @@ impl State {
             watched.series.forget_before(before(now, KEPT));
         }
         self.watched.iter().map(|(name, watched)| (name.clone(), watched.series.clone())).collect()
+    }
+
+    fn of(
+        &mut self,
+        service: &ServiceName,
+        span: Millis,
+        now: UnixMs,
+    ) -> (Millis, BTreeMap<ReleaseNumber, ReleaseEvidence>) {
+        self.age(now);
+        let until = slot_of(now, FINE);
+        let mut earliest = until;
+        let mut sum: BTreeMap<ReleaseNumber, ReleaseEvidence> = BTreeMap::new();
+        for (at, slot) in self.fine.range(before(until, span)..until) {
+            earliest = earliest.min(*at);
+            for (release, evidence) in releases(slot, service).into_iter().flatten() {
+                sum.entry(release).or_default().follow(&evidence);
+            }
+        }
+        (until.since(earliest), sum)
     }
 
     fn last(&mut self, span: Millis, now: UnixMs) -> Counted {

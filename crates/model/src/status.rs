@@ -12,7 +12,7 @@ use crate::id::{
 use crate::metrics::{InstanceMetrics, NodeMetrics};
 use crate::observed::{GatewayFacts, GatewayState, InstanceObserved, NodeFacts};
 use crate::report::{ServiceReport, StageReport, Waiting};
-use crate::route::{Route, Split};
+use crate::route::{Route, Split, Weight};
 use crate::time::{Millis, UnixMs};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,10 +28,44 @@ pub struct ServiceStatus {
     pub instances: Vec<PlacedInstance>,
     /// The releases that are kept, oldest first.
     pub releases: Vec<Release>,
+    /// What gateways do with its requests, by release; empty without a route.
+    #[serde(default)]
+    pub traffic: Vec<ReleaseTraffic>,
     /// When this was so.
     pub now: UnixMs,
     /// It is being removed.
     pub removed: bool,
+}
+
+/// What a release gets of the requests of its service, and what became of them lately.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseTraffic {
+    /// The release.
+    pub release: ReleaseNumber,
+    /// Its version, where it is still kept.
+    pub version: Option<Version>,
+    /// Its share of the requests that no rule decides.
+    pub weight: Weight,
+    /// Its instances that gateways know.
+    pub instances: u32,
+    /// How long the rest was counted.
+    pub span: Millis,
+    /// Tries that ended, with an answer or without.
+    pub requests: u64,
+    /// Of these, those that were answered 500 to 599, or not at all.
+    pub errors: u64,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Half of the answers began within this time, in milliseconds.
+    pub p50_ms: f64,
+    /// All but one in a hundred did.
+    pub p99_ms: f64,
+    /// Copies sent to it.
+    pub mirrored: u64,
+    /// Copies that were due and were not made.
+    pub unmirrored: u64,
+    /// Copies whose answer differed.
+    pub differing: u64,
 }
 
 /// An instance: what it should be, and what is known of it.

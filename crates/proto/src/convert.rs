@@ -26,6 +26,7 @@ pub mod route;
 pub mod spec;
 pub mod status;
 pub mod strategy;
+pub mod traffic;
 pub mod upgrade;
 
 pub use field::WireError;

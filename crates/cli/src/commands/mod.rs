@@ -14,6 +14,7 @@ pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod node;
 pub(crate) mod plan;
+mod preview;
 mod reload;
 pub(crate) mod rollout;
 pub(crate) mod route;

@@ -65,6 +65,12 @@ enum Action {
         #[arg(long, value_name = "STEP")]
         to: Option<StepName>,
     },
+    /// Show how the requests are shared out between releases now, and what became of them lately.
+    #[command(after_help = "Examples:\n  baton rollout weights web\n  baton rollout weights web --json")]
+    Weights {
+        /// The service.
+        service: ServiceName,
+    },
     /// Go back to the release before.
     #[command(after_help = "Examples:\n  baton rollout abort web")]
     Abort(Which),
@@ -155,6 +161,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
         Action::Pause(which) => control(global, which, RolloutAction::Pause, None).await,
         Action::Resume(which) => control(global, which, RolloutAction::Resume, None).await,
         Action::Promote { which, to } => control(global, which, RolloutAction::Promote, to).await,
+        Action::Weights { service } => weights(global, &service).await,
         Action::Abort(which) => control(global, which, RolloutAction::Abort, None).await,
         Action::Retry(which) => control(global, which, RolloutAction::Retry, None).await,
         Action::Undo { service, to, watch } => undo(global, service, to, watch).await,
@@ -176,6 +183,20 @@ async fn status(global: &Global, service: &ServiceName) -> Result<Exit> {
         let mut lines = live::frame(&scene, u16::MAX);
         lines.extend(costs.iter().map(|cost| styled(Style::Warn, cost.text())));
         table::print(&lines, global)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn weights(global: &Global, service: &ServiceName) -> Result<Exit> {
+    let status = global.api().await?.service(service).await?;
+    if global.json {
+        global.print_json(&status.traffic)?;
+    } else if status.traffic.is_empty() {
+        eprintln!(
+            "`{service}` has no route, so no gateway shares its requests out; give its file a `[route]`"
+        );
+    } else {
+        table::print(&live::traffic::lines(&status.traffic), global)?;
     }
     Ok(Exit::Done)
 }

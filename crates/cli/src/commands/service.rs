@@ -25,6 +25,7 @@ const GONE_POLL: Duration = Duration::from_millis(200);
   baton service show web
   baton service show web --json
   baton service reload web
+  baton service preview web
   baton service rm web")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -42,6 +43,12 @@ enum Action {
     /// Show a service: its instances, its releases, what it waits for.
     #[command(after_help = "Examples:\n  baton service show web\n  baton service show web --json")]
     Show {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Show how to reach a release that serves nobody yet.
+    #[command(after_help = "Examples:\n  baton service preview web\n  baton service preview web --json")]
+    Preview {
         /// The service.
         service: ServiceName,
     },
@@ -89,6 +96,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
             }
             Ok(Exit::Done)
         }
+        Action::Preview { service } => super::preview::run(global, &service).await,
         Action::Reload { service, wait } => super::reload::run(global, &service, wait.duration()).await,
         Action::Rm { service, yes, wait } => {
             remove(global, service, yes, wait.map(|wait| wait.duration())).await

@@ -40,6 +40,7 @@ pub(crate) fn frame(scene: &Scene<'_>, height: u16) -> Vec<Line> {
     if let Some(rollout) = &status.report.rollout {
         top.extend(stages(rollout, scene.now));
     }
+    top.extend(super::traffic::lines(&status.traffic));
     let mut bottom = waiting(&status.report, scene.now);
     bottom.extend(events(scene.events));
     if let Some(note) = scene.note {

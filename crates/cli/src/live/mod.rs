@@ -13,6 +13,7 @@ mod plain;
 mod screen;
 #[cfg(test)]
 mod tests;
+pub(crate) mod traffic;
 mod watch;
 
 pub(crate) use frame::{

@@ -81,6 +81,7 @@ fn model_status(coordinator: &Coordinator, service: &Service) -> Result<ServiceS
         report: view.report.services.get(&service.name).cloned().unwrap_or_default(),
         instances,
         releases: service.releases.values().cloned().collect(),
+        traffic: super::traffic::of(coordinator, service),
         now: coordinator.clock.now(),
         removed: service.removed,
     })

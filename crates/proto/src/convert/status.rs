@@ -18,6 +18,7 @@ impl From<ServiceStatus> for v1::ServiceStatus {
             report: Some(status.report.into()),
             instances: status.instances.into_iter().map(|instance| placed_to_wire(instance, now)).collect(),
             releases: status.releases.into_iter().map(Into::into).collect(),
+            traffic: status.traffic.into_iter().map(Into::into).collect(),
             now_ms: now.0,
             removed: status.removed,
         }
@@ -33,6 +34,7 @@ impl TryFrom<v1::ServiceStatus> for ServiceStatus {
             report: required("report", wire.report)?,
             instances: placed_from_wire(wire.instances, now)?,
             releases: each("releases", wire.releases)?,
+            traffic: each("traffic", wire.traffic)?,
             now,
             removed: wire.removed,
         })

@@ -24,7 +24,7 @@ use baton_model::route::Weight;
 use baton_model::spec::{Amount, StopSignal};
 use baton_model::status::{
     ConfigurationChange, DeployPlan, NodeStatus, PlacedInstance, PlannedChange, PlannedInstance,
-    ServiceStatus,
+    ReleaseTraffic, ServiceStatus,
 };
 use baton_model::time::{Millis, UnixMs};
 use baton_model::upgrade::{AgentUpgrade, NodeAsked, NodeUpgrade, UpgradeFailure};
@@ -323,12 +323,31 @@ fn placed() -> Vec<PlacedInstance> {
         .collect()
 }
 
+fn traffic(version: Option<Version>) -> ReleaseTraffic {
+    ReleaseTraffic {
+        release: ReleaseNumber(1),
+        version,
+        weight: Weight(9_999),
+        instances: 3,
+        span: Millis(10_000),
+        requests: u64::MAX,
+        errors: 2,
+        in_flight: 3,
+        p50_ms: 0.5,
+        p99_ms: 99.0,
+        mirrored: 4,
+        unmirrored: 5,
+        differing: 6,
+    }
+}
+
 pub(super) fn services() -> Vec<ServiceStatus> {
     let one = ServiceStatus {
         name: service("web"),
         report: reports().pop().unwrap(),
         instances: placed(),
         releases: releases(),
+        traffic: vec![traffic(Some("1.0".parse().unwrap())), traffic(None)],
         now: NOW,
         removed: true,
     };
