@@ -129,12 +129,12 @@ fn action(reader: &mut Reader, section: &Section<'_, '_>) -> AnalysisAction {
     ];
     let word = reader.field(section, "action", |v| value::word(v, WORDS));
     let url = reader.field(section, "webhook", value::text);
-    if word != Some(ActionWord::Webhook) {
-        if let Some((_, span)) = section.names().into_iter().find(|(name, _)| *name == "webhook") {
-            let what = "has a meaning only for `action = \"webhook\"`";
-            let fault = Fault::new(what, "write `action = \"webhook\"` beside it, or leave it out");
-            reader.fault(&format!("{}.webhook", section.path), span, &fault);
-        }
+    if word != Some(ActionWord::Webhook)
+        && let Some((_, span)) = section.names().into_iter().find(|(name, _)| *name == "webhook")
+    {
+        let what = "has a meaning only for `action = \"webhook\"`";
+        let fault = Fault::new(what, "write `action = \"webhook\"` beside it, or leave it out");
+        reader.fault(&format!("{}.webhook", section.path), span, &fault);
     }
     match word.unwrap_or(ActionWord::RollBack) {
         ActionWord::RollBack => AnalysisAction::RollBack,
