@@ -8,21 +8,26 @@ const SEEDS_MAX: u64 = 2000;
 
 /// The first seed that finds each, and the invariant that breaks. When a change of the code moves one, the test
 /// searches for it anew and prints where it went.
-const FOUND_BY: [(Mutation, u64, &str); 14] = [
-    (Mutation::CompareAndSetSkipped, 397, "generation-grows"),
-    (Mutation::SentBeforeCommit, 0, "acked-is-durable"),
-    (Mutation::GenerationIgnored, 26, "generation-grows"),
-    (Mutation::FloorOffByOne, 37, "capacity-floor"),
+const FOUND_BY: [(Mutation, u64, &str); 19] = [
+    (Mutation::CompareAndSetSkipped, 268, "generation-grows"),
+    (Mutation::SentBeforeCommit, 2, "acked-is-durable"),
+    (Mutation::GenerationIgnored, 2, "generation-grows"),
+    (Mutation::FloorOffByOne, 36, "capacity-floor"),
     (Mutation::SilenceIsHealth, 0, "gate-holds"),
-    (Mutation::DrainSkipped, 0, "acked-drain"),
-    (Mutation::PersistedLate, 59, "acked-drain"),
+    (Mutation::DrainSkipped, 4, "acked-drain"),
+    (Mutation::PersistedLate, 127, "acked-drain"),
     (Mutation::RollbackStopsEarly, 14, "acked-is-durable"),
-    (Mutation::SlotReused, 35, "generation-grows"),
+    (Mutation::SlotReused, 8, "generation-grows"),
     (Mutation::BatchIgnored, 4, "blast-radius"),
     (Mutation::ZonesIgnored, 15, "blast-radius"),
     (Mutation::VerifySkipped, 1, "verified-bytes"),
-    (Mutation::IdentityUnproven, 326, "no-foreign-kill"),
+    (Mutation::IdentityUnproven, 434, "no-foreign-kill"),
     (Mutation::ToldBeforeDurable, 4, "acked-is-durable"),
+    (Mutation::AcksIgnored, 35, "acked-drain"),
+    (Mutation::InFlightIgnored, 5, "acked-drain"),
+    (Mutation::LeaseCutShort, 5, "acked-drain"),
+    (Mutation::ReleaseIgnored, 5, "acked-drain"),
+    (Mutation::OldTableTaken, 36, "acked-drain"),
 ];
 
 fn breaks(mutation: Option<Mutation>, seed: u64) -> Option<&'static str> {
@@ -64,6 +69,11 @@ found! {
     a_skipped_verification_is_found: 11,
     an_unproven_identity_is_found: 12,
     telling_before_it_is_durable_is_found: 13,
+    ignored_acknowledgements_are_found: 14,
+    ignored_requests_in_flight_are_found: 15,
+    a_lease_cut_short_is_found: 16,
+    stopping_before_the_release_is_found: 17,
+    taking_an_older_table_is_found: 18,
 }
 
 #[test]
