@@ -128,6 +128,6 @@ mod tests {
             "web release 2 5% 0.0 - - - - 0 0",
             "a release that got nothing is shown too"
         );
-        assert_eq!(text[3], "the last 10s, 2 gateways together");
+        assert_eq!(text[3], "the last 10.0s, 2 gateways together");
     }
 }
