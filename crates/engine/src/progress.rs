@@ -226,6 +226,9 @@ pub struct StageProgress {
     /// What the evidence answered last, by the order of the thresholds.
     #[serde(default)]
     pub verdicts: Vec<Verdict>,
+    /// Restarts that were counted when an operator had looked at them: they count no more.
+    #[serde(default)]
+    pub restarts_before: u64,
     /// The evidence was bad for this reason, and the policy wants an operator to look.
     #[serde(default)]
     pub held: Option<String>,

@@ -122,7 +122,8 @@ fn capacity_floor(change: &Change<'_>, violations: &mut Vec<Violation>) {
         given += u32::from(serves_on && old.beside);
     }
     let floor = before.budget.floor.min(after.budget.floor);
-    let left = (before.budget.secure + given).saturating_sub(taken);
+    // What the decision made known to the gateways serves as of now, where none of them has to acknowledge it.
+    let left = (before.budget.secure + given).saturating_sub(taken).max(after.budget.secure);
     if taken > 0 && left < floor {
         let detail = format!(
             "{}: takes {taken} of {} ready instances, floor {floor}",

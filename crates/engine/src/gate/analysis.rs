@@ -10,25 +10,29 @@ use baton_model::rollout::{Answer, Measured, Metric, Threshold, Verdict};
 use baton_model::route::Weight;
 use baton_model::time::{Millis, UnixMs};
 
-/// The verdicts on the rollout's new release since a stage of it moved the requests.
-pub(crate) fn of(turn: &Turn<'_>, stage: &StageProgress, thresholds: &[Threshold]) -> Vec<Verdict> {
-    let Some(rollout) = turn.memory.rollout.as_ref() else { return Vec::new() };
+/// The verdicts on a release since a stage moved the requests to it.
+pub(crate) fn of(
+    turn: &Turn<'_>,
+    release: ReleaseNumber,
+    stage: &StageProgress,
+    thresholds: &[Threshold],
+) -> Vec<Verdict> {
     let subject = Subject {
         series: turn.sightings.input.observed.evidence.get(turn.name),
-        release: rollout.to,
+        release,
         since: stage.shifted_at.unwrap_or(turn.now),
-        restarts: restarts(turn, rollout.to),
+        restarts: restarts(turn, release).map(|all| all.saturating_sub(stage.restarts_before)),
         now: turn.now,
     };
     thresholds.iter().map(|threshold| answer(threshold, &subject)).collect()
 }
 
-/// Restarts of the instances that run the release; `None` when one of them cannot be asked.
-fn restarts(turn: &Turn<'_>, release: ReleaseNumber) -> Option<u64> {
+/// Restarts of the instances that run the release; `None` when one of them is on a node that is silent.
+pub(crate) fn restarts(turn: &Turn<'_>, release: ReleaseNumber) -> Option<u64> {
     let running = turn.live_seen().filter(|(_, slot, _)| slot.release == release);
     let each = running.map(|(_, _, sight)| {
-        let seen = sight.seen.filter(|_| sight.heard)?;
-        Some(if seen.release == release { u64::from(seen.restarts) } else { 0 })
+        let seen = sight.seen.filter(|seen| seen.release == release);
+        sight.heard.then(|| seen.map_or(0, |seen| u64::from(seen.restarts)))
     });
     each.sum()
 }

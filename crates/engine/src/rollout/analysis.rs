@@ -5,7 +5,7 @@ use crate::gate::{analysis, hold};
 use crate::turn::Turn;
 use baton_model::event::Severity;
 use baton_model::report::Subject;
-use baton_model::rollout::{AnalysisAction, Answer, RolloutPolicy, Threshold, Verdict};
+use baton_model::rollout::{AnalysisAction, Answer, RolloutOutcome, RolloutPolicy, Threshold, Verdict};
 use baton_model::time::Millis;
 
 /// Gateways report each second, so it is worth asking as often.
@@ -39,7 +39,7 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
         turn.wait(Subject::Stage(number), "analysis", reason, None);
         return Opinion::Shut;
     }
-    let verdicts = analysis::of(turn, &rollout.stages[at], &policy.analysis);
+    let verdicts = analysis::of(turn, rollout.to, &rollout.stages[at], &policy.analysis);
     turn.wake(Some(turn.now.plus(ASK_EVERY)));
     note(turn, at, &verdicts, &policy.analysis);
     let broken = |(_, verdict): &(&Threshold, &Verdict)| verdict.answer == Answer::Fail;
@@ -95,7 +95,7 @@ pub(super) fn keep_last(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolic
     let Some(rollout) = turn.rollout().filter(|rollout| !rollout.back()) else { return };
     let stage = &rollout.stages[index];
     if stage.analysed && stage.shifted_at.is_some() && !policy.analysis.is_empty() {
-        let verdicts = analysis::of(turn, stage, &policy.analysis);
+        let verdicts = analysis::of(turn, rollout.to, stage, &policy.analysis);
         keep(turn, index, verdicts);
     }
 }
@@ -123,8 +123,10 @@ fn act(turn: &mut Turn<'_>, index: usize, threshold: &Threshold, text: &str) -> 
             let advice =
                 "`baton rollout retry` looks again, `promote --to` goes on all the same, `abort` goes back";
             let reason = format!("{text}: {advice}");
-            if let Some(stage) = turn.stage_mut(index) {
-                stage.held = Some(reason.clone());
+            if let Some(rollout) = turn.memory.rollout.as_mut() {
+                rollout.stages[index].held = Some(reason.clone());
+                rollout.outcome = RolloutOutcome::Paused;
+                rollout.reason.clone_from(&reason);
             }
             let message = format!("{}: stage {number} waits for an operator: {text}", turn.name);
             turn.tell(Severity::Warning, "rollout-paused", message);

@@ -1,7 +1,7 @@
 //! What an operator has set about the current rollout: retry, abort, pause and resume.
 
 use super::{begin, stop};
-use crate::gate::hold;
+use crate::gate::{analysis, hold};
 use crate::progress::RolloutProgress;
 use crate::turn::Turn;
 use baton_model::event::Severity;
@@ -46,6 +46,7 @@ pub(super) fn obey(turn: &mut Turn<'_>) {
 
 fn retry(turn: &mut Turn<'_>, control: &RolloutControl) {
     let now = turn.now;
+    let restarts = turn.rollout().and_then(|rollout| analysis::restarts(turn, rollout.to));
     let Some(rollout) = turn.memory.rollout.as_mut() else { return };
     rollout.retried = control.retry;
     rollout.failure = None;
@@ -59,6 +60,7 @@ fn retry(turn: &mut Turn<'_>, control: &RolloutControl) {
         // What was measured until now was looked at; what counts is what is measured from now on.
         if stage.held.take().is_some() {
             stage.shifted_at = stage.shifted_at.map(|_| now);
+            stage.restarts_before = restarts.unwrap_or(stage.restarts_before);
             stage.verdicts.clear();
         }
         if stage.failed.is_empty() {
@@ -105,7 +107,9 @@ fn pause(turn: &mut Turn<'_>) {
 fn resume(turn: &mut Turn<'_>) {
     let now = turn.now;
     let paused = |rollout: &&RolloutProgress| {
-        let held = rollout.failure.is_some() || waits_for_approval(turn.service, rollout);
+        let held = rollout.failure.is_some()
+            || waits_for_approval(turn.service, rollout)
+            || held_by_analysis(turn.service, rollout);
         rollout.outcome == RolloutOutcome::Paused && !held
     };
     let Some(rollout) = turn.rollout().filter(paused) else { return };
@@ -122,6 +126,13 @@ fn waits_for_approval(service: &baton_model::desired::Service, rollout: &Rollout
     let Some(index) = rollout.current() else { return false };
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
     hold::unapproved(&service.control, rollout, &rollout.stages[index], number)
+}
+
+/// The evidence was bad and an operator is to look, and has not said to go on all the same.
+fn held_by_analysis(service: &baton_model::desired::Service, rollout: &RolloutProgress) -> bool {
+    let Some(index) = rollout.current().filter(|_| !rollout.back()) else { return false };
+    let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    rollout.stages[index].held.is_some() && !hold::promoted(&service.control, rollout, number)
 }
 
 fn direction(rollout: &RolloutProgress) -> RolloutOutcome {

@@ -2,10 +2,16 @@
 
 use super::zone::OneZone;
 use crate::gate::health::{self, Health};
+use crate::gateways::GATEWAY_LEASE;
 use crate::progress::StageProgress;
 use crate::turn::Turn;
 use baton_model::report::Subject;
 use baton_model::rollout::RolloutPolicy;
+use baton_model::time::Millis;
+
+/// How much longer than `healthy_deadline` an instance that is ready may wait for gateways: one that is silent is waited
+/// out once, and a second one that falls silent meanwhile, too.
+const ACKNOWLEDGED_WITHIN: Millis = Millis(2 * GATEWAY_LEASE.0);
 
 /// What the cohort of a stage looks like now.
 #[derive(Debug, Default)]
@@ -77,13 +83,21 @@ pub(super) fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
                     format!("node {} is silent; if it stays so, the instance is placed elsewhere", slot.node);
                 turn.wait(subject, "node-silent", reason, Some(until));
             }
-            // It was healthy before: a gateway that starts anew learns of it, which is no relapse of the release.
-            Health::Unacknowledged(whom) if stage.healthy.contains(number) => {
-                tally.open += 1;
-                tally.deferred += 1;
-                turn.wait(subject, "route", whom, None);
+            // What gateways have not taken in yet says nothing against the release, and one that is cut off is waited
+            // out by its lease; but one that never takes it in must not hold the rollout for ever.
+            Health::Unacknowledged(whom) => {
+                let until = deadline.plus(ACKNOWLEDGED_WITHIN);
+                if stage.failed.contains_key(number) {
+                    continue;
+                } else if turn.now >= until && !stage.healthy.contains(number) {
+                    fail_slot(&mut tally, &stage, *number, format!("not in the routes: {whom}"));
+                } else {
+                    tally.open += 1;
+                    tally.deferred += 1;
+                    turn.wait(subject, "route", whom, Some(until));
+                }
             }
-            Health::Coming(what) | Health::Unacknowledged(what) => {
+            Health::Coming(what) => {
                 let overdue = turn.now >= deadline && !stage.healthy.contains(number);
                 if stage.failed.contains_key(number) {
                     continue;

@@ -191,6 +191,7 @@ fn analysis_can_hold_and_pause() {
     serves(&mut fleet, 3, 10, 0);
     fleet.run(SOON);
     assert_eq!((fleet.gates(), shares(&fleet).as_str()), (vec!["analysis"], "2=95% 3=5%"));
+    assert_eq!(fleet.outcome(), Some(RolloutOutcome::Paused));
     fleet.control(|control| control.retry = 1).until(RolloutOutcome::Succeeded, SOON);
 }
 

@@ -41,7 +41,7 @@ pub enum Metric {
         /// On average over the window.
         at_least: u32,
     },
-    /// Restarts of its instances since the stage began.
+    /// Restarts of the runs of its instances; after a pause, since an operator said `retry`.
     Restarts {
         /// All instances together.
         at_most: u32,

@@ -4,6 +4,7 @@ use super::World;
 use super::gateway::Gateway;
 use super::node::Node;
 use super::random::Random;
+use super::strategies;
 use super::workload::Behaviour;
 use baton_model::artifact::{Artifact, ArtifactFormat};
 use baton_model::configuration::{ConfigFile, OnChange};
@@ -44,6 +45,7 @@ impl World {
         self.populate_gateways();
         // A stream of its own: a seed draws the same fleet with and without.
         let mut order = Random::of(self.options.seed, "order");
+        let mut strategies = Random::of(self.options.seed, "strategies");
         let services = usize::try_from(random.between(1, 2)).unwrap_or(1);
         for (number, name) in (80..).zip(["api", "web"]).take(services) {
             let name = ServiceName::new(name).expect("a valid name");
@@ -51,6 +53,9 @@ impl World {
             spec.lifecycle.after = draw_after(&mut order, self.specs.keys());
             let routed = !self.gateways.is_empty() && self.random.gateways.percent(85);
             spec.route = routed.then(|| route_spec(PortName::new("main").expect("a valid name")));
+            if routed {
+                strategies::draw(&mut strategies, &mut spec);
+            }
             self.specs.insert(name.clone(), spec);
             let service = Service {
                 name: name.clone(),

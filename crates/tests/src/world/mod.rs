@@ -21,6 +21,7 @@ mod operator;
 mod queue;
 mod random;
 mod store;
+mod strategies;
 mod table;
 mod trace;
 mod workload;

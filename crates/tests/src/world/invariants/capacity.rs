@@ -24,8 +24,9 @@ pub(crate) fn capacity_floor(
     new: Option<&ServiceProgress>,
 ) -> Holds {
     let (Some(old), Some(new)) = (old, new) else { return Ok(()) };
+    // What stands beside the set that serves is in nobody's service: a switch takes the one set and gives the other.
     let given = |progress: &ServiceProgress, slot: &u64| {
-        let slot = progress.slots.get(slot).filter(|slot| !slot.retiring)?;
+        let slot = progress.slots.get(slot).filter(|slot| !slot.retiring && !slot.beside)?;
         let (release, attempt, released) = (slot.release, slot.attempt, slot.released);
         Some((slot.node.clone(), Assignment { release, attempt, reload: 0, released }))
     };
@@ -89,7 +90,8 @@ fn floor(decided: &Coordinator, name: &ServiceName, progress: &ServiceProgress) 
         Count::PerNode => {
             // An operator who drains a node asks for one less.
             let drains = |node| decided.wanted.nodes.get(node).is_none_or(|node| node.draining);
-            let kept = progress.slots.values().filter(|slot| !slot.retiring && !drains(&slot.node));
+            let serving = progress.slots.values().filter(|slot| !slot.retiring && !slot.beside);
+            let kept = serving.filter(|slot| !drains(&slot.node));
             u32::try_from(kept.count()).unwrap_or(u32::MAX)
         }
     };

@@ -8,7 +8,7 @@ use crate::world::node::Node;
 use crate::world::store::Store;
 use crate::world::workload::Run;
 use baton_model::id::{GatewayName, NodeName, ServiceName};
-use baton_model::route::UpstreamId;
+use baton_model::route::{UpstreamId, Weight};
 use baton_model::spec::Count;
 use std::collections::BTreeMap;
 
@@ -64,7 +64,7 @@ pub(crate) fn sent_to_the_living(ledger: &Ledger, gateway: &GatewayName, id: &Up
 }
 
 /// `capacity-floor`, in truth and by what each gateway serves: where nothing fails but releases at their start, a gateway
-/// that once had the floor of a service never has fewer instances that answer.
+/// that once had the floor of a service never has fewer instances that answer and get a share of its requests.
 pub(crate) fn capacity_at_gateways(
     ledger: &mut Ledger,
     store: &Store,
@@ -102,5 +102,11 @@ fn answering(gateway: &Gateway, nodes: &BTreeMap<NodeName, Node>, service: &Serv
         let mut runs = nodes.values().filter_map(|host| host.runs.get(&key));
         runs.any(|run| run.ready && !run.stopping)
     };
-    route.upstreams.keys().filter(answers).count()
+    // A release that gets nothing serves nobody, however many of it are ready.
+    let is_sent_to = |release| {
+        let weights = &route.split.weights;
+        weights.is_empty() || weights.get(&release).is_some_and(|weight| *weight > Weight::NONE)
+    };
+    let sent_to = route.upstreams.iter().filter(|(_, upstream)| is_sent_to(upstream.release));
+    sent_to.map(|(id, _)| id).filter(answers).count()
 }
