@@ -41,7 +41,7 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
     }
     let verdicts = analysis::of(turn, rollout.to, &rollout.stages[at], &policy.analysis);
     turn.wake(Some(turn.now.plus(ASK_EVERY)));
-    note(turn, at, &verdicts, &policy.analysis);
+    note(turn, at, &verdicts);
     let broken = |(_, verdict): &(&Threshold, &Verdict)| verdict.answer == Answer::Fail;
     let broken = policy.analysis.iter().zip(&verdicts).find(broken);
     if let Some((threshold, verdict)) = broken {
@@ -64,13 +64,13 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
 }
 
 /// Keeps the verdicts where an answer changed, and tells of it.
-fn note(turn: &mut Turn<'_>, at: usize, verdicts: &[Verdict], thresholds: &[Threshold]) {
+fn note(turn: &mut Turn<'_>, at: usize, verdicts: &[Verdict]) {
     let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[at]) else { return };
     let before: Vec<Answer> = stage.verdicts.iter().map(|verdict| verdict.answer).collect();
     if before == verdicts.iter().map(|verdict| verdict.answer).collect::<Vec<_>>() {
         return;
     }
-    for (index, (verdict, threshold)) in verdicts.iter().zip(thresholds).enumerate() {
+    for (index, verdict) in verdicts.iter().enumerate() {
         if before.get(index) == Some(&verdict.answer) || verdict.answer == Answer::Inconclusive {
             continue;
         }
@@ -82,9 +82,6 @@ fn note(turn: &mut Turn<'_>, at: usize, verdicts: &[Verdict], thresholds: &[Thre
         event.fields.insert("threshold".to_owned(), verdict.name.clone());
         event.fields.insert("requests".to_owned(), verdict.requests.to_string());
         event.fields.extend(verdict.measured.map(|measured| ("measured".to_owned(), measured.to_string())));
-        if let (AnalysisAction::Webhook { url }, Answer::Fail) = (&threshold.action, verdict.answer) {
-            event.fields.insert("webhook".to_owned(), url.clone());
-        }
         turn.events.push(event);
     }
     keep(turn, at, verdicts.to_vec());
@@ -133,7 +130,7 @@ fn act(turn: &mut Turn<'_>, index: usize, threshold: &Threshold, text: &str) -> 
             turn.wait(Subject::Stage(number), "analysis", reason, None);
             Opinion::Shut
         }
-        AnalysisAction::Hold | AnalysisAction::Webhook { .. } => {
+        AnalysisAction::Hold => {
             turn.wait(Subject::Stage(number), "analysis", text.to_owned(), None);
             Opinion::Shut
         }

@@ -63,11 +63,6 @@ pub enum AnalysisAction {
     Pause,
     /// Back to the release before.
     RollBack,
-    /// As [`AnalysisAction::Hold`], and the coordinator posts the verdict to a URL, once each time it breaks.
-    Webhook {
-        /// `http://HOST[:PORT]/PATH`.
-        url: String,
-    },
 }
 
 /// The answer to a question. Missing data is never a pass.
@@ -135,7 +130,6 @@ impl AnalysisAction {
             Self::Hold => "hold",
             Self::Pause => "pause",
             Self::RollBack => "roll-back",
-            Self::Webhook { .. } => "webhook",
         }
     }
 }

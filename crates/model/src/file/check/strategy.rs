@@ -5,7 +5,7 @@ use super::Findings;
 use super::fleet::WAIT_MAX;
 use crate::file::value::shorten;
 use crate::rollout::{
-    AbTest, AnalysisAction, BlueGreen, Canary, CanaryStep, DarkLaunch, Metric, Preview, Strategy, Threshold,
+    AbTest, BlueGreen, Canary, CanaryStep, DarkLaunch, Metric, Preview, Strategy, Threshold,
 };
 use crate::route::{Condition, Entry, Key, RouteSpec, Weight, is_host};
 use crate::spec::{Amount, Count, PortKind, ServiceSpec};
@@ -28,7 +28,6 @@ const BODY_BYTES_MIN: u64 = 1024;
 /// Bodies that are copied are held in a gateway's memory.
 const BODY_BYTES_MAX: u64 = 16 << 20;
 const IN_FLIGHT_MAX: u32 = 10_000;
-const URL_MAX: usize = 2048;
 
 pub(super) fn check(spec: &ServiceSpec, findings: &mut Findings) {
     analysis(spec, findings);
@@ -336,17 +335,5 @@ fn one_threshold(threshold: &Threshold, spec: &ServiceSpec, findings: &mut Findi
             ),
             "add a `[route]` section, or ask for `metric = \"restarts\"`",
         );
-    }
-    if let AnalysisAction::Webhook { url } = &threshold.action {
-        let rest = url.strip_prefix("http://");
-        let host = rest.and_then(|rest| rest.split(['/', ':']).next()).unwrap_or_default();
-        let graphic = url.len() <= URL_MAX && url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        if !graphic || !is_host(&host.to_ascii_lowercase()) {
-            findings.add(
-                &[&field("webhook")],
-                format!("`{}` is `{}`, which the coordinator cannot post to", field("webhook"), shorten(url)),
-                "write `http://`, a host, a port where it is not 80, and a path",
-            );
-        }
     }
 }

@@ -123,16 +123,6 @@ pub(super) const TRAFFIC: &[Mistake] = &[
         routed!("[rollout.analysis.same]\nmetric = \"differing\"\nmax = \"1%\"\n"),
     ),
     (
-        "webhook without an address",
-        routed!("[rollout.analysis.errors]\nmetric = \"error-share\"\nmax = \"1%\"\naction = \"webhook\"\n"),
-    ),
-    (
-        "webhook by https",
-        routed!(
-            "[rollout.analysis.errors]\nmetric = \"error-share\"\nmax = \"1%\"\naction = \"webhook\"\nwebhook = \"https://hooks.example.com/\"\n"
-        ),
-    ),
-    (
         "errors counted by nobody",
         http!("[rollout.analysis.errors]\nmetric = \"error-share\"\nmax = \"1%\"\n"),
     ),
