@@ -103,6 +103,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         name: "baton-gateway",
         parts: &[
+            Control { from: "packaging/debian/baton-gateway.control" },
             File {
                 from: "packaging/systemd/baton-gateway.service",
                 to: "usr/lib/systemd/system/baton-gateway.service",
@@ -118,8 +119,8 @@ pub(crate) const PACKAGES: &[Package] = &[
             Configuration { from: "packaging/etc/gateway.env", to: "etc/baton/gateway.env" },
             Configuration { from: "packaging/etc/gateway.toml", to: "etc/baton/gateway.toml" },
             File { from: "packaging/debian/copyright", to: "usr/share/doc/baton-gateway/copyright" },
+            Changelog { to: "usr/share/doc/baton-gateway/changelog.gz" },
             File { from: "docs/gateway.md", to: "usr/share/doc/baton-gateway/gateway.md" },
-            Control { from: "packaging/debian/baton-gateway.control" },
             ForDpkg { from: "packaging/debian/baton-gateway.postinst", name: "postinst" },
             ForDpkg { from: "packaging/debian/baton-gateway.prerm", name: "prerm" },
             ForDpkg { from: "packaging/debian/baton-gateway.postrm", name: "postrm" },
