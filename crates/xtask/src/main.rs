@@ -40,6 +40,7 @@ const DENY: &[&[&str]] = &[&["deny", "check", "bans", "licenses", "sources"]];
 const FOREIGN: &[&[&str]] = &[
     &["build", "--workspace", "--bins", "--locked"],
     &["test", "--locked", "-p", "baton-tests", "--features", "foreign", "--test", "foreign"],
+    &["test", "--locked", "-p", "baton-gateway", "--test", "traffic", "--", "--ignored", "nginx"],
 ];
 
 const CHORES: &[Chore] = &[

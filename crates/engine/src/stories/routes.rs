@@ -61,7 +61,7 @@ fn a_rollout_follows_what_gateways_have_acknowledged() {
 fn a_gateway_that_never_acknowledges_fails_a_rollout_in_its_time_and_it_goes_back() {
     let mut fleet = behind(PortKind::Dynamic);
     fleet.gateway("g2", |gateway| gateway.deaf = true);
-    fleet.deploy(routed(3, PortKind::Dynamic)).run(Millis::secs(70));
+    fleet.deploy(routed(3, PortKind::Dynamic)).run(Millis::secs(90));
     assert_eq!(fleet.outcome(), Some(RolloutOutcome::RollingBack));
     assert!(fleet.journal().contains("gateway g2 must acknowledge"), "{}", fleet.journal());
     fleet.gateway("g2", |gateway| gateway.deaf = false).until(RolloutOutcome::RolledBack, SOON);
