@@ -128,6 +128,20 @@ pub(super) fn measured(field: &str, wire: f64) -> Result<f64, WireError> {
     Err(WireError::new(field, format!("{wire} is not a measurement: a finite number from 0 on")))
 }
 
+/// The pace of a check. One of zero would be a loop without a pause, whoever sent it.
+pub(super) fn pace(interval_ms: u64, timeout_ms: u64, rise: u32, fall: u32) -> Result<(), WireError> {
+    let fields = [
+        ("interval_ms", interval_ms),
+        ("timeout_ms", timeout_ms),
+        ("rise", rise.into()),
+        ("fall", fall.into()),
+    ];
+    match fields.into_iter().find(|(_, value)| *value == 0) {
+        Some((field, _)) => Err(WireError::new(field, "it must be at least 1")),
+        None => Ok(()),
+    }
+}
+
 /// A number that counts from 1.
 pub(super) fn counted(field: &str, wire: u64) -> Result<u64, WireError> {
     if wire == 0 {

@@ -1,6 +1,6 @@
 //! Specifications and artifacts.
 
-use super::field::{WireError, choice, keyed, optional, port, required, text};
+use super::field::{WireError, choice, keyed, optional, pace, port, required, text};
 use crate::v1;
 use baton_model::artifact::{Artifact, ArtifactFormat};
 use baton_model::spec::{
@@ -133,17 +133,7 @@ impl TryFrom<v1::Check> for Check {
     type Error = WireError;
     fn try_from(wire: v1::Check) -> Result<Self, WireError> {
         use v1::check::Probe as Wire;
-        // A pace of zero would be a loop without a pause, whoever sent it.
-        for (field, value) in [
-            ("interval_ms", wire.interval_ms),
-            ("timeout_ms", wire.timeout_ms),
-            ("rise", wire.rise.into()),
-            ("fall", wire.fall.into()),
-        ] {
-            if value == 0 {
-                return Err(WireError::new(field, "it must be at least 1"));
-            }
-        }
+        pace(wire.interval_ms, wire.timeout_ms, wire.rise, wire.fall)?;
         let probe = match wire.probe.ok_or_else(|| WireError::unset("probe"))? {
             Wire::Exec(exec) if exec.command.is_empty() => {
                 return Err(WireError::new("exec.command", "it is empty"));

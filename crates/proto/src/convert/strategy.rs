@@ -1,6 +1,6 @@
 //! Strategies, thresholds and verdicts.
 
-use super::field::{WireError, choice, counted, each, optional, required};
+use super::field::{WireError, choice, each, optional, required};
 use super::route::{filled, weight};
 use crate::v1;
 use baton_model::rollout::{
@@ -274,7 +274,7 @@ impl TryFrom<v1::Verdict> for Verdict {
             answer,
             at: UnixMs(wire.at_ms),
             since: UnixMs(wire.since_ms),
-            requests: counted("requests", wire.requests)?,
+            requests: wire.requests,
             measured: optional("measured", wire.measured)?,
             text: wire.text,
         })

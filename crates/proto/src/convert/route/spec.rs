@@ -1,7 +1,7 @@
 //! What a service says of its route.
 
 use super::{filled, path, weight};
-use crate::convert::field::{WireError, Within as _, choice, optional, port, required, text};
+use crate::convert::field::{WireError, Within as _, choice, optional, pace, port, required, text};
 use crate::v1;
 use baton_model::route::{
     Balance, Ejection, Entry, HttpProtocol, Retries, RouteSpec, Timeouts, TrafficCheck, TrafficLimits,
@@ -175,17 +175,7 @@ impl From<TrafficCheck> for v1::TrafficCheck {
 impl TryFrom<v1::TrafficCheck> for TrafficCheck {
     type Error = WireError;
     fn try_from(wire: v1::TrafficCheck) -> Result<Self, WireError> {
-        // A pace of zero would be a loop without a pause, whoever sent it.
-        for (field, value) in [
-            ("interval_ms", wire.interval_ms),
-            ("timeout_ms", wire.timeout_ms),
-            ("rise", wire.rise.into()),
-            ("fall", wire.fall.into()),
-        ] {
-            if value == 0 {
-                return Err(WireError::new(field, "it must be at least 1"));
-            }
-        }
+        pace(wire.interval_ms, wire.timeout_ms, wire.rise, wire.fall)?;
         Ok(Self {
             path: path("path", wire.path)?,
             interval: Millis(wire.interval_ms),

@@ -69,12 +69,13 @@ pub(super) fn verdicts() -> Vec<Verdict> {
         Some(Measured::MilliRate(1)),
         Some(Measured::Count(0)),
     ];
-    let verdict = |(answer, measured)| Verdict {
+    let verdict = |(answer, measured): (_, Option<Measured>)| Verdict {
         name: "errors".to_owned(),
         answer,
         at: UnixMs(2),
         since: UnixMs(1),
-        requests: 1 << 53,
+        // Where nobody has asked yet, there is nothing to measure.
+        requests: if measured.is_some() { 1 << 53 } else { 0 },
         measured,
         text: "1.25%".to_owned(),
     };
