@@ -116,7 +116,16 @@ impl StateError {
 pub struct StateDir {
     root: PathBuf,
     /// flock(2) on `lock`: the kernel frees it however the agent ends.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for StateDir {
+    /// Closing alone would not do: a child that another thread forks has the open file too until it executes its program,
+    /// and keeps the lock for as long.
+    fn drop(&mut self) {
+        // It fails only where it is not held.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl StateDir {
@@ -156,7 +165,7 @@ impl StateDir {
             Err(TryLockError::Error(source)) => return Err(StateError::io("lock", &path)(source)),
         }
         fs::write(&path, format!("{}\n", std::process::id())).map_err(StateError::io("write", &path))?;
-        Ok(Self { root, _lock: lock })
+        Ok(Self { root, lock })
     }
 
     /// The process that opened the directory `root` last, as it said itself.

@@ -10,6 +10,7 @@ use crate::events;
 use crate::evidence::EvidenceLog;
 use crate::gateways::Gateways;
 use crate::init::store_path;
+use crate::lock::FileLock;
 use crate::logs::LogBroker;
 use crate::provisions::Provider;
 use crate::reconcile::{Cache, Reconcile};
@@ -26,7 +27,7 @@ use baton_proto::v1::agent_service_server::AgentServiceServer;
 use baton_proto::v1::enrollment_server::EnrollmentServer;
 use baton_proto::v1::gateway_service_server::GatewayServiceServer;
 use baton_proto::v1::operator_service_server::OperatorServiceServer;
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,7 +87,7 @@ pub struct Bound {
     tls: ServerTls,
     server_identity: baton_proto::identity::Identity,
     /// Held as long as the coordinator lives.
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// Runs a coordinator until `stop`, then ends it in order.
@@ -160,23 +161,15 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
 }
 
 /// Only one coordinator may run on a folder.
-fn lock(dir: &Path) -> Result<File, CoordinatorError> {
+fn lock(dir: &Path) -> Result<FileLock, CoordinatorError> {
     if !store_path(dir).exists() {
         return Err(CoordinatorError::NoCluster { dir: dir.to_owned() });
     }
     let path = dir.join("lock");
-    let failed = |action, source| CoordinatorError::File { action, path: path.clone(), source };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|source| failed("open", source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(CoordinatorError::Locked { dir: dir.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(failed("lock", source)),
-    }
+    FileLock::take(&path).map_err(|error| match error {
+        TryLockError::WouldBlock => CoordinatorError::Locked { dir: dir.to_owned() },
+        TryLockError::Error(source) => CoordinatorError::File { action: "lock", path, source },
+    })
 }
 
 impl Bound {

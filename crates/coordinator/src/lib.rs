@@ -22,6 +22,7 @@ mod events;
 mod evidence;
 mod gateways;
 mod init;
+mod lock;
 mod logs;
 mod outline;
 mod provisions;

@@ -7,10 +7,11 @@
 use super::schema::{self, explain, shown};
 use super::watch::Watchers;
 use super::{Change, Record, Store, StoreError, Watch, check_changes, check_key};
+use crate::lock::FileLock;
 use async_trait::async_trait;
 use baton_model::id::Revision;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +32,7 @@ pub struct SqliteStore {
     writes: Option<SyncSender<Write>>,
     writer: Option<JoinHandle<()>>,
     /// Held for as long as the store is open.
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// What a commit comes to.
@@ -250,25 +251,17 @@ fn revision(row: &Row<'_>, column: usize) -> rusqlite::Result<Revision> {
     u64::try_from(stored).map(Revision).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, stored))
 }
 
-/// Takes the lock file beside the store; the kernel frees it when the process ends, however it ends.
-fn lock(path: &Path) -> Result<File, StoreError> {
+/// Takes the lock file beside the store.
+fn lock(path: &Path) -> Result<FileLock, StoreError> {
     let mut beside = path.to_owned();
     beside.as_mut_os_string().push(".lock");
-    let failed = |detail: String| StoreError::Open {
-        path: shown(path),
-        detail: format!(
-            "its lock file: {detail}; check that the folder exists and that this user may write there"
-        ),
-    };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&beside)
-        .map_err(|error| failed(error.to_string()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: shown(path) }),
-        Err(TryLockError::Error(error)) => Err(failed(error.to_string())),
-    }
+    FileLock::take(&beside).map_err(|error| match error {
+        TryLockError::WouldBlock => StoreError::Locked { path: shown(path) },
+        TryLockError::Error(error) => StoreError::Open {
+            path: shown(path),
+            detail: format!(
+                "its lock file: {error}; check that the folder exists and that this user may write there"
+            ),
+        },
+    })
 }
