@@ -115,7 +115,7 @@ fn compare(tree: &Path, inside: &Path, item: &Item, seal: &mut Seal) -> io::Resu
             } else {
                 let (found, stat) = hash_settled(path)?;
                 seal.file(inside, &stat, sha256.0);
-                (found != *sha256).then(|| "its content has changed".to_owned())
+                (found != *sha256).then(|| "has other content".to_owned())
             }
         }
     })

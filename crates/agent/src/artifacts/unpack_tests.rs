@@ -166,7 +166,7 @@ fn a_tree_that_was_touched_is_damaged_and_what_was_added_goes() {
     let bytes = archive(&[file("bin/web", b"content"), file("lib/a", b"a"), link("l", "lib/a")]);
     type Touch = fn(&Path);
     let cases: [(&str, Touch); 5] = [
-        ("its content has changed", |tree| {
+        ("has other content", |tree| {
             let path = tree.join("bin/web");
             set_mode(&path, 0o755).unwrap();
             fs::write(&path, b"cOntent").unwrap();

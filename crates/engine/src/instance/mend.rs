@@ -24,14 +24,19 @@ impl Instance {
     pub(super) fn mended(&mut self, number: RunNumber, fetched: bool, effects: &mut Vec<Effect>) {
         let id = self.id.clone();
         let Some(run) = self.run_mut(number) else { return };
-        if run.pid.is_some() || run.down || !(fetched || run.damaged) {
+        if run.down || !(fetched || run.damaged) {
             return;
         }
         run.damaged = false;
-        run.reason = "its files were damaged and have been fetched anew; it is started".to_owned();
-        let stop = &run.plan.spec.stop;
-        effects.push(Effect::Restart { run: number, signal: stop.signal, timeout: stop.timeout });
-        let message = format!("the files of {id} were damaged and have been mended; it is started");
+        let message = if run.pid.is_some() {
+            // Its shim tried again between the mending and the word of it.
+            format!("the files of {id} were damaged and have been mended")
+        } else {
+            run.reason = "its files were damaged and have been fetched anew; it is started".to_owned();
+            let stop = &run.plan.spec.stop;
+            effects.push(Effect::Restart { run: number, signal: stop.signal, timeout: stop.timeout });
+            format!("the files of {id} were damaged and have been mended; it is started")
+        };
         effects.push(Effect::Note { warning: false, kind: "instance-mended", message });
     }
 
