@@ -20,7 +20,7 @@ const TIMED_OUT: i32 = 6;
 /// The test's rollout section with further lines.
 fn rollout(more: &str) -> String {
     format!(
-        "batch = 1\nmax_unavailable = 1\nmin_healthy = \"300ms\"\nhealthy_deadline = \"10s\"\nprogress_deadline = \"30s\"\n{more}"
+        "batch = 1\nmax_unavailable = 1\nmin_healthy = \"300ms\"\nhealthy_deadline = \"15s\"\nprogress_deadline = \"60s\"\n{more}"
     )
 }
 

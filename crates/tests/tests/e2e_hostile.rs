@@ -169,7 +169,7 @@ fn a_child_that_keeps_the_port(cluster: &Cluster) {
         .with_section("placement", "replicas = 1\nmin_available = 0\n")
         .with_section(
             "checks.readiness",
-            "kind = \"tcp\"\nport = \"http\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n",
+            "kind = \"tcp\"\nport = \"http\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
         );
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let observed = cluster.instances("keeper")[0]["observed"].clone();
@@ -234,7 +234,7 @@ fn a_checks_command_runs_in_the_workloads_sandbox() {
     let sleeper = || python("masked", "import time\ntime.sleep(1000)\n");
     let asks = |mask: &str| {
         format!(
-            "kind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"[ $(umask) = {mask} ]\"]\ninterval = \"200ms\"\ntimeout = \"190ms\"\n"
+            "kind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"[ $(umask) = {mask} ]\"]\ninterval = \"500ms\"\ntimeout = \"490ms\"\n"
         )
     };
     let file = sleeper().with_section("sandbox", "umask = \"027\"\n");

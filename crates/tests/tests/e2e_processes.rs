@@ -113,7 +113,7 @@ fn a_dynamic_port_and_a_fixed_port_are_swapped() {
     ] {
         let file = single(ServiceFile::web(name, 1)).with_ports(ports).with_env("NODE_ADDRESS", "${NODE_ADDRESS}").with_section(
             "rollout",
-            "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"8s\"\nprogress_deadline = \"30s\"\n",
+            "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"15s\"\nprogress_deadline = \"60s\"\n",
         )
                 .with_section("placement", "replicas = 1
 min_available = 0

@@ -103,7 +103,7 @@ fn a_rollout_is_paused_resumed_promoted_and_undone() {
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let gated = file.clone().with_section(
         "rollout",
-        "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"8s\"\nprogress_deadline = \"30s\"\napprove_before = [2]\n",
+        "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"15s\"\nprogress_deadline = \"60s\"\napprove_before = [2]\n",
     );
     let _ = cluster.deploy(&gated, "2.0").expect(PAUSED);
     let why = cluster.baton(&["explain", "web"]).expect(0);

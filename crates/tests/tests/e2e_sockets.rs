@@ -29,7 +29,7 @@ fn mixture(cluster: &Cluster) -> (ServiceFile, PathBuf) {
         .with_section("placement", "replicas = 1\n")
         .with_section(
             "checks.readiness",
-            "kind = \"http\"\nport = \"local\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n",
+            "kind = \"http\"\nport = \"local\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
         );
     (file, path)
 }

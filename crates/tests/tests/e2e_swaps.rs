@@ -238,7 +238,7 @@ impl Drop for Frozen {
 #[test]
 fn a_node_that_is_alone_goes_back_from_a_bad_version_by_itself() {
     let cluster = one_node();
-    let rollout = "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"4s\"\nprogress_deadline = \"60s\"\n";
+    let rollout = "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"10s\"\nprogress_deadline = \"60s\"\n";
     let file = server("timeout = \"5s\"\n").with_section("rollout", rollout);
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let load = load(&cluster, 5);

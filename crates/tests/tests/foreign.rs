@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 const ROOM: Duration = Duration::from_secs(60);
-const ROLLOUT: &str = "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"10s\"\nprogress_deadline = \"30s\"\n";
+const ROLLOUT: &str = "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"15s\"\nprogress_deadline = \"60s\"\n";
 
 fn one_node() -> Cluster {
     Cluster::start_with(&ClusterOptions { nodes: 1, ..ClusterOptions::default() })
@@ -37,7 +37,7 @@ fn redis_on_a_fixed_port_is_swapped_and_healed() {
         .with_section("placement", "replicas = 1\n")
         .with_section(
             "checks.readiness",
-            "kind = \"tcp\"\nport = \"redis\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n",
+            "kind = \"tcp\"\nport = \"redis\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
         )
         .with_section("rollout", ROLLOUT);
     let _ = cluster.deploy(&file, "7.0").expect(0);
@@ -79,7 +79,7 @@ fn nginx_takes_the_socket_and_is_swapped_under_load() {
         .with_section("stop", "signal = \"SIGQUIT\"\ntimeout = \"5s\"\ndrain = \"2s\"\n")
         .with_section(
             "checks.readiness",
-            "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n",
+            "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
         )
         .with_section("rollout", ROLLOUT);
     let _ = cluster.deploy(&file, "1.0").expect(0);
@@ -111,7 +111,7 @@ fn pythons_own_web_server_runs_on_a_dynamic_port() {
         .with_section("placement", "replicas = 1\n")
         .with_section(
             "checks.readiness",
-            "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n",
+            "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
         )
         .with_section("rollout", ROLLOUT);
     let _ = cluster.deploy(&file, "1.0").expect(0);

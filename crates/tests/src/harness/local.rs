@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Failures whose text is kept.
 const FAILURES_KEPT: usize = 20;
+/// Datagrams sent beyond the newest that came back: a socket holds some 270 small ones before it drops.
+const AHEAD_MAX: u64 = 100;
 
 /// What such a load counted.
 #[derive(Clone, Debug, Default)]
@@ -127,12 +129,19 @@ pub fn echo(target: SocketAddr, per_second: u32) -> Running {
 
 fn send_and_count(socket: &UdpSocket, stop: &AtomicBool, answers: &Mutex<Answers>, pause: Duration) {
     let listener = socket.try_clone().expect("a UDP socket");
-    let back = std::thread::spawn(move || receive(&listener));
+    let newest = Arc::new(AtomicU64::new(0));
+    let heard = Arc::clone(&newest);
+    let back = std::thread::spawn(move || receive(&listener, &heard));
     let begun = Instant::now();
     let mut sent: u64 = 0;
     while !stop.load(Ordering::Relaxed) {
         let due = begun + pause.mul_f64(sent as f64);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        // More than fit into a receiver's buffer would be lost by whoever is slow, and by no swap.
+        let until = Instant::now() + ANSWER_WITHIN;
+        while sent >= newest.load(Ordering::Relaxed) + AHEAD_MAX && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         // An error of an earlier datagram, such as a port unreachable: that one is missing in the end.
         let _ = socket.send(sent.to_string().as_bytes());
         sent += 1;
@@ -150,7 +159,7 @@ fn send_and_count(socket: &UdpSocket, stop: &AtomicBool, answers: &Mutex<Answers
 }
 
 /// Until `last` comes back, or nothing comes any more.
-fn receive(socket: &UdpSocket) -> BTreeMap<u64, String> {
+fn receive(socket: &UdpSocket, newest: &AtomicU64) -> BTreeMap<u64, String> {
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a read timeout");
     let mut came = BTreeMap::new();
     let mut heard = Instant::now();
@@ -164,6 +173,7 @@ fn receive(socket: &UdpSocket) -> BTreeMap<u64, String> {
             break;
         }
         if let Ok(number) = number.parse() {
+            newest.fetch_max(number, Ordering::Relaxed);
             came.insert(number, version.to_owned());
         }
     }

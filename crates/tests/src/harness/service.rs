@@ -26,12 +26,12 @@ impl ServiceFile {
             port: format!("[ports.http]\nkind = \"socket\"\nport = {port}\n"),
             env: Vec::new(),
             sections: vec![
-                ("checks.readiness".into(), "kind = \"http\"\nport = \"http\"\npath = \"/healthz\"\ninterval = \"200ms\"\ntimeout = \"190ms\"\n".into()),
+                ("checks.readiness".into(), "kind = \"http\"\nport = \"http\"\npath = \"/healthz\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n".into()),
                 ("stop".into(), "timeout = \"5s\"\ndrain = \"2s\"\n".into()),
                 ("placement".into(), "replicas = 3\nlost_after = \"5s\"\n".into()),
                 (
                     "rollout".into(),
-                    "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"8s\"\nprogress_deadline = \"30s\"\n".into(),
+                    "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"30s\"\nprogress_deadline = \"90s\"\n".into(),
                 ),
             ],
             top: Vec::new(),

@@ -1,7 +1,7 @@
 //! The figures of Baton, measured on this machine, beside its peers in the same run.
 //!
 //! `cargo run --release -p baton-tests --bin bench -- WHAT` where WHAT is `restart`, `swap`, `adopt`, `footprint`,
-//! `scale`, `logs`, `gateway`, `lost` or `all`. Times on a shared machine mean little alone: read the ratios.
+//! `scale`, `logs`, `gateway`, `lost`, `rollouts` or `all`. Times on a shared machine mean little alone: read the ratios.
 
 mod adopt;
 mod footprint;
@@ -43,6 +43,8 @@ enum What {
     Gateway,
     /// One of two backends lost behind the gateway, HAProxy and nginx: killed, stopped, cut off.
     Lost,
+    /// A million requests over 20 rollouts by all strategies, rollbacks and upgrades of the gateways; beside scripts.
+    Rollouts,
     /// All of them.
     All,
 }
@@ -82,6 +84,9 @@ fn main() -> Result<()> {
     }
     if wanted(What::Lost) {
         traffic::lost()?;
+    }
+    if wanted(What::Rollouts) {
+        traffic::rollouts()?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The server under measurement: std only, up in a millisecond, the same one under every supervisor.
 //!
 //! It serves when it is called as `run` (so that runit can execute it without a shell between), or with
-//! `BENCH_SERVE=1`; it takes its socket from `LISTEN_FDS`, or binds the address in the file `./listen`.
+//! `BENCH_SERVE=1`; it takes its socket from `LISTEN_FDS`, or binds the address in `BENCH_LISTEN` or in the file `./listen`.
 
 use anyhow::{Context as _, Result};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -22,6 +22,8 @@ pub(crate) fn is_wanted() -> bool {
 pub(crate) fn serve() -> Result<()> {
     let listener = if std::env::var_os("LISTEN_FDS").is_some() {
         inherited()
+    } else if let Ok(address) = std::env::var("BENCH_LISTEN") {
+        TcpListener::bind(address)?
     } else {
         let address = std::fs::read_to_string("listen").context("the file ./listen")?;
         TcpListener::bind(address.trim())?

@@ -3,15 +3,13 @@
 //! A stopped one is the hard case: its kernel still accepts, and nobody answers. Cut off is a rule of the packet filter
 //! that drops what goes to the backend, in a network namespace of the bench's own; it needs root and `nft`.
 
-use super::proxies::{Process, Who, start};
+use super::proxies::{Process, Who, backend, start};
 use anyhow::{Context as _, Result};
 use baton_model::route::Balance;
 use baton_tests::harness::load::{Counted, Load, Plan};
-use baton_tests::harness::wait;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -101,19 +99,6 @@ fn lose(who: Who, loss: Loss) -> Result<Counted> {
         Loss::CutOff => command(&["nft", "delete", "table", "ip", "bench"])?,
     }
     Ok(counted)
-}
-
-fn backend(folder: &Path, address: &str) -> Result<Process> {
-    let at = folder.join(address.replace(':', "-"));
-    std::fs::create_dir_all(&at)?;
-    std::fs::write(at.join("listen"), address)?;
-    let me = std::env::current_exe()?.display().to_string();
-    let process = Process::start(&at, None, &["env", "BENCH_SERVE=1", &me])?;
-    let target: SocketAddr = address.parse()?;
-    wait::until("a backend", Duration::from_secs(10), || {
-        TcpStream::connect(target).map(drop).map_err(|error| error.to_string())
-    });
-    Ok(process)
 }
 
 /// Drops all packets to and from a backend.

@@ -2,7 +2,9 @@
 
 mod lost;
 mod proxies;
+mod rollouts;
 mod throughput;
 
 pub(crate) use lost::run as lost;
+pub(crate) use rollouts::run as rollouts;
 pub(crate) use throughput::run as throughput;

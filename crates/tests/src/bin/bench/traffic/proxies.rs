@@ -10,14 +10,19 @@ use baton_model::route::{
 };
 use baton_model::time::Millis;
 use baton_tests::harness::{baton_program, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A proxy is up after this, or never.
 const UP_WITHIN: Duration = Duration::from_secs(20);
+
+/// A process that was asked to end has this long before it is killed.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +83,28 @@ impl Process {
         self.0.id()
     }
 
+    /// The processes that it has started.
+    pub(super) fn children(&self) -> Result<Vec<u32>> {
+        let pid = self.pid();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        text.split_ascii_whitespace().map(|word| Ok(word.parse()?)).collect()
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.pid())?), signal)?;
+        Ok(())
+    }
+
+    /// Ends it as a supervisor does: the signal, and the wait for the end.
+    pub(super) fn terminate(&mut self, within: Duration) -> Result<()> {
+        self.signal(Signal::SIGTERM)?;
+        wait::until("the end of a process", within, || match self.0.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        Ok(())
+    }
+
     /// Processor time so far, its own and the kernel's for it, in seconds.
     pub(super) fn cpu_seconds(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
@@ -98,6 +125,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // A master takes its workers along only where it is asked to end.
+        let asked = self.signal(Signal::SIGTERM).is_ok();
+        let until = Instant::now() + ENDS_WITHIN;
+        while asked && Instant::now() < until && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -128,6 +161,36 @@ pub(super) fn start(
     };
     wait::until(who.name(), UP_WITHIN, || {
         TcpStream::connect(who.address()).map(drop).map_err(|error| error.to_string())
+    });
+    Ok(process)
+}
+
+/// Starts a proxy that a script can steer while it runs: HAProxy has its runtime socket anyway, nginx gets its master.
+pub(super) fn start_managed(who: Who, folder: &Path, upstreams: &[SocketAddr]) -> Result<Process> {
+    if who != Who::Nginx {
+        return start(who, folder, upstreams, None, Balance::LeastLoaded);
+    }
+    let at = folder.join(who.name());
+    std::fs::create_dir_all(&at)?;
+    std::fs::write(at.join("nginx.conf"), nginx_managed(upstreams, None))?;
+    let prefix = at.display().to_string();
+    let process = Process::start(&at, None, &["/usr/sbin/nginx", "-p", &prefix, "-c", "nginx.conf"])?;
+    wait::until(who.name(), UP_WITHIN, || {
+        TcpStream::connect(who.address()).map(drop).map_err(|error| error.to_string())
+    });
+    Ok(process)
+}
+
+/// The bench's own server on an address, once it accepts.
+pub(super) fn backend(folder: &Path, address: &str) -> Result<Process> {
+    let at = folder.join(address.replace(':', "-"));
+    std::fs::create_dir_all(&at)?;
+    std::fs::write(at.join("listen"), address)?;
+    let me = std::env::current_exe()?.display().to_string();
+    let process = Process::start(&at, None, &["env", "BENCH_SERVE=1", &me])?;
+    let target: SocketAddr = address.parse()?;
+    wait::until("a backend", Duration::from_secs(10), || {
+        TcpStream::connect(target).map(drop).map_err(|error| error.to_string())
     });
     Ok(process)
 }
@@ -210,15 +273,28 @@ fn haproxy_configuration(upstreams: &[SocketAddr]) -> String {
         .map(|(number, address)| format!("    server s{number} {address} check inter 100ms fall 2 rise 1\n"))
         .collect();
     format!(
-        "global\n    nbthread 1\n    maxconn 4000\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n    timeout http-request 30s\n    retries 2\n    retry-on all-retryable-errors\n    option redispatch 1\n    option forwardfor\n    option httpchk GET /\nfrontend f\n    bind {}\n    unique-id-format %[uuid()]\n    unique-id-header X-Request-Id\n    default_backend b\nbackend b\n    balance leastconn\n    http-reuse always\n{servers}",
+        "global\n    nbthread 1\n    maxconn 4000\n    stats socket admin.sock level admin\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n    timeout http-request 30s\n    retries 2\n    retry-on all-retryable-errors\n    option redispatch 1\n    option forwardfor\n    option httpchk GET /\nfrontend f\n    bind {}\n    unique-id-format %[uuid()]\n    unique-id-header X-Request-Id\n    default_backend b\nbackend b\n    balance leastconn\n    http-reuse always\n{servers}",
         Who::HaProxy.address()
     )
 }
 
 fn nginx_configuration(upstreams: &[SocketAddr]) -> String {
-    let servers: String = upstreams.iter().map(|it| format!("server {it};")).collect();
+    nginx("master_process off;", upstreams, None)
+}
+
+/// With a master process, which a reload needs, and one upstream marked as down.
+pub(super) fn nginx_managed(upstreams: &[SocketAddr], down: Option<usize>) -> String {
+    nginx("worker_processes 1;", upstreams, down)
+}
+
+fn nginx(processes: &str, upstreams: &[SocketAddr], down: Option<usize>) -> String {
+    let servers: String = upstreams
+        .iter()
+        .enumerate()
+        .map(|(at, it)| format!("server {it}{};", if down == Some(at) { " down" } else { "" }))
+        .collect();
     format!(
-        "daemon off; master_process off; pid nginx.pid; error_log stderr crit; worker_rlimit_nofile 40000;
+        "daemon off; {processes} pid nginx.pid; error_log stderr crit; worker_rlimit_nofile 40000;
          events {{ worker_connections 20000; }}
          http {{
            access_log off; keepalive_requests 1000000; client_body_temp_path body; proxy_temp_path proxy;
