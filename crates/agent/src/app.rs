@@ -140,6 +140,16 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<Depar
     let (upgrader, upgrade) =
         Upgrader::new(own, config.upgrade_within, state.root().to_owned(), link.subscribe(), leave.clone());
     let _upgrader = AbortOnDropHandle::new(tokio::spawn(upgrader.keep()));
+    let _scraped = config.metrics.map(|address| {
+        let sources = metrics::page::Sources {
+            observed: outlook.observed.clone(),
+            samples: samples_in.clone(),
+            link: link.subscribe(),
+            journal: journal.clone(),
+        };
+        let page = move || sources.text();
+        AbortOnDropHandle::new(tokio::spawn(baton_metrics::port::keep(address, page, leave.clone())))
+    });
     let root = state.root().to_owned();
     let quiet = outlook.observed.clone();
     let session = Session {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub struct AgentConfig {
     pub coordinators: Vec<String>,
     /// The program started as the shim: this binary. `None`: the running executable.
     pub shim_program: Option<PathBuf>,
+    /// Where Prometheus asks for `/metrics`; nowhere where it is not given.
+    pub metrics: Option<SocketAddr>,
     /// How often a sample of metrics is taken.
     pub metrics_every: Duration,
     /// Bytes of logs kept on this node, of all instances together; the oldest rotated files go first.
@@ -44,6 +46,7 @@ impl AgentConfig {
             dir: dir.into(),
             coordinators: Vec::new(),
             shim_program: None,
+            metrics: None,
             metrics_every: Duration::from_secs(2),
             log_bytes_max: LOG_BYTES_DEFAULT,
             upgrade_within: UPGRADE_WITHIN_DEFAULT,

@@ -105,6 +105,8 @@ struct Inner {
     waiting: VecDeque<Entry>,
     next: u64,
     dropped: u64,
+    /// The same since the agent started.
+    dropped_ever: u64,
     boot_id: String,
 }
 
@@ -138,6 +140,7 @@ impl Journal {
             waiting,
             next,
             dropped: 0,
+            dropped_ever: 0,
             boot_id: boot_id.to_owned(),
         };
         // Starting on a fresh file removes a cut line, so that the next event does not continue it.
@@ -165,6 +168,12 @@ impl Journal {
         let inner = self.lock();
         let from = inner.waiting.partition_point(|entry| entry.sequence <= sequence);
         inner.waiting.iter().skip(from).take(limit).cloned().collect()
+    }
+
+    /// How many events wait for a coordinator, and how many were lost since the agent started.
+    pub(crate) fn waiting(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.waiting.len() as u64, inner.dropped_ever)
     }
 
     /// Forgets what the coordinator has stored.
@@ -199,6 +208,7 @@ impl Inner {
         if self.waiting.len() >= EVENTS_KEPT {
             self.waiting.pop_front();
             self.dropped += 1;
+            self.dropped_ever += 1;
         }
         let mut fields = draft.fields;
         if self.dropped > 0 {

@@ -52,6 +52,8 @@ pub struct CoordinatorConfig {
     pub dir: PathBuf,
     /// Where it listens; `None`: where `init` was told to.
     pub listen: Option<SocketAddr>,
+    /// Where Prometheus asks for `/metrics`; nowhere where it is not given.
+    pub metrics: Option<SocketAddr>,
     /// How often each side of an agent's session speaks.
     pub heartbeat: Millis,
     /// Largest artifact.
@@ -69,6 +71,7 @@ impl CoordinatorConfig {
         Self {
             dir: dir.into(),
             listen: None,
+            metrics: None,
             heartbeat: Millis::secs(1),
             artifact_bytes_max: ARTIFACT_BYTES_DEFAULT,
             events_kept: events::KEPT_DEFAULT,
@@ -86,6 +89,7 @@ pub struct Bound {
     address: SocketAddr,
     tls: ServerTls,
     server_identity: baton_proto::identity::Identity,
+    metrics: Option<SocketAddr>,
     /// Held as long as the coordinator lives.
     _lock: FileLock,
 }
@@ -142,6 +146,7 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
     let listen_failed = |source| CoordinatorError::Listen { address: wanted, source };
     let listener = TcpListener::bind(wanted).await.map_err(listen_failed)?;
     let address = listener.local_addr().map_err(listen_failed)?;
+    let counts = journal.counts();
     let coordinator = Arc::new(Coordinator {
         cluster: cluster.value.name,
         clock,
@@ -154,10 +159,22 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
         artifacts,
         authority,
         secrets,
+        counts,
         view,
         stop: CancellationToken::new(),
     });
-    Ok(Bound { coordinator, reconcile, writer, listener, address, tls, server_identity, _lock: lock })
+    let metrics = config.metrics;
+    Ok(Bound {
+        coordinator,
+        reconcile,
+        writer,
+        listener,
+        address,
+        tls,
+        server_identity,
+        metrics,
+        _lock: lock,
+    })
 }
 
 /// Only one coordinator may run on a folder.
@@ -184,13 +201,14 @@ impl Bound {
     /// # Errors
     /// When the server cannot go on.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), CoordinatorError> {
-        let Self { coordinator, reconcile, writer, listener, address, tls, server_identity, _lock } = self;
+        let Self { coordinator, reconcile, writer, listener, address, tls, server_identity, metrics, _lock } =
+            self;
         let served = CancellationToken::new();
         let undecided = CancellationToken::new();
         let decider = decide_on_a_thread(reconcile, served.clone(), undecided.clone())?;
         let journal_stop = CancellationToken::new();
         let writing = tokio::spawn(writer.run(journal_stop.clone()));
-        let tasks = background::start(&coordinator, &served);
+        let tasks = background::start(&coordinator, metrics, &served);
         let rotation = tokio::spawn(keep_server_certificate(
             Arc::clone(&coordinator.authority),
             tls.clone(),

@@ -5,12 +5,14 @@ use crate::artifacts::{COLLECT_EVERY, collect};
 use crate::clock::MARK_EVERY;
 use crate::events::event;
 use crate::gateways::stream::about;
+use crate::metrics;
 use crate::records::{self, SERVICES};
 use crate::state::Coordinator;
 use crate::upgrade;
 use baton_model::desired::Service;
 use baton_model::event::Severity;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
@@ -21,28 +23,36 @@ const LOOKS_PER_SILENCE: u64 = 6;
 /// And at least this far apart.
 const LOOK_MIN: Duration = Duration::from_millis(10);
 
-/// Starts all of it; each ends with `stop`.
-pub(crate) fn start(coordinator: &Arc<Coordinator>, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+/// Starts all of it, and the page for scrapers where it is to be served; each ends with `stop`.
+pub(crate) fn start(
+    coordinator: &Arc<Coordinator>,
+    scraped_at: Option<SocketAddr>,
+    stop: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
     let look = Duration::from_millis(coordinator.sessions.timing.silence.0 / LOOKS_PER_SILENCE).max(LOOK_MIN);
-    vec![
-        tokio::spawn(upgrade::keep(Arc::clone(coordinator), stop.clone())),
-        every(look, coordinator, stop, |coordinator| async move {
-            tell_silent(&coordinator);
-            tell_silent_gateways(&coordinator);
-        }),
-        every(
-            MARK_EVERY.duration(),
-            coordinator,
-            stop,
-            |coordinator| async move { mark(&coordinator).await },
-        ),
-        every(
-            COLLECT_EVERY,
-            coordinator,
-            stop,
-            |coordinator| async move { collect_artifacts(coordinator).await },
-        ),
-    ]
+    let mut tasks =
+        vec![
+            tokio::spawn(upgrade::keep(Arc::clone(coordinator), stop.clone())),
+            every(look, coordinator, stop, |coordinator| async move {
+                tell_silent(&coordinator);
+                tell_silent_gateways(&coordinator);
+            }),
+            every(
+                MARK_EVERY.duration(),
+                coordinator,
+                stop,
+                |coordinator| async move { mark(&coordinator).await },
+            ),
+            every(COLLECT_EVERY, coordinator, stop, |coordinator| async move {
+                collect_artifacts(coordinator).await
+            }),
+        ];
+    if let Some(address) = scraped_at {
+        let shared = Arc::clone(coordinator);
+        let page = move || metrics::text(&shared);
+        tasks.push(tokio::spawn(baton_metrics::port::keep(address, page, stop.clone())));
+    }
+    tasks
 }
 
 fn every<F>(

@@ -16,6 +16,7 @@ mod writer;
 
 pub(crate) use writer::{Writer, open};
 
+use crate::metrics::Counts;
 use baton_engine::outcome::EventDraft;
 use baton_model::event::{Event, Severity};
 use baton_model::id::{EventSeq, NodeName, ServiceName};
@@ -36,6 +37,7 @@ pub(crate) const PAGE_MAX: usize = 256;
 pub(crate) struct Journal {
     queue: mpsc::Sender<Entry>,
     kept: Arc<Kept>,
+    counts: Arc<Counts>,
 }
 
 /// What can be read.
@@ -89,6 +91,7 @@ impl Journal {
         if events.is_empty() {
             return;
         }
+        self.counts.happened(&events);
         log(&events);
         if self.queue.try_send(Entry::Own(events)).is_err() {
             tracing::error!(queue = QUEUE_MAX, "the journal is full or closed; events go to this log only");
@@ -98,6 +101,7 @@ impl Journal {
     /// Records what is in the record `key` of the outbox, and removes that record. Does not wait; what the journal
     /// cannot take stays in the outbox, and goes into the journal at the next start.
     pub(crate) fn record_stored(&self, key: String, events: Vec<Event>) {
+        self.counts.happened(&events);
         log(&events);
         if self.queue.try_send(Entry::Stored { key, events }).is_err() {
             tracing::error!(queue = QUEUE_MAX, "the journal is full or closed; events wait in the outbox");
@@ -121,6 +125,11 @@ impl Journal {
         if self.queue.send(Entry::Forget(node)).await.is_err() {
             tracing::warn!("the journal is closed");
         }
+    }
+
+    /// What is counted of it, and of the rest of the coordinator.
+    pub(crate) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
     }
 
     /// The number of the latest event, followed.

@@ -24,6 +24,7 @@ mod gateways;
 mod init;
 mod lock;
 mod logs;
+mod metrics;
 mod outline;
 mod provisions;
 mod reconcile;

@@ -27,7 +27,7 @@ use baton_model::time::UnixMs;
 use baton_proto::v1;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -129,7 +129,11 @@ impl Reconcile {
                 Action::Load => {
                     self.refresh().await;
                     decided_at = self.clock.now();
-                    cycle.loaded(Snapshot::clone(&self.cache.snapshot()), &self.observed(), decided_at)
+                    let (snapshot, observed) = (Snapshot::clone(&self.cache.snapshot()), self.observed());
+                    let began = Instant::now();
+                    let action = cycle.loaded(snapshot, &observed, decided_at);
+                    self.journal.counts().decided(began.elapsed());
+                    action
                 }
                 Action::Write(write) => {
                     let events = cycle.take_events(&write);
@@ -164,6 +168,7 @@ impl Reconcile {
     /// Reads what has changed, as often as it takes.
     async fn refresh(&mut self) {
         while let Err(error) = self.read().await {
+            self.journal.counts().store_failed();
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "cannot read the store; it is tried again"
@@ -203,6 +208,7 @@ impl Reconcile {
                 Written::Stored(revision)
             }
             Err(error) if error.is_conflict() => {
+                self.journal.counts().conflicted();
                 self.cache.forget();
                 Written::Conflict
             }
@@ -211,6 +217,7 @@ impl Reconcile {
                     error = &error as &dyn std::error::Error,
                     "cannot write the decision; nothing was sent"
                 );
+                self.journal.counts().store_failed();
                 // What of it is in the store is not known for sure: read all of it again.
                 self.cache.forget();
                 if !events.is_empty() {

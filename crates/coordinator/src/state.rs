@@ -7,6 +7,7 @@ use crate::events::Journal;
 use crate::evidence::EvidenceLog;
 use crate::gateways::Gateways;
 use crate::logs::LogBroker;
+use crate::metrics::Counts;
 use crate::reconcile::View;
 use crate::records::Records;
 use crate::secrets::Secrets;
@@ -28,6 +29,7 @@ pub(crate) struct Coordinator {
     pub(crate) logs: Arc<LogBroker>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) secrets: Arc<Secrets>,
+    pub(crate) counts: Arc<Counts>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// Cancelled when the coordinator stops: answers that go on for ever end.
     pub(crate) stop: CancellationToken,

@@ -3,7 +3,7 @@
 use crate::access::AccessLog;
 use crate::config::GatewayConfig;
 use crate::crew::{Handle, Order};
-use crate::evidence::scrape;
+use crate::evidence::prometheus;
 use crate::listen::{self, CertificateError, Certificates, Inherited, Listener, Place, Purpose};
 use crate::table::{Served, Table, TableError};
 use crate::worker::Shared;
@@ -164,7 +164,9 @@ impl Gateway {
             Ok((listener.local_addr()?, listener))
         };
         let (at, listener) = open().map_err(|source| GatewayError::Listen { address, source })?;
-        self.spawn(scrape::serve(listener, Arc::clone(&self.shared.served), self.shared.cut.clone()));
+        let served = Arc::clone(&self.shared.served);
+        let page = move || prometheus::text(&served.load(), Instant::now());
+        self.spawn(baton_metrics::port::serve(listener, page, self.shared.cut.clone()));
         Ok(Some(at))
     }
 

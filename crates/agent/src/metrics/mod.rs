@@ -1,8 +1,9 @@
 //! Samples of the node and of each instance, from procfs.
 //!
 //! A sample reads a handful of files and, per instance, those of its processes ([`tree`]), so that an idle node costs
-//! next to nothing.
+//! next to nothing. [`page`] shows them to scrapers.
 
+pub(crate) mod page;
 mod procfs;
 mod tree;
 

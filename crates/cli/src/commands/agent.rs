@@ -10,7 +10,7 @@ use baton_model::id::NodeName;
 use baton_model::time::Millis;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Make a node of this host, and run its agent.
@@ -31,7 +31,9 @@ enum Action {
     )]
     Join(JoinArgs),
     /// Run the agent until it is told to stop; workloads go on without it.
-    #[command(after_help = "Examples:\n  baton agent run --dir /var/lib/baton-agent")]
+    #[command(
+        after_help = "Examples:\n  baton agent run --dir /var/lib/baton-agent\n  baton agent run --dir /var/lib/baton-agent --metrics 127.0.0.1:9465"
+    )]
     Run {
         /// The agent's folder, as `join` made it.
         #[arg(long)]
@@ -39,6 +41,10 @@ enum Action {
         /// Use these coordinators instead of the one that was joined.
         #[arg(long = "coordinator", value_name = "HOST:PORT")]
         coordinators: Vec<String>,
+        /// Serve metrics for Prometheus here, at /metrics. Whoever can connect may read them: a
+        /// loopback or an internal address.
+        #[arg(long, value_name = "ADDR:PORT")]
+        metrics: Option<SocketAddr>,
         /// How often load and memory are sampled.
         #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "2s")]
         metrics_every: Millis,
@@ -124,6 +130,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
         Action::Run {
             dir,
             coordinators,
+            metrics,
             metrics_every,
             logs_mib,
             upgrade_within,
@@ -133,6 +140,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
             process.prepare()?;
             let config = AgentConfig {
                 coordinators,
+                metrics,
                 metrics_every: metrics_every.duration(),
                 log_bytes_max: logs_mib << 20,
                 upgrade_within: upgrade_within.duration(),

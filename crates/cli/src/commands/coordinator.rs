@@ -48,7 +48,7 @@ enum Action {
     },
     /// Run the coordinator until it is told to stop.
     #[command(
-        after_help = "Examples:\n  baton coordinator run --dir /var/lib/baton-coordinator\n  baton coordinator run --dir ./c --listen 127.0.0.1:7443"
+        after_help = "Examples:\n  baton coordinator run --dir /var/lib/baton-coordinator\n  baton coordinator run --dir ./c --listen 127.0.0.1:7443 --metrics 127.0.0.1:9464"
     )]
     Run {
         /// The coordinator's folder.
@@ -57,6 +57,10 @@ enum Action {
         /// Listen here instead of where `init` was told.
         #[arg(long, value_name = "ADDR:PORT")]
         listen: Option<SocketAddr>,
+        /// Serve metrics for Prometheus here, at /metrics. Whoever can connect may read them: a
+        /// loopback or an internal address.
+        #[arg(long, value_name = "ADDR:PORT")]
+        metrics: Option<SocketAddr>,
         /// For how long the certificates of nodes and operators are valid; they renew them
         /// after two thirds of it.
         #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "2160h")]
@@ -97,7 +101,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
             writeln!(std::io::stdout(), "{}", done.operator_token)?;
             Ok(Exit::Done)
         }
-        Action::Run { dir, listen, certificate_life, process } => {
+        Action::Run { dir, listen, metrics, certificate_life, process } => {
             process.prepare()?;
             let life = certificate_life.duration();
             if life < LIFE_MIN {
@@ -105,7 +109,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
                 return Err(Fault::usage(what, format!("give them {} s or more", LIFE_MIN.as_secs())).into());
             }
             let lifetimes = Lifetimes { member: life, ..Lifetimes::default() };
-            let config = CoordinatorConfig { listen, lifetimes, ..CoordinatorConfig::new(dir) };
+            let config = CoordinatorConfig { listen, metrics, lifetimes, ..CoordinatorConfig::new(dir) };
             baton_coordinator::run(config, roles::stop_asked()?).await?;
             Ok(Exit::Done)
         }

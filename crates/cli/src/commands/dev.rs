@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
   baton dev --json-ready          one JSON line with addresses and pids once ready
 
 The coordinator listens on 127.77.N.1, the nodes have 127.77.N.11 and up, with zones a, b and c, and
-gateways listen on port 8080 of 127.77.N.231 and up.
+gateways listen on port 8080 of 127.77.N.231 and up. Each role has metrics on port 9464 of its address.
 Each role is a process of its own and is restarted when it ends; `kill -9` them as you like.
 Ctrl-C ends everything, workloads included. Killed with SIGKILL, its roles die with it; workloads of a
 thrown-away cluster then go on until the next `baton dev`, which clears them away.")]

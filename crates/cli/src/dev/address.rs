@@ -19,6 +19,8 @@ const FIRST_NODE_HOST: u8 = 11;
 const FIRST_GATEWAY_HOST: u8 = 231;
 /// Port of gateways in local clusters.
 const GATEWAY_PORT: u16 = 8080;
+/// Port of every role's metrics, on the address of the role.
+const METRICS_PORT: u16 = 9464;
 /// Gateways that fit in a block.
 pub(crate) const GATEWAYS_MAX: u8 = 20;
 /// Nodes that fit in a block.
@@ -83,6 +85,11 @@ impl AddressBlock {
     /// Where a gateway, counted from 0, listens for HTTP.
     pub(crate) const fn gateway(&self, index: u8) -> SocketAddr {
         SocketAddr::new(self.host(FIRST_GATEWAY_HOST + index), GATEWAY_PORT)
+    }
+
+    /// Where a role that has this address shows its metrics.
+    pub(crate) const fn metrics(ip: IpAddr) -> SocketAddr {
+        SocketAddr::new(ip, METRICS_PORT)
     }
 
     const fn host(&self, host: u8) -> IpAddr {

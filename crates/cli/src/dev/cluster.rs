@@ -153,13 +153,15 @@ impl Cluster {
     async fn bring_up(&mut self) -> Result<()> {
         let state = self.dir.join("coordinator");
         found::found_coordinator(&state, &self.config_dir(), self.coordinator).await?;
-        self.start_role(COORDINATOR, &[&"coordinator", &"run", &"--dir", &state])?;
+        let metrics = AddressBlock::metrics(self.coordinator.ip()).to_string();
+        self.start_role(COORDINATOR, &[&"coordinator", &"run", &"--dir", &state, &"--metrics", &metrics])?;
         let deadline = Instant::now() + READY_LIMIT;
         let context = self.answering(deadline).await?;
         let mut client = context.connect().await?;
         for node in self.nodes.clone() {
             found::join_node(&mut client, &self.node_dir(&node), &node, self.coordinator).await?;
-            self.start_role(&node.name, &[&"agent", &"run", &"--dir", &self.node_dir(&node)])?;
+            let (dir, metrics) = (self.node_dir(&node), AddressBlock::metrics(node.address).to_string());
+            self.start_role(&node.name, &[&"agent", &"run", &"--dir", &dir, &"--metrics", &metrics])?;
         }
         for gateway in self.gateways.clone() {
             let dir = self.gateway_dir(&gateway);

@@ -1,5 +1,6 @@
 //! Founding a local cluster: its folder, its authority, its nodes' certificates.
 
+use super::address::AddressBlock;
 use super::sweep;
 use crate::contexts::Contexts;
 use crate::fault::Fault;
@@ -175,7 +176,8 @@ pub(super) async fn join_gateway(
         .await?;
     }
     let ClusterGateway { http, zone, .. } = gateway;
-    let text = format!("http = [\"{http}\"]\ntcp = \"{}\"\nzone = \"{zone}\"\n", http.ip());
+    let (ip, metrics) = (http.ip(), AddressBlock::metrics(http.ip()));
+    let text = format!("http = [\"{http}\"]\ntcp = \"{ip}\"\nzone = \"{zone}\"\nmetrics = \"{metrics}\"\n");
     let path = dir.join("gateway.toml");
     std::fs::write(&path, text).map_err(|error| unusable(&path, &error))?;
     Ok(())

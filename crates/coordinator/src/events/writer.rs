@@ -96,7 +96,7 @@ pub(crate) async fn open(records: Records, kept_max: usize) -> Result<Opened, Re
     }
     let kept = Arc::new(Kept { events: RwLock::new(events), latest: watch::Sender::new(latest) });
     let (sender, queue) = mpsc::channel(QUEUE_MAX);
-    let journal = Arc::new(Journal { queue: sender, kept: Arc::clone(&kept) });
+    let journal = Arc::new(Journal { queue: sender, kept: Arc::clone(&kept), counts: Arc::default() });
     let writer = Writer { records, queue, left, kept, kept_max, next: latest.next(), through, batches };
     Ok(Opened { journal, writer, latest_time, next_outbox })
 }

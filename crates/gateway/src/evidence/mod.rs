@@ -1,13 +1,11 @@
 //! What is counted, at next to no cost: one addition on a thread's own shard for each event, and a histogram of
 //! latencies whose rows are made when they are first hit.
 //!
-//! [`Reporter`] makes the reports to the coordinator, [`prometheus::text`] the page for scrapers, and [`scrape::serve`]
-//! answers them.
+//! [`Reporter`] makes the reports to the coordinator, [`prometheus::text`] the page for scrapers.
 
 pub mod counters;
 pub mod prometheus;
 mod report;
-pub mod scrape;
 pub(crate) mod shard;
 
 pub use counters::{ReleaseCounters, ServiceCounters};

@@ -1,8 +1,9 @@
 //! What is counted is told once, and the page's names stay.
 
-use super::{Reporter, prometheus, scrape};
+use super::{Reporter, prometheus};
 use crate::evidence::counters::{ReleaseEvent, ServiceEvent};
 use crate::fixture::{fleet, sent, service, web};
+use baton_metrics::page::documented;
 use baton_model::evidence::{Evidence, ReleaseEvidence};
 use baton_model::id::{ReleaseNumber, TableRevision};
 use baton_model::route::RouteTable;
@@ -118,26 +119,9 @@ fn the_page_is_as_documented() {
     let (served, now) = (fleet(1).served(), Instant::now());
     sent(&web(&served), "x", now).answered(StatusCode::OK, Duration::from_millis(7), now);
     let page = prometheus::text(&served.load(), now);
-    let documented = include_str!("../../../../docs/metrics.md");
-    let mut told: Vec<String> = Vec::new();
-    for metric in page.split("# TYPE ").skip(1) {
-        let (head, samples) = metric.split_once('\n').expect("a line");
-        let (name, kind) = head.split_once(' ').expect("a name and a type");
-        let sample = samples.lines().next().expect("a sample");
-        let labels: Vec<&str> = match sample.split_once('{') {
-            Some((_, labels)) => labels
-                .split(',')
-                .filter_map(|pair| Some(pair.split_once('=')?.0))
-                .filter(|it| *it != "le")
-                .collect(),
-            None => vec![],
-        };
-        let suffix = if kind == "counter" { "_total" } else { "" };
-        told.push(format!("| `{name}{suffix}` | {kind} | {} |", labels.join(", ")));
-    }
-    assert_eq!(told.len(), 21, "{page}");
-    let missing: Vec<&String> = told.iter().filter(|row| !documented.contains(row.as_str())).collect();
+    let missing = documented::missing(&page, include_str!("../../../../docs/metrics.md"));
     assert!(missing.is_empty(), "docs/metrics.md has not:\n{missing:#?}");
+    assert_eq!(documented::rows(&page).len(), 22, "{page}");
     for sample in [
         "baton_gateway_requests_total{service=\"web\"} 1",
         "baton_gateway_answers_total{service=\"web\",release=\"1\",class=\"2xx\"} 1",
@@ -156,7 +140,9 @@ fn the_page_is_as_documented() {
 async fn scrapers_are_answered_until_the_end() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let (address, stop) = (listener.local_addr().expect("an address"), CancellationToken::new());
-    let serving = tokio::spawn(scrape::serve(listener, Arc::new(fleet(1).served()), stop.clone()));
+    let served = Arc::new(fleet(1).served());
+    let page = move || prometheus::text(&served.load(), Instant::now());
+    let serving = tokio::spawn(baton_metrics::port::serve(listener, page, stop.clone()));
     for (request, status, said) in [
         ("GET /metrics", "200 OK", "baton_gateway_table_revision 1\n"),
         ("POST /metrics", "405 Method Not Allowed", "ask by GET"),

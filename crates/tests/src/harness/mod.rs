@@ -4,6 +4,7 @@
 mod cluster;
 pub mod load;
 pub mod local;
+pub mod openmetrics;
 mod service;
 pub mod wait;
 
