@@ -14,18 +14,22 @@ pub(crate) mod stream;
 
 use crate::clock::Clock;
 use crate::sessions::{Heard, Timing};
+use baton_model::evidence::histogram::Histogram;
 use baton_model::id::{GatewayName, Revision, RouteRevision, ServiceName, SessionId, TableRevision};
 use baton_model::observed::{GatewayFacts, GatewayObserved, GatewayState};
 use baton_model::route::{Route, RouteTable, UpstreamId};
 use baton_model::time::{Millis, UnixMs};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// This many replacements of a gateway's session within [`FLAPPING_WITHIN`] mean that two gateways use one identity.
 const FLAPPING_COUNT: usize = 3;
 const FLAPPING_WITHIN: Millis = Millis::secs(10);
+/// Tables whose way to the gateways is timed; older ones are no longer on their way anywhere.
+const TIMED_MAX: usize = 64;
 
 /// All sessions of gateways, and the table they are sent.
 pub(crate) struct Gateways {
@@ -39,6 +43,10 @@ pub(crate) struct Gateways {
 struct State {
     gateways: BTreeMap<GatewayName, Entry>,
     next: SessionId,
+    /// When the newest tables were published.
+    published: VecDeque<(TableRevision, Instant)>,
+    /// From a table's publication, which follows its commit at once, to a gateway's acknowledgement of it.
+    acknowledged: Histogram,
 }
 
 struct Entry {
@@ -98,7 +106,12 @@ impl Gateways {
         stored: Revision,
         routes: BTreeMap<ServiceName, Route>,
     ) -> Arc<Self> {
-        let state = State { gateways: BTreeMap::new(), next: SessionId(clock.now().0) };
+        let state = State {
+            gateways: BTreeMap::new(),
+            next: SessionId(clock.now().0),
+            published: VecDeque::new(),
+            acknowledged: Histogram::default(),
+        };
         let table = RouteTable { revision: TableRevision(stored.0).next(), routes };
         Arc::new(Self {
             clock,
@@ -134,8 +147,14 @@ impl Gateways {
                 return false;
             }
             *table = Arc::new(RouteTable { revision: table.revision.next(), routes });
+            self.lock().note_published(table.revision);
             true
         });
+    }
+
+    /// How long tables took from their publication to each gateway's acknowledgement.
+    pub(crate) fn acknowledged(&self) -> Histogram {
+        self.lock().acknowledged.clone()
     }
 
     /// A gateway said hello: its session begins, and an older one ends.
@@ -259,12 +278,16 @@ impl Gateways {
     ) -> Heard {
         let now = self.clock.now();
         let mut state = self.lock();
+        let State { gateways, published, acknowledged, .. } = &mut *state;
         let current = |entry: &&mut Entry| entry.link.as_ref().is_some_and(|link| link.session == session);
-        let Some(entry) = state.gateways.get_mut(gateway).filter(current) else { return Heard::Replaced };
+        let Some(entry) = gateways.get_mut(gateway).filter(current) else { return Heard::Replaced };
         let was_silent = std::mem::take(&mut entry.silent);
         entry.last_heard = now;
         let changed = said.is_some_and(|said| {
             let changed = entry.said != said;
+            let new =
+                published.iter().filter(|(table, _)| (entry.said.table < *table) && *table <= said.table);
+            new.for_each(|(_, at)| acknowledged.record(at.elapsed()));
             entry.said = said;
             changed
         });
@@ -327,6 +350,15 @@ impl Gateways {
             self.notify();
         }
         fallen
+    }
+}
+
+impl State {
+    fn note_published(&mut self, table: TableRevision) {
+        self.published.push_back((table, Instant::now()));
+        while self.published.len() > TIMED_MAX {
+            self.published.pop_front();
+        }
     }
 }
 

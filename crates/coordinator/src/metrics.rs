@@ -122,7 +122,9 @@ impl Page {
         write_one(out, "store_conflicts", help, read(&counts.conflicts))?;
         write_one(out, "store_failures", "Times that the store did not work", read(&counts.failures))?;
         let decisions = counts.decisions.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        write_one(out, "decision_seconds", "How long it took to decide", Seconds(&decisions))
+        write_one(out, "decision_seconds", "How long it took to decide", Seconds(&decisions))?;
+        let help = "From a route table's publication to a gateway's acknowledgement that it serves by it";
+        write_one(out, "table_acknowledged_seconds", help, Seconds(&self.0.gateways.acknowledged()))
     }
 
     fn write_members(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
