@@ -1,36 +1,16 @@
 //! What coordinator, agents and gateways tell Prometheus, asked over HTTP while a cluster works.
 
 use baton_metrics::page::documented;
-use baton_tests::harness::openmetrics::{Family, parse};
+use baton_tests::harness::openmetrics::{Family, fetch, parse};
 use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, wait};
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::Duration;
 
 const ROOM: Duration = Duration::from_secs(60);
-/// Port of the metrics of every role of `baton dev`.
-const PORT: u16 = 9464;
 const DOCS: &str = include_str!("../../../docs/metrics.md");
 
-/// The page of the role at an address, with its head checked.
-fn scrape(ip: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect((ip, PORT))?;
-    stream.set_read_timeout(Some(ROOM))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, page) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(
-        head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
-        "{head}"
-    );
-    Ok(page.to_owned())
-}
-
 fn read(ip: &str) -> BTreeMap<String, Family> {
-    let page = scrape(ip).expect("a page");
+    let page = fetch(ip).expect("a page");
     assert_eq!(documented::missing(&page, DOCS), Vec::<String>::new(), "docs/metrics.md has not all of it");
     parse(&page).unwrap_or_else(|why| panic!("{why}\n{page}"))
 }
@@ -95,12 +75,12 @@ fn every_role_has_a_page_that_is_documented_and_well_formed() {
     let killed = cluster.role_pid("coordinator");
     cluster.kill(killed);
     wait::until("another coordinator's page", ROOM, || match cluster.role_pid_now("coordinator") {
-        Some(pid) if pid != killed => scrape(&coordinator).map_err(|error| error.to_string()).map(drop),
+        Some(pid) if pid != killed => fetch(&coordinator).map_err(|error| error.to_string()).map(drop),
         other => Err(format!("{other:?}")),
     });
     wait_for(&coordinator, "baton_coordinator_rollouts_started_total", 0.0);
     wait_for(&coordinator, "baton_coordinator_instances_ready{service=\"web\"}", 3.0);
     // Nodes and services are all that the number of series follows.
-    let page = scrape(&coordinator).expect("a page");
+    let page = fetch(&coordinator).expect("a page");
     assert!(!page.contains("node-1"), "{page}");
 }

@@ -2,6 +2,13 @@
 //! shrug is an error here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Port of the metrics of every role of `baton dev`.
+const PORT: u16 = 9464;
+const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// One metric: its type, and its samples by name and labels.
 #[derive(Debug, Default)]
@@ -159,4 +166,26 @@ mod tests {
             assert!(parse(&page.replacen(right, wrong, 1)).is_err(), "{wrong}");
         }
     }
+}
+
+/// The page of the role of `baton dev` at an address, with its head checked.
+///
+/// # Errors
+/// What the network says.
+///
+/// # Panics
+/// If the answer is not such a page.
+pub fn fetch(ip: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect((ip, PORT))?;
+    stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, page) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(
+        head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        "{head}"
+    );
+    Ok(page.to_owned())
 }

@@ -1,7 +1,7 @@
 //! The figures of Baton, measured on this machine, beside its peers in the same run.
 //!
 //! `cargo run --release -p baton-tests --bin bench -- WHAT` where WHAT is `restart`, `swap`, `adopt`, `footprint`,
-//! `scale`, `logs`, `gateway`, `lost`, `rollouts` or `all`. Times on a shared machine mean little alone: read the ratios.
+//! `scale`, `logs`, `gateway`, `lost`, `rollouts`, `weights` or `all`. Times on a shared machine mean little alone: read the ratios.
 
 mod adopt;
 mod footprint;
@@ -45,6 +45,8 @@ enum What {
     Lost,
     /// A million requests over 20 rollouts by all strategies, rollbacks and upgrades of the gateways; beside scripts.
     Rollouts,
+    /// From the commit of a change of weights to its acknowledgement by each of 50 gateways.
+    Weights,
     /// All of them.
     All,
 }
@@ -87,6 +89,9 @@ fn main() -> Result<()> {
     }
     if wanted(What::Rollouts) {
         traffic::rollouts()?;
+    }
+    if wanted(What::Weights) {
+        traffic::weights()?;
     }
     Ok(())
 }

@@ -4,7 +4,9 @@ mod lost;
 mod proxies;
 mod rollouts;
 mod throughput;
+mod weights;
 
 pub(crate) use lost::run as lost;
 pub(crate) use rollouts::run as rollouts;
 pub(crate) use throughput::run as throughput;
+pub(crate) use weights::run as weights;

@@ -273,7 +273,7 @@ fn haproxy_configuration(upstreams: &[SocketAddr]) -> String {
         .map(|(number, address)| format!("    server s{number} {address} check inter 100ms fall 2 rise 1\n"))
         .collect();
     format!(
-        "global\n    nbthread 1\n    maxconn 4000\n    stats socket admin.sock level admin\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n    timeout http-request 30s\n    retries 2\n    retry-on all-retryable-errors\n    option redispatch 1\n    option forwardfor\n    option httpchk GET /\nfrontend f\n    bind {}\n    unique-id-format %[uuid()]\n    unique-id-header X-Request-Id\n    default_backend b\nbackend b\n    balance leastconn\n    http-reuse always\n{servers}",
+        "global\n    nbthread 1\n    maxconn 4000\n    stats socket unix@./admin.sock level admin\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n    timeout http-request 30s\n    retries 2\n    retry-on all-retryable-errors\n    option redispatch 1\n    option forwardfor\n    option httpchk GET /\nfrontend f\n    bind {}\n    unique-id-format %[uuid()]\n    unique-id-header X-Request-Id\n    default_backend b\nbackend b\n    balance leastconn\n    http-reuse always\n{servers}",
         Who::HaProxy.address()
     )
 }
@@ -294,7 +294,7 @@ fn nginx(processes: &str, upstreams: &[SocketAddr], down: Option<usize>) -> Stri
         .map(|(at, it)| format!("server {it}{};", if down == Some(at) { " down" } else { "" }))
         .collect();
     format!(
-        "daemon off; {processes} pid nginx.pid; error_log stderr crit; worker_rlimit_nofile 40000;
+        "daemon off; {processes} pid nginx.pid; error_log stderr crit; worker_rlimit_nofile 20000;
          events {{ worker_connections 20000; }}
          http {{
            access_log off; keepalive_requests 1000000; client_body_temp_path body; proxy_temp_path proxy;

@@ -63,7 +63,7 @@ fn upstream(folder: &Path) -> Result<Process> {
         UPSTREAMS.iter().map(|port| format!("listen 127.0.0.1:{port} backlog=4096;")).collect();
     let root = at.display().to_string();
     let config = format!(
-        "daemon off; master_process off; pid nginx.pid; error_log stderr crit; worker_rlimit_nofile 40000;
+        "daemon off; master_process off; pid nginx.pid; error_log stderr crit; worker_rlimit_nofile 20000;
          events {{ worker_connections 20000; }}
          http {{ access_log off; sendfile on; open_file_cache max=10; keepalive_requests 1000000;
            server {{ {listens} root {root}; }} }}"
