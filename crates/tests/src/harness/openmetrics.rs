@@ -176,7 +176,18 @@ mod tests {
 /// # Panics
 /// If the answer is not such a page.
 pub fn fetch(ip: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect((ip, PORT))?;
+    fetch_at(&format!("{ip}:{PORT}"))
+}
+
+/// The page at an address with its port.
+///
+/// # Errors
+/// What the network says.
+///
+/// # Panics
+/// If the answer is not such a page.
+pub fn fetch_at(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();

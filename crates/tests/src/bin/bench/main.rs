@@ -1,7 +1,8 @@
 //! The figures of Baton, measured on this machine, beside its peers in the same run.
 //!
 //! `cargo run --release -p baton-tests --bin bench -- WHAT` where WHAT is `restart`, `swap`, `adopt`, `footprint`,
-//! `scale`, `logs`, `gateway`, `lost`, `rollouts`, `weights` or `all`. Times on a shared machine mean little alone: read the ratios.
+//! `scale`, `logs`, `gateway`, `lost`, `rollouts`, `weights`, `mirror`,
+//! `evidence` or `all`. Times on a shared machine mean little alone: read the ratios.
 
 mod adopt;
 mod footprint;
@@ -47,6 +48,10 @@ enum What {
     Rollouts,
     /// From the commit of a change of weights to its acknowledgement by each of 50 gateways.
     Weights,
+    /// Latency of requests that are all copied to another release, beside requests that are not.
+    Mirror,
+    /// What counting a request costs the gateway.
+    Evidence,
     /// All of them.
     All,
 }
@@ -92,6 +97,12 @@ fn main() -> Result<()> {
     }
     if wanted(What::Weights) {
         traffic::weights()?;
+    }
+    if wanted(What::Mirror) {
+        traffic::mirror(arguments.rounds.min(5))?;
+    }
+    if wanted(What::Evidence) {
+        traffic::evidence(arguments.rounds.min(5))?;
     }
     Ok(())
 }

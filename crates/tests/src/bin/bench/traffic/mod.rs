@@ -8,5 +8,5 @@ mod weights;
 
 pub(crate) use lost::run as lost;
 pub(crate) use rollouts::run as rollouts;
-pub(crate) use throughput::run as throughput;
+pub(crate) use throughput::{evidence, mirror, run as throughput};
 pub(crate) use weights::run as weights;

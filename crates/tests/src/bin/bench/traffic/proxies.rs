@@ -5,8 +5,8 @@ use baton_model::id::{
     InstanceId, PortName, ReleaseNumber, RouteRevision, RunNumber, ServiceName, TableRevision,
 };
 use baton_model::route::{
-    Balance, Ejection, Entry, HttpProtocol, Key, Retries, Route, RouteSpec, RouteTable, Split, Timeouts,
-    TrafficCheck, TrafficLimits, Upstream, UpstreamId, Weight,
+    Balance, Ejection, Entry, HttpProtocol, Key, Mirror, Retries, Route, RouteSpec, RouteTable, Split,
+    Timeouts, TrafficCheck, TrafficLimits, Upstream, UpstreamId, Weight,
 };
 use baton_model::time::Millis;
 use baton_tests::harness::{baton_program, wait};
@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 /// A proxy is up after this, or never.
 const UP_WITHIN: Duration = Duration::from_secs(20);
 
+/// Where the gateway that copies shows its metrics.
+pub(super) const COPYING_METRICS: &str = "127.0.0.1:18185";
 /// A process that was asked to end has this long before it is killed.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -203,8 +205,38 @@ fn baton(folder: &Path, table: &RouteTable, processor: Option<&str>) -> Result<P
     Process::start(folder, processor, &[&program, "gateway.toml", "table.json"])
 }
 
+/// A gateway that copies every request to a second release, which the same servers answer for; and where it listens.
+pub(super) fn start_copying(folder: &Path, upstreams: [SocketAddr; 2]) -> Result<(Process, SocketAddr)> {
+    let at = folder.join("copying");
+    std::fs::create_dir_all(&at)?;
+    let mut table = table(&upstreams[..1], Balance::LeastLoaded)?;
+    let route = table.routes.values_mut().next().context("a route")?;
+    let to = ReleaseNumber(2);
+    let instance = InstanceId { service: ServiceName::new("bench")?, slot: 2 };
+    let upstream = Upstream { release: to, address: upstreams[1], zone: None };
+    route.upstreams.insert(UpstreamId { instance, run: RunNumber(1) }, upstream);
+    route.mirror = Some(Mirror {
+        to,
+        share: Weight::ALL,
+        body_bytes_max: 64 * 1024,
+        in_flight_max: 256,
+        unsafe_methods: false,
+        compare_bodies: false,
+    });
+    let address = SocketAddr::from(([127, 0, 0, 1], 18_184));
+    let program = gateway_program()?.display().to_string();
+    let config = format!("http = [\"{address}\"]\nworkers = 1\nmetrics = \"{COPYING_METRICS}\"\n");
+    std::fs::write(at.join("gateway.toml"), config)?;
+    std::fs::write(at.join("table.json"), serde_json::to_vec(&table)?)?;
+    let process = Process::start(&at, None, &[&program, "gateway.toml", "table.json"])?;
+    wait::until("the gateway that copies", UP_WITHIN, || {
+        TcpStream::connect(address).map(drop).map_err(|error| error.to_string())
+    });
+    Ok((process, address))
+}
+
 /// Built beside the `baton` program, in the same profile.
-fn gateway_program() -> Result<PathBuf> {
+pub(super) fn gateway_program() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("BATON_GATEWAY_PROGRAM") {
         return Ok(named.into());
     }
