@@ -88,6 +88,9 @@ enum Action {
         /// Follow it until it ends.
         #[arg(long)]
         watch: bool,
+        /// Stop watching (the rollout goes on) after this long: `30s`, `10m`.
+        #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, requires = "watch")]
+        timeout: Option<Millis>,
     },
 }
 
@@ -164,7 +167,9 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
         Action::Weights { service } => weights(global, &service).await,
         Action::Abort(which) => control(global, which, RolloutAction::Abort, None).await,
         Action::Retry(which) => control(global, which, RolloutAction::Retry, None).await,
-        Action::Undo { service, to, watch } => undo(global, service, to, watch).await,
+        Action::Undo { service, to, watch, timeout } => {
+            undo(global, service, to, watch.then_some(timeout)).await
+        }
     }
 }
 
@@ -276,7 +281,13 @@ async fn control(
     Ok(Exit::Done)
 }
 
-async fn undo(global: &Global, service: ServiceName, to: Option<Version>, watch: bool) -> Result<Exit> {
+/// Goes back; where `watched`, follows it to its end, or for as long as is said there.
+async fn undo(
+    global: &Global,
+    service: ServiceName,
+    to: Option<Version>,
+    watched: Option<Option<Millis>>,
+) -> Result<Exit> {
     let request = v1::UndoRequest { service: service.to_string(), version: to.map(String::from) };
     let rollout = global.api().await?.undo(request).await?;
     if global.json {
@@ -290,12 +301,13 @@ async fn undo(global: &Global, service: ServiceName, to: Option<Version>, watch:
         eprintln!("{service} is at that release already");
         return Ok(Exit::Done);
     }
-    if !watch {
+    let Some(timeout) = watched else {
         eprintln!(
             "rollout {} of {service} is under way; `baton rollout watch {service}` follows it",
             rollout.rollout
         );
         return Ok(Exit::Done);
-    }
-    live::follow(global, Follow { service, rollout: Some(RolloutId(rollout.rollout)), timeout: None }).await
+    };
+    let timeout = timeout.map(Millis::duration);
+    live::follow(global, Follow { service, rollout: Some(RolloutId(rollout.rollout)), timeout }).await
 }
