@@ -142,7 +142,7 @@ impl Chronicle {
                 self.last_stderr.clone_from(last_stderr);
                 if *crash_loop && !self.crash_looping {
                     let mut message =
-                        format!("{id} is in a crash loop after {restarts} restarts; it is retried slowly");
+                        format!("{id} is in a crash loop ({restarts} restarts so far); it is retried slowly");
                     if !last_stderr.is_empty() {
                         message = format!("{message}; the last it wrote to stderr: {last_stderr}");
                     }
