@@ -148,7 +148,7 @@ impl Authority {
     pub async fn join(&self, ask: JoinAsk<'_>, now: SystemTime) -> Result<Issued, AuthorityError> {
         let token: Token = ask.token.parse()?;
         if token.authority != self.fingerprint() {
-            return Err(AuthorityError::TokenOfAnotherAuthority);
+            return Err(AuthorityError::TokenOfAnotherAuthority { role: token.role });
         }
         let subject = Subject::new(token.role, ask.name)?;
         let public_key = sign::requested_key(ask.csr_pem)?;

@@ -302,10 +302,10 @@ impl Gateways {
     pub(crate) fn observed(&self) -> BTreeMap<GatewayName, GatewayObserved> {
         let state = self.lock();
         let seen = state.gateways.iter().map(|(name, entry)| {
-            let GatewayState { routes, busy, .. } = entry.said.clone();
+            let GatewayState { routes, busy, unserved, .. } = entry.said.clone();
             // One that said goodbye is not waited for: as if it had not been heard since ever.
             let last_heard = if entry.gone { UnixMs(0) } else { entry.last_heard };
-            let mut seen = GatewayObserved { last_heard, routes, busy };
+            let mut seen = GatewayObserved { last_heard, routes, busy, unserved };
             for (run, count) in entry.leaving.values().flatten() {
                 *seen.busy.entry(run.clone()).or_default() += count;
             }

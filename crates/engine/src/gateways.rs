@@ -49,6 +49,12 @@ impl<'a> Gateways<'a> {
         self.awaited.iter().map(|gateway| gateway.has(service)).min()
     }
 
+    /// The revision of a service's route that all of them serve by: what a gateway has acknowledged and cannot serve, it
+    /// does not serve. `None` where nobody is waited for.
+    pub(crate) fn served(&self, service: &ServiceName) -> Option<RouteRevision> {
+        self.awaited.iter().map(|gateway| gateway.serves(service)).min()
+    }
+
     /// The highest revision of a service's route that any of them says it has.
     pub(crate) fn highest(&self, service: &ServiceName) -> Option<RouteRevision> {
         self.awaited.iter().map(|gateway| gateway.has(service)).max()
@@ -77,6 +83,20 @@ impl<'a> Gateways<'a> {
         Some((text, until))
     }
 
+    /// Why not all of them serve by this revision, as [`Self::behind`]; one that cannot is named before one that is late,
+    /// since somebody has to do something about it.
+    pub(crate) fn unserved(
+        &self,
+        service: &ServiceName,
+        revision: RouteRevision,
+    ) -> Option<(String, UnixMs)> {
+        let unable = self.awaited.iter().find_map(|gateway| Some((gateway, gateway.unserved(service)?)));
+        match unable {
+            Some((gateway, why)) => Some((format!("gateway {} {why}", gateway.name), gateway.until)),
+            None => self.behind(service, revision),
+        }
+    }
+
     /// The gateways that are still busy with a run, for people.
     pub(crate) fn busy(&self, id: &UpstreamId) -> Vec<&'a GatewayName> {
         let busy = |gateway: &&Awaited<'_>| gateway.observed.is_some_and(|seen| seen.busy.contains_key(id));
@@ -87,5 +107,13 @@ impl<'a> Gateways<'a> {
 impl Awaited<'_> {
     fn has(&self, service: &ServiceName) -> RouteRevision {
         self.observed.and_then(|seen| seen.routes.get(service)).copied().unwrap_or_default()
+    }
+
+    fn serves(&self, service: &ServiceName) -> RouteRevision {
+        if self.unserved(service).is_some() { RouteRevision::default() } else { self.has(service) }
+    }
+
+    fn unserved(&self, service: &ServiceName) -> Option<&str> {
+        self.observed.and_then(|seen| seen.unserved.get(service)).map(String::as_str)
     }
 }

@@ -1,12 +1,19 @@
-//! The gateway's life: open or take over the sockets, start the workers, take tables in, hand over, drain.
+//! The gateway's life: open or take over the sockets, start the workers, take tables in, hand over, drain. [`ports`] has
+//! those of TCP routes, which come and go with tables.
+
+mod ports;
+
+pub(crate) use ports::keep_open;
 
 use crate::access::AccessLog;
 use crate::config::GatewayConfig;
 use crate::crew::{Handle, Order};
+use crate::descriptors::{self, DescriptorError};
 use crate::evidence::prometheus;
 use crate::listen::{self, CertificateError, Certificates, Inherited, Listener, Place, Purpose};
 use crate::table::{Served, Table, TableError};
 use crate::worker::Shared;
+use baton_model::id::ServiceName;
 use baton_model::route::RouteTable;
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -51,6 +58,9 @@ pub enum GatewayError {
         /// Why not.
         source: io::Error,
     },
+    /// It may not have as many open files as it needs.
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorError),
     /// The system gives no thread.
     #[error("cannot start a worker")]
     Worker(#[source] io::Error),
@@ -73,6 +83,8 @@ pub struct Gateway {
     /// Handed over at the end of the start; the old program goes on until then.
     old: Mutex<Option<listen::Old>>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
+    /// Services whose TCP port could not be opened, each with why.
+    unserved: watch::Sender<BTreeMap<ServiceName, String>>,
     metrics: Option<SocketAddr>,
     /// Dropped without a drain, the workers end, and with them all that they have.
     _ends: DropGuard,
@@ -91,7 +103,8 @@ impl Gateway {
     ///
     /// # Errors
     /// [`GatewayError`] says what cannot be had.
-    pub async fn start(config: GatewayConfig, served: Arc<Served>) -> Result<Self, GatewayError> {
+    pub async fn start(mut config: GatewayConfig, served: Arc<Served>) -> Result<Self, GatewayError> {
+        config.limits.connections = descriptors::make_room(config.limits.connections)?;
         let certificates = match config.certificates.as_slice() {
             [] => None,
             files => Some(Certificates::load(files)?),
@@ -119,6 +132,7 @@ impl Gateway {
             installing: tokio::sync::Mutex::default(),
             old: Mutex::new(None),
             tasks: Mutex::default(),
+            unserved: watch::Sender::default(),
             metrics: None,
             _ends: shared.cut.clone().drop_guard(),
             shared,
@@ -202,8 +216,8 @@ impl Gateway {
         locked(&self.listening).open.keys().copied().collect()
     }
 
-    /// Takes a table in: when this returns, every new request follows it, and its TCP ports are open. A port that
-    /// cannot be had is told, and tried again with the next table.
+    /// Takes a table in: when this returns, every new request follows it, and its TCP ports are open, but those of the
+    /// routes that [`Self::unserved`] names.
     ///
     /// # Errors
     /// The table is older than the one in force, or contradicts itself.
@@ -212,24 +226,6 @@ impl Gateway {
         let table = self.shared.served.install(table, Instant::now())?;
         self.open_tcp(&table).await;
         Ok(table)
-    }
-
-    async fn open_tcp(&self, table: &Table) {
-        let address = self.shared.config.tcp;
-        let place = |port| Place { purpose: Purpose::Tcp, address: SocketAddr::new(address, port) };
-        let wanted: Vec<Place> = table.tcp().keys().map(|port| place(*port)).collect();
-        let open: Vec<Place> = self.places().into_iter().filter(|it| it.purpose == Purpose::Tcp).collect();
-        for old in open.iter().filter(|it| !wanted.contains(it)) {
-            for worker in self.workers.iter() {
-                worker.tell(Order::Ignore(*old)).await;
-            }
-            locked(&self.listening).open.remove(old);
-        }
-        for new in wanted.iter().filter(|it| !open.contains(it)) {
-            if let Err(error) = self.listen(*new).await {
-                tracing::error!(address = %new.address, %error, "the port of a TCP route cannot be listened on");
-            }
-        }
     }
 
     /// It serves all that it should: a program whose sockets it took over may leave, and the next one may come.

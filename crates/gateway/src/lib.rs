@@ -16,6 +16,7 @@ mod clock;
 pub mod config;
 pub mod control;
 mod crew;
+mod descriptors;
 pub mod evidence;
 #[cfg(test)]
 mod fixture;

@@ -5,7 +5,7 @@
 //!                                                             drain, the session going on ─► goodbye
 //! ```
 
-use crate::app::{Drained, Gateway, GatewayError};
+use crate::app::{Drained, Gateway, GatewayError, keep_open};
 use crate::config::GatewayConfig;
 use crate::control::{Control, Home, HomeError, Parts, Phase, Running, keep, restore};
 use crate::health;
@@ -60,6 +60,7 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     restore(&home, &served);
     let gateway = Gateway::start(config, Arc::clone(&served)).await?;
     let facts = facts(&gateway);
+    let unserved = gateway.unserved();
     if let Err(error) = gateway.relieve() {
         tracing::error!(%error, "the process before this one could not be told to leave; both serve");
     }
@@ -75,11 +76,13 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
         served: Arc::clone(&served),
         running: Arc::clone(&running),
         facts,
+        unserved,
         phase: phases,
     })?;
     let ended = CancellationToken::new();
     let session = tokio::spawn(keep(control, ended.clone()));
     let checks = tokio::spawn(health::watch(served, ended.clone()));
+    let ports = tokio::spawn(keep_open(Arc::clone(&running), ended.clone()));
     notify::ready(&name);
 
     if until_asked(&running, &stop).await == Asked::Leave {
@@ -101,6 +104,9 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     }
     if let Err(error) = checks.await {
         tracing::error!(%error, "the checks of instances failed");
+    }
+    if let Err(error) = ports.await {
+        tracing::error!(%error, "the ports of TCP routes could not be looked after");
     }
     tracing::info!(cut = drained.cut, "stopped");
     Ok(())

@@ -39,6 +39,9 @@ pub struct GatewayObserved {
     pub routes: BTreeMap<ServiceName, RouteRevision>,
     /// Requests and connections still in flight to runs that its routes no longer name.
     pub busy: BTreeMap<UpstreamId, u64>,
+    /// Services whose route it has and cannot serve, each with why.
+    #[serde(default)]
+    pub unserved: BTreeMap<ServiceName, String>,
 }
 
 /// What a gateway says of itself: by what it serves, and what is still in flight beside it. Both are of one moment: who
@@ -53,6 +56,9 @@ pub struct GatewayState {
     pub busy: BTreeMap<UpstreamId, u64>,
     /// The latest table that it did not take, until it takes one.
     pub refused: Option<TableRefused>,
+    /// Services whose route is in force and cannot be served, each with why: the port of a TCP route is taken, say.
+    #[serde(default)]
+    pub unserved: BTreeMap<ServiceName, String>,
 }
 
 /// A table that a gateway did not take; it goes on by the one before.

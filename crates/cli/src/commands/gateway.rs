@@ -11,7 +11,7 @@ use crate::table::{Table, plain, styled};
 use anyhow::Result;
 use baton_gateway::GatewayConfig;
 use baton_gateway::control::JoinOptions;
-use baton_model::id::GatewayName;
+use baton_model::id::{GatewayName, ServiceName};
 use baton_model::status::GatewayStatus;
 use baton_model::time::Millis;
 use baton_proto::identity::Role;
@@ -215,6 +215,14 @@ async fn list(global: &Global) -> Result<Exit> {
         ]);
     }
     table.print(global)?;
+    for status in &gateways {
+        for (service, why) in &status.state.unserved {
+            eprintln!("{} does not serve {service}: it {why}", status.gateway.name);
+        }
+        if let Some(refused) = &status.state.refused {
+            eprintln!("{} does not take table {}: {}", status.gateway.name, refused.revision, refused.reason);
+        }
+    }
     Ok(Exit::Done)
 }
 
@@ -222,6 +230,10 @@ async fn list(global: &Global) -> Result<Exit> {
 fn state(status: &GatewayStatus) -> (Style, String) {
     match (status.connected, status.silent_for) {
         (true, _) if status.state.refused.is_some() => (Style::Warn, "refuses the table".to_owned()),
+        (true, _) if !status.state.unserved.is_empty() => {
+            let services: Vec<&str> = status.state.unserved.keys().map(ServiceName::as_str).collect();
+            (Style::Warn, format!("cannot serve {}", services.join(", ")))
+        }
         (true, _) => (Style::Good, "connected".to_owned()),
         (false, Some(length)) => (Style::Bad, format!("silent for {}", show::length(length.duration()))),
         (false, None) => (Style::Bad, "never heard".to_owned()),

@@ -118,7 +118,7 @@ fn code_of_store(error: &StoreError) -> Code {
 fn code_of_authority(error: &AuthorityError) -> Code {
     match error {
         AuthorityError::Malformed(_) | AuthorityError::BadRequest(_) => Code::InvalidArgument,
-        AuthorityError::TokenOfAnotherAuthority
+        AuthorityError::TokenOfAnotherAuthority { .. }
         | AuthorityError::TokenUnknown { .. }
         | AuthorityError::TokenUsed { .. }
         | AuthorityError::TokenExpired { .. }

@@ -2,7 +2,7 @@
 
 use crate::records::RecordError;
 use crate::store::StoreError;
-use baton_proto::identity::{IdentityError, Subject};
+use baton_proto::identity::{IdentityError, Role, Subject};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -44,33 +44,44 @@ pub enum AuthorityError {
     #[error(transparent)]
     Malformed(#[from] IdentityError),
     /// The token was made by another cluster, or before this one was made anew.
-    #[error("this token belongs to another authority; make one here with `baton node token`")]
-    TokenOfAnotherAuthority,
+    #[error("this token belongs to another authority; make one here with `{}`", role.token_command())]
+    TokenOfAnotherAuthority {
+        /// Who was to join.
+        role: Role,
+    },
     /// No such token, or its secret is wrong; which of the two is not told.
     #[error(
-        "token {id} is not known here: it was mistyped, or its record is gone; make a new one with `baton node token`"
+        "token {id} is not known here: it was mistyped, or its record is gone; make a new one with `{}`",
+        role.token_command()
     )]
     TokenUnknown {
         /// The token's id.
         id: String,
+        /// Who was to join.
+        role: Role,
     },
     /// It was used before.
     #[error(
-        "token {id} was used {when} by {by}, and a token works once; make a new one with `baton node token`"
+        "token {id} was used {when} by {by}, and a token works once; make a new one with `{}`",
+        role.token_command()
     )]
     TokenUsed {
         /// The token's id.
         id: String,
+        /// Who was to join.
+        role: Role,
         /// How long ago, for people.
         when: String,
         /// By whom.
         by: String,
     },
     /// Its time is over.
-    #[error("token {id} expired {when}; make a new one with `baton node token`")]
+    #[error("token {id} expired {when}; make a new one with `{}`", role.token_command())]
     TokenExpired {
         /// The token's id.
         id: String,
+        /// Who was to join.
+        role: Role,
         /// How long ago, for people.
         when: String,
     },
@@ -131,7 +142,7 @@ impl AuthorityError {
             | Self::File { .. }
             | Self::Damaged { .. }
             | Self::Malformed(_)
-            | Self::TokenOfAnotherAuthority
+            | Self::TokenOfAnotherAuthority { .. }
             | Self::TokenUnknown { .. }
             | Self::TokenUsed { .. }
             | Self::TokenExpired { .. }

@@ -66,6 +66,25 @@ async fn a_token_gives_one_certificate_of_the_name_asked_for() {
     assert!(matches!(world.authority.admit(&peer("n2")).await, Err(AuthorityError::NotAMember { .. })));
 }
 
+#[tokio::test]
+async fn what_is_wrong_with_a_token_names_the_command_that_makes_such_a_one() {
+    let world = world();
+    for (role, command) in [
+        (Role::Node, "`baton node token`"),
+        (Role::Gateway, "`baton gateway token`"),
+        (Role::Operator, "`baton node token --operator`"),
+    ] {
+        let token = world.token(role, None).await;
+        let late = world.join(&token, "a", noon() + 2 * HOUR).await.unwrap_err();
+        world.join(&token, "a", noon()).await.unwrap();
+        let used = world.join(&token, "b", noon()).await.unwrap_err();
+        let unknown = world.join(&Token { secret: [9; 32], ..token.clone() }, "b", noon()).await.unwrap_err();
+        for error in [late, used, unknown] {
+            assert!(error.to_string().ends_with(command), "{role}: {error}");
+        }
+    }
+}
+
 /// Both have looked at the token before either uses it.
 #[tokio::test]
 async fn the_slower_of_two_is_told_who_was_faster() {

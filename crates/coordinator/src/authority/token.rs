@@ -72,20 +72,29 @@ pub(super) async fn check(
     name: &str,
     now: SystemTime,
 ) -> Result<Valid, AuthorityError> {
-    let (key, id) = (key_of(token), token.id_text());
+    let (key, id, role) = (key_of(token), token.id_text(), token.role);
     let Some(found) = store.get(&key).await? else {
-        return Err(AuthorityError::TokenUnknown { id });
+        return Err(AuthorityError::TokenUnknown { id, role });
     };
     let record: TokenRecord = decode(&key, &found.value)?;
     // Hashes are compared, so how long it takes says nothing about the secret.
     if record.secret_sha256 != hash(token) || record.role != token.role {
-        return Err(AuthorityError::TokenUnknown { id });
+        return Err(AuthorityError::TokenUnknown { id, role });
     }
     if let Some(used) = record.used {
-        return Err(AuthorityError::TokenUsed { id, when: ago(system_time(used.at), now), by: used.by });
+        return Err(AuthorityError::TokenUsed {
+            id,
+            role,
+            when: ago(system_time(used.at), now),
+            by: used.by,
+        });
     }
     if unix_ms(now) >= record.expires_at {
-        return Err(AuthorityError::TokenExpired { id, when: ago(system_time(record.expires_at), now) });
+        return Err(AuthorityError::TokenExpired {
+            id,
+            role,
+            when: ago(system_time(record.expires_at), now),
+        });
     }
     match &record.name {
         Some(bound) if bound != name => {
@@ -121,14 +130,16 @@ impl Valid {
 
     /// Says who was faster.
     async fn lost(&self, store: &dyn Store, now: SystemTime) -> Result<AuthorityError, AuthorityError> {
-        let id = self.id.clone();
+        let (id, role) = (self.id.clone(), self.record.role);
         let Some(found) = store.get(&self.key).await? else {
-            return Ok(AuthorityError::TokenUnknown { id });
+            return Ok(AuthorityError::TokenUnknown { id, role });
         };
         let record: TokenRecord = decode(&self.key, &found.value)?;
         Ok(match record.used {
-            Some(used) => AuthorityError::TokenUsed { id, when: ago(system_time(used.at), now), by: used.by },
-            None => AuthorityError::TokenUnknown { id },
+            Some(used) => {
+                AuthorityError::TokenUsed { id, role, when: ago(system_time(used.at), now), by: used.by }
+            }
+            None => AuthorityError::TokenUnknown { id, role },
         })
     }
 }

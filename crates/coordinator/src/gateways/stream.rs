@@ -8,11 +8,12 @@ use crate::events::event;
 use crate::sessions::Heard;
 use crate::state::Coordinator;
 use baton_model::event::{Event, Severity};
-use baton_model::id::{GatewayName, SessionId};
+use baton_model::id::{GatewayName, ServiceName, SessionId};
 use baton_model::observed::{GatewayFacts, GatewayState, TableRefused};
 use baton_model::time::UnixMs;
 use baton_proto::convert::WireError;
 use baton_proto::v1::{self, gateway_message::Message, gateway_order::Message as Order};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -63,7 +64,8 @@ async fn converse(
     tracing::info!(%gateway, %session, "session began");
     let (echo, echoes) = mpsc::channel(ECHOES_MAX);
     let speaking = tokio::spawn(speak(opened, welcome(coordinator, session), echoes, outbound.clone()));
-    let mut listener = Listener { coordinator, gateway, session, echo, refused: None };
+    let mut listener =
+        Listener { coordinator, gateway, session, echo, refused: None, unserved: BTreeMap::new() };
     let end = tokio::select! {
         () = ended.cancelled() => Ok(()),
         end = listener.listen(inbound) => end,
@@ -195,6 +197,8 @@ struct Listener<'a> {
     echo: mpsc::Sender<v1::Heartbeat>,
     /// The refusal of a table that the journal was told of.
     refused: Option<TableRefused>,
+    /// The routes that cannot be served, of which the journal was told.
+    unserved: BTreeMap<ServiceName, String>,
 }
 
 impl Listener<'_> {
@@ -221,6 +225,7 @@ impl Listener<'_> {
             Message::State(state) => {
                 let said = said(state)?;
                 self.tell_refused(said.refused.as_ref());
+                self.tell_unserved(&said.unserved);
                 self.hear(Some(said));
             }
             Message::Evidence(counted) => {
@@ -265,6 +270,31 @@ impl Listener<'_> {
         self.coordinator
             .journal
             .record(vec![about(self.gateway, event(now, Severity::Error, "table-refused", message))]);
+    }
+}
+
+impl Listener<'_> {
+    /// A route that a gateway has and cannot serve is an event, once; so is that it can again.
+    fn tell_unserved(&mut self, unserved: &BTreeMap<ServiceName, String>) {
+        if self.unserved == *unserved {
+            return;
+        }
+        let (now, gateway) = (self.coordinator.clock.now(), self.gateway);
+        let new = unserved.iter().filter(|(service, why)| self.unserved.get(*service) != Some(*why));
+        let lost = new.map(|(service, why)| {
+            let message = format!("gateway {gateway} does not serve {service}: it {why}");
+            (service, event(now, Severity::Error, "route-unserved", message))
+        });
+        let back = self.unserved.keys().filter(|service| !unserved.contains_key(*service)).map(|service| {
+            let message = format!("gateway {gateway} no longer lacks what it needs to serve {service}");
+            (service, event(now, Severity::Info, "route-served", message))
+        });
+        let events = lost.chain(back).map(|(service, mut event)| {
+            event.service = Some(service.clone());
+            about(gateway, event)
+        });
+        self.coordinator.journal.record(events.collect());
+        self.unserved.clone_from(unserved);
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Gateway {
     pub routes: BTreeMap<ServiceName, Route>,
     /// What it has in flight, to whichever run.
     pub in_flight: BTreeMap<UpstreamId, u64>,
+    /// What it has and cannot serve, and why.
+    pub unserved: BTreeMap<ServiceName, String>,
 }
 
 impl Gateway {
@@ -31,7 +33,7 @@ impl Gateway {
         let routes = self.routes.iter().map(|(name, route)| (name.clone(), route.revision)).collect();
         let busy = self.in_flight.iter().filter(|(id, _)| !named(id));
         let busy = busy.map(|(id, requests)| (id.clone(), *requests)).collect();
-        GatewayObserved { last_heard: now, routes, busy }
+        GatewayObserved { last_heard: now, routes, busy, unserved: self.unserved.clone() }
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn ask(turn: &Turn<'_>, number: u64, slot: &Slot, min_healthy: Millis
 
 fn unacknowledged(turn: &Turn<'_>, number: u64) -> String {
     let behind =
-        turn.entered(number).and_then(|revision| turn.sightings.gateways.behind(turn.name, revision));
+        turn.entered(number).and_then(|revision| turn.sightings.gateways.unserved(turn.name, revision));
     behind.map_or_else(|| "it is ready, and not yet in the route".to_owned(), |(why, _)| why)
 }
 

@@ -173,7 +173,7 @@ pub(super) fn explain(turn: &mut Turn<'_>) {
         .collect();
     let revision = unknown.iter().filter_map(|number| turn.entered(*number)).max();
     if let Some((why, until)) =
-        revision.and_then(|revision| turn.sightings.gateways.behind(turn.name, revision))
+        revision.and_then(|revision| turn.sightings.gateways.unserved(turn.name, revision))
     {
         turn.wake(Some(until));
         let reason = format!("{} instances are ready and not yet available: {why}", unknown.len());

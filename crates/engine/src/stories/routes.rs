@@ -149,6 +149,24 @@ fn a_removed_service_leaves_the_gateways_first() {
 }
 
 #[test]
+fn what_a_gateway_cannot_serve_is_not_available_and_the_report_says_why() {
+    let mut fleet = behind(PortKind::Dynamic);
+    let why = "cannot listen on 0.0.0.0:5432: address in use";
+    fleet.gateway("g2", |gateway| drop(gateway.unserved.insert(service_name("web"), why.to_owned())));
+    fleet.deploy(routed(3, PortKind::Dynamic)).run(Millis::secs(20));
+    assert_eq!(
+        fleet.running(),
+        "n1=2 n2=1 n3=1",
+        "one was not available and cost nothing; no further one begins"
+    );
+    assert_eq!((fleet.web().unwrap().ready, fleet.count("rolled-back")), (0, 0), "{}", fleet.journal());
+    assert!(reasons(&fleet).contains(&format!("gateway g2 {why}")), "{}", reasons(&fleet));
+    // What it has acknowledged lets go of what left: such a gateway sends nothing to it.
+    fleet.gateway("g2", |gateway| gateway.unserved.clear()).until(RolloutOutcome::Succeeded, SOON);
+    assert_eq!(fleet.run(Millis::secs(5)).web().unwrap().health, Health::Healthy);
+}
+
+#[test]
 fn a_route_that_is_given_up_names_nobody_until_all_have_let_go_and_its_revision_goes_on() {
     let mut fleet = behind(PortKind::Dynamic);
     fleet.gateway("g1", |gateway| gateway.deaf = true);

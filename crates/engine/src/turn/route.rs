@@ -41,7 +41,7 @@ impl Turn<'_> {
             self.sights.iter_mut().for_each(|(_, sight)| sight.ready = sight.serves);
             return;
         };
-        let acknowledged = self.sightings.gateways.acknowledged(self.name);
+        let served = self.sightings.gateways.served(self.name);
         let routable: BTreeMap<ReleaseNumber, bool> = self
             .service
             .releases
@@ -60,7 +60,7 @@ impl Turn<'_> {
             // A change of files alone makes the same run another release.
             let known = named.is_some_and(|((id, revision), upstream)| {
                 (id.run, upstream.release) == (seen.run, seen.release)
-                    && acknowledged.is_none_or(|acknowledged| acknowledged >= **revision)
+                    && served.is_none_or(|served| served >= **revision)
             });
             // A release without the port that is routed serves as if there were no gateway.
             sight.ready = known || routable.get(&seen.release) == Some(&false);

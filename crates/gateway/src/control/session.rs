@@ -7,9 +7,11 @@ use super::stream::{self, Ended};
 use crate::app::Gateway;
 use crate::evidence::Reporter;
 use crate::table::Served;
+use baton_model::id::ServiceName;
 use baton_model::observed::{GatewayFacts, TableRefused};
 use baton_proto::identity::{Identity, IdentityError};
 use baton_proto::reconnect::Backoff;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,6 +41,8 @@ pub struct Control {
     /// The latest table that was not taken, until one is.
     pub(super) refused: Option<TableRefused>,
     pub(super) reporter: Reporter,
+    /// Services whose route cannot be served, each with why.
+    pub(super) unserved: watch::Receiver<BTreeMap<ServiceName, String>>,
     pub(super) phase: watch::Receiver<Phase>,
     /// What was said last of how it stands: each change of it is one line of the log.
     said: String,
@@ -54,6 +58,8 @@ pub struct Parts {
     pub running: Arc<Running>,
     /// What the gateway is, and where it listens.
     pub facts: GatewayFacts,
+    /// Services whose route cannot be served, each with why.
+    pub unserved: watch::Receiver<BTreeMap<ServiceName, String>>,
     /// What this process does.
     pub phase: watch::Receiver<Phase>,
 }
@@ -64,13 +70,25 @@ impl Control {
     /// # Errors
     /// [`HomeError::NotJoined`], and what the file system says.
     pub fn new(parts: Parts) -> Result<Self, HomeError> {
-        let Parts { home, served, running, facts, phase } = parts;
+        let Parts { home, served, running, facts, unserved, phase } = parts;
         let coordinators = home.file()?.coordinators;
         let kept = Kept::in_force(&served.load());
         let shelf = Shelf::new(home.table_path(), kept);
         let (refused, said) = (None, String::new());
         let reporter = Reporter::new(Instant::now());
-        Ok(Self { home, coordinators, facts, served, running, shelf, refused, reporter, phase, said })
+        Ok(Self {
+            home,
+            coordinators,
+            facts,
+            served,
+            running,
+            shelf,
+            refused,
+            reporter,
+            unserved,
+            phase,
+            said,
+        })
     }
 
     /// Connects and serves one session to its end.

@@ -206,6 +206,7 @@ impl Talk {
                 },
                 () = tokio::time::sleep_until(silent_at) => Err(Ended::Silent(self.silence)),
                 Ok(()) = self.kept.changed() => self.say_state(control).await,
+                Ok(()) = control.unserved.changed() => self.say_state(control).await,
                 Ok(()) = control.phase.changed() => Err(Ended::Anew),
                 _ = busy.tick(), if !self.said.busy.is_empty() || self.phase == Phase::Leaving => {
                     self.say_state(control).await
@@ -243,13 +244,14 @@ impl Talk {
     /// How this gateway stands. What is acknowledged is what is on disk; what is busy is told with it, of the same
     /// moment or a later one: a run that left the routes on disk left those in force before.
     fn state(&mut self, control: &Control) -> GatewayState {
+        let unserved = control.unserved.borrow().clone();
         let Kept { table, routes } = self.kept.borrow_and_update().clone();
         let in_force = control.served.load();
         let busy = match self.phase {
             Phase::Serving => in_force.busy(),
             Phase::Leaving => in_flight(&in_force),
         };
-        GatewayState { table, routes, busy, refused: control.refused.clone() }
+        GatewayState { table, routes, busy, refused: control.refused.clone(), unserved }
     }
 
     /// Says how this gateway stands, where that has changed; numbers that only move are told from time to time.

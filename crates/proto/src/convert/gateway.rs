@@ -20,6 +20,7 @@ impl From<GatewayState> for v1::GatewayState {
             refused: state
                 .refused
                 .map(|refused| v1::TableRefused { revision: refused.revision.0, reason: refused.reason }),
+            unserved: state.unserved.into_iter().map(|(service, why)| (service.into(), why)).collect(),
         }
     }
 }
@@ -35,6 +36,9 @@ impl TryFrom<v1::GatewayState> for GatewayState {
             let field = format!("busy[{run:?}]");
             Ok((text::<UpstreamId>(&field, &run)?, count))
         };
+        let unserved = |(service, why): (String, String)| {
+            Ok((text::<ServiceName>(&format!("unserved[{service:?}]"), &service)?, why))
+        };
         Ok(Self {
             table: TableRevision(wire.table),
             routes: wire.routes.into_iter().map(route).collect::<Result<_, WireError>>()?,
@@ -43,6 +47,7 @@ impl TryFrom<v1::GatewayState> for GatewayState {
                 revision: TableRevision(refused.revision),
                 reason: refused.reason,
             }),
+            unserved: wire.unserved.into_iter().map(unserved).collect::<Result<_, WireError>>()?,
         })
     }
 }

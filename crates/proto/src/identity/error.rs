@@ -17,7 +17,7 @@ pub enum IdentityError {
         source: std::io::Error,
     },
     /// There is no identity here yet.
-    #[error("{} does not exist: this host has not joined; get a token with `baton node token` on the coordinator and run `baton agent join` (operators: `baton context add`)", path.display())]
+    #[error("{} does not exist: this host has not joined; get a token with `baton node token` and run `baton agent join` (gateways: `baton gateway token`, `baton gateway join`; operators: `baton context add`)", path.display())]
     NotJoined {
         /// Where it was looked for.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum IdentityError {
     },
     /// The token's text is not one.
     #[error(
-        "this is not a token: {0}; copy the whole line that `baton node token` printed (it begins with `baton1.`)"
+        "this is not a token: {0}; copy the whole line that `baton node token` or `baton gateway token` printed (it begins with `baton1.`)"
     )]
     Token(String),
     /// The address is not `HOST:PORT`.
@@ -89,7 +89,7 @@ pub enum IdentityError {
     },
     /// Our certificate has ended.
     #[error(
-        "the certificate of {who} has expired: {detail}; check this host's clock, then join again: make a token for exactly its name (`baton node token --name NAME`) and use it here with `baton agent join --force`; an operator uses `baton context add --force`"
+        "the certificate of {who} has expired: {detail}; check this host's clock, then join again: make a token for exactly its name (`baton node token --name NAME`) and use it here with `baton agent join --force`; a gateway uses `baton gateway token --name NAME` and `baton gateway join --force`, an operator uses `baton context add --force`"
     )]
     Expired {
         /// Whose certificate.

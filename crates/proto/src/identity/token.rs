@@ -38,6 +38,16 @@ impl Role {
             Self::Operator => "an operator",
         }
     }
+
+    /// The command that makes a token for it.
+    #[must_use]
+    pub const fn token_command(self) -> &'static str {
+        match self {
+            Self::Node => "baton node token",
+            Self::Gateway => "baton gateway token",
+            Self::Operator => "baton node token --operator",
+        }
+    }
 }
 
 impl fmt::Display for Role {
@@ -167,7 +177,7 @@ mod tests {
             // `replacen` must have changed something other than the prefix.
             let error = text.parse::<Token>().unwrap_err().to_string();
             assert!(error.contains(expect), "{text}: {error}");
-            assert!(error.contains("baton node token"), "{error}");
+            assert!(error.contains("baton node token") && error.contains("baton gateway token"), "{error}");
         }
     }
 }

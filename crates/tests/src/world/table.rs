@@ -70,6 +70,7 @@ impl World {
 impl Coordinator {
     fn note_gateway(&mut self, gateway: &GatewayName, state: State, now: UnixMs) {
         let State { routes, busy } = state;
-        self.observed.gateways.insert(gateway.clone(), GatewayObserved { last_heard: now, routes, busy });
+        let seen = GatewayObserved { last_heard: now, routes, busy, ..GatewayObserved::default() };
+        self.observed.gateways.insert(gateway.clone(), seen);
     }
 }

@@ -121,6 +121,7 @@ pub(super) fn states() -> Vec<GatewayState> {
             revision: TableRevision(10),
             reason: "two routes are the same".to_owned(),
         }),
+        unserved: BTreeMap::from([(service("db"), "its port is taken".to_owned())]),
     };
     vec![GatewayState::default(), one]
 }
