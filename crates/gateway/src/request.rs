@@ -155,6 +155,7 @@ pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 mod tests {
     use super::*;
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     fn value(key: &Key, query: Option<&str>, headers: &HeaderMap) -> Option<String> {
         let view = RequestView { query, headers, ..RequestView::connection(LOOPBACK) };
@@ -199,5 +200,61 @@ mod tests {
         assert!(!is(Key::Header("x-group".to_owned()), Some("gree")));
         assert!(is(Key::Address, Some("192.0.2.7")));
         assert!(!is(Key::Address, Some("192.0.2.8")));
+    }
+
+    /// A text as a form sends it: each byte as it is, as a `+`, or as a code, as `how` says in turn.
+    fn encoded(text: &str, how: &[bool]) -> String {
+        let mut how = how.iter().cycle();
+        let bytes = text.bytes().map(|byte| match byte {
+            b' ' if *how.next().unwrap_or(&true) => "+".to_owned(),
+            byte if byte.is_ascii_alphanumeric() && *how.next().unwrap_or(&true) => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02x}"),
+        });
+        bytes.collect()
+    }
+
+    proptest! {
+        /// Whatever a client sends: nothing panics, and what is found was there.
+        #[test]
+        fn anything_may_be_a_query_or_a_cookie(
+            query in "[a-c%+&=0-9\\PC]{0,40}",
+            cookies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 0..4),
+            name in "[a-c%+ ]{1,3}",
+        ) {
+            let mut headers = HeaderMap::new();
+            for cookie in &cookies {
+                if let Ok(cookie) = HeaderValue::from_bytes(cookie) {
+                    headers.append(COOKIE, cookie);
+                }
+            }
+            if let Some(found) = parameter(&query, &name) {
+                prop_assert!(found.len() <= query.len());
+            }
+            if let Some(found) = cookie(&headers, &name) {
+                prop_assert!(cookies.iter().any(|sent| sent.windows(found.len().max(1)).any(|it| it == found)
+                    || found.is_empty()));
+                prop_assert!(!found.contains(&b';'));
+            }
+        }
+
+        /// What a client has put in is found again, however it was encoded, and the first of its name.
+        #[test]
+        fn what_was_put_in_is_found(
+            pairs in prop::collection::vec(("[a-c ]{1,3}", "\\PC{0,8}"), 1..6),
+            how in prop::collection::vec(any::<bool>(), 1..8),
+        ) {
+            let query: Vec<String> = pairs
+                .iter()
+                .map(|(name, value)| format!("{}={}", encoded(name, &how), encoded(value, &how)))
+                .collect();
+            let query = query.join("&");
+            for (name, _) in &pairs {
+                let (_, first) = pairs.iter().find(|(other, _)| other == name).expect("itself");
+                let found = parameter(&query, name).map(Cow::into_owned);
+                prop_assert_eq!(found.as_deref(), Some(first.as_bytes()), "{}", query);
+            }
+        }
     }
 }
