@@ -33,7 +33,9 @@ pub(crate) fn run(turn: &mut Turn<'_>) {
 fn cool(turn: &mut Turn<'_>) {
     let warm = turn.memory.warm;
     if let Some(warm) = warm.filter(|warm| turn.now < warm.until) {
-        turn.wake(Some(warm.until));
+        let (name, version) = (turn.name, turn.version(warm.release));
+        let reason = format!("{version} is kept warm: `baton rollout undo {name}` returns to it at once");
+        turn.wait(Subject::Service, "warm", reason, Some(warm.until));
         return;
     }
     if warm.is_some() {

@@ -151,7 +151,8 @@ fn text(
     match (answer, measured) {
         (Answer::Pass | Answer::Fail, Some(measured)) => {
             let verb = if answer == Answer::Pass { "holds" } else { "is broken" };
-            format!("{name} ({metric}) {verb}: {measured} over {span}, {requests} requests")
+            let over = if span < Millis::secs(1) { span } else { Millis::secs(span.0 / 1000) };
+            format!("{name} ({metric}) {verb}: {measured} over {over}, {requests} requests")
         }
         (Answer::Inconclusive | Answer::Pass | Answer::Fail, _) => match metric {
             Metric::Restarts { .. } => format!("{name} ({metric}): not all of its instances can be asked"),

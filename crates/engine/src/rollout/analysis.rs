@@ -2,6 +2,7 @@
 
 use super::{begin, stop};
 use crate::gate::{analysis, hold};
+use crate::progress::RolloutProgress;
 use crate::turn::Turn;
 use baton_model::event::Severity;
 use baton_model::report::Subject;
@@ -30,11 +31,10 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
     if hold::promoted(&turn.service.control, rollout, number) || policy.analysis.is_empty() {
         return Opinion::Open;
     }
-    // Between two steps the evidence of the one before still counts.
-    let watched =
-        rollout.stages[..=index].iter().rposition(|stage| stage.analysed && stage.shifted_at.is_some());
     let stage = &rollout.stages[index];
-    let Some(at) = watched else { return if stage.analysed { Opinion::Shut } else { Opinion::Open } };
+    let Some(at) = watched(rollout, index) else {
+        return if stage.analysed { Opinion::Shut } else { Opinion::Open };
+    };
     if let Some(reason) = stage.held.clone() {
         turn.wait(Subject::Stage(number), "analysis", reason, None);
         return Opinion::Shut;
@@ -54,13 +54,15 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
             Opinion::Open
         };
     }
-    let open: Vec<&str> = verdicts
-        .iter()
-        .filter(|verdict| verdict.answer != Answer::Pass)
-        .map(|verdict| verdict.text.as_str())
-        .collect();
-    turn.wait(Subject::Stage(number), "analysis", open.join("; "), None);
+    for verdict in verdicts.iter().filter(|verdict| verdict.answer != Answer::Pass) {
+        turn.wait(Subject::Stage(number), "analysis", verdict.text.clone(), None);
+    }
     Opinion::Shut
+}
+
+/// The stage whose evidence counts while the one at `index` is under way: between two steps that is the step before.
+pub(super) fn watched(rollout: &RolloutProgress, index: usize) -> Option<usize> {
+    rollout.stages[..=index].iter().rposition(|stage| stage.analysed && stage.shifted_at.is_some())
 }
 
 /// Keeps the verdicts where an answer changed, and tells of it.
@@ -117,8 +119,13 @@ fn act(turn: &mut Turn<'_>, index: usize, threshold: &Threshold, text: &str) -> 
             Opinion::Acted
         }
         AnalysisAction::Pause => {
-            let advice =
-                "`baton rollout retry` looks again, `promote --to` goes on all the same, `abort` goes back";
+            let is_last = turn.rollout().is_none_or(|rollout| index + 1 == rollout.stages.len());
+            let advice = match is_last {
+                true => "`baton rollout retry` looks again, `abort` goes back",
+                false => {
+                    "`baton rollout retry` looks again, `promote --to` goes on all the same, `abort` goes back"
+                }
+            };
             let reason = format!("{text}: {advice}");
             if let Some(rollout) = turn.memory.rollout.as_mut() {
                 rollout.stages[index].held = Some(reason.clone());

@@ -31,7 +31,7 @@ pub(crate) fn forward(turn: &Turn<'_>, kind: RolloutKind, to: ReleaseNumber, spe
     let fresh = turn.memory.stable.is_none() || turn.serving().next().is_none();
     let has_traffic = turn.rollout().is_some_and(|rollout| rollout.traffic.is_some());
     let mut plan = if sets::is_warm(turn, to) {
-        sets::switch_back(to)
+        sets::switch_back(turn, to)
     } else if kind == RolloutKind::Undo && has_traffic {
         // What was being tried out loses its requests at once, as far as the rest can take them.
         let traffic = Some(Traffic { weight: Weight::ALL, ..Traffic::default() });
@@ -60,14 +60,15 @@ pub(crate) fn forward(turn: &Turn<'_>, kind: RolloutKind, to: ReleaseNumber, spe
         let title = if live == 0 { format!("first {wanted}") } else { format!("{} more", wanted - live) };
         plan.stages.push(StageProgress { places: true, ..stage(title, BTreeSet::new()) });
     }
-    approve(&mut plan.stages, &spec.rollout.approve_before);
+    approve(&mut plan.stages, &spec.rollout);
     plan
 }
 
-/// Marks the stages that wait for an operator: by their number, or where there are steps, by their step's.
-fn approve(stages: &mut [StageProgress], approve_before: &[u32]) {
-    let in_steps = stages.iter().any(|stage| stage.step > 0);
-    for number in approve_before {
+/// Marks the stages that wait for an operator: by their number, or where the strategy has steps, by their step's. A first
+/// release and an undo have no steps.
+fn approve(stages: &mut [StageProgress], policy: &RolloutPolicy) {
+    let in_steps = policy.strategy != Strategy::Rolling;
+    for number in &policy.approve_before {
         let index = if in_steps {
             stages.iter().position(|stage| stage.step == *number)
         } else {
@@ -82,7 +83,7 @@ fn approve(stages: &mut [StageProgress], approve_before: &[u32]) {
 /// The stages that bring the service back to a release, at the pace of that release's own policy.
 pub(crate) fn backward(turn: &Turn<'_>, to: ReleaseNumber, policy: &RolloutPolicy) -> Vec<StageProgress> {
     if sets::is_warm(turn, to) {
-        return sets::switch_back(to).stages;
+        return sets::switch_back(turn, to).stages;
     }
     batches(policy, &ordered(turn, to), "back")
 }

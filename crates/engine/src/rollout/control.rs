@@ -7,6 +7,7 @@ use crate::turn::Turn;
 use baton_model::event::Severity;
 use baton_model::report::Subject;
 use baton_model::rollout::{RolloutControl, RolloutOutcome};
+use baton_model::time::UnixMs;
 
 /// A first release that failed goes on when an operator says `retry`: there was nothing to go back to, so its
 /// instances stayed.
@@ -53,16 +54,13 @@ fn retry(turn: &mut Turn<'_>, control: &RolloutControl) {
     rollout.reason = String::new();
     rollout.progressed_at = now;
     rollout.outcome = direction(rollout);
+    if let Some(index) = rollout.current().filter(|_| !rollout.back()) {
+        look_again(rollout, index, restarts, now);
+    }
     let stages = &mut rollout.stages[rollout.turned_at.unwrap_or(0)..];
     let mut count = 0;
     for stage in stages {
         stage.relapses = 0;
-        // What was measured until now was looked at; what counts is what is measured from now on.
-        if stage.held.take().is_some() {
-            stage.shifted_at = stage.shifted_at.map(|_| now);
-            stage.restarts_before = restarts.unwrap_or(stage.restarts_before);
-            stage.verdicts.clear();
-        }
         if stage.failed.is_empty() {
             continue;
         }
@@ -73,6 +71,19 @@ fn retry(turn: &mut Turn<'_>, control: &RolloutControl) {
     }
     let message = format!("{}: rollout {} tries {count} failed instances again", turn.name, rollout.id);
     turn.tell(Severity::Info, "rollout-retried", message);
+}
+
+/// What was measured until now was looked at; what counts is what is measured from now on. Between two steps that is the
+/// evidence of the step before.
+fn look_again(rollout: &mut RolloutProgress, index: usize, restarts: Option<u64>, now: UnixMs) {
+    if rollout.stages[index].held.take().is_none() {
+        return;
+    }
+    let Some(watched) = super::analysis::watched(rollout, index) else { return };
+    let stage = &mut rollout.stages[watched];
+    stage.shifted_at = Some(now);
+    stage.restarts_before = restarts.unwrap_or(stage.restarts_before);
+    stage.verdicts.clear();
 }
 
 fn abort(turn: &mut Turn<'_>) {

@@ -4,6 +4,7 @@ use crate::progress::{RolloutProgress, StageProgress};
 use crate::turn::Turn;
 use baton_model::id::Version;
 use baton_model::report::{RolloutReport, StageReport, StageState, Step};
+use baton_model::rollout::Answer;
 use std::collections::BTreeMap;
 
 /// A rollout for people. `whole`: with every instance, not the failed ones alone.
@@ -12,6 +13,7 @@ pub(crate) fn describe(turn: &Turn<'_>, rollout: &RolloutProgress, whole: bool) 
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
         let state = match (stage.started_at, stage.healthy_at, stage.ended_at) {
             _ if !stage.failed.is_empty() && stage.ended_at.is_some() => StageState::Failed,
+            _ if rollout.turned_at == Some(index + 1) && is_broken(stage) => StageState::Failed,
             (_, _, Some(_)) if stage.healthy_at.is_none() => StageState::Failed,
             (_, _, Some(_)) => StageState::Done,
             (Some(_), Some(_), None) => StageState::Baking,
@@ -49,6 +51,11 @@ pub(crate) fn describe(turn: &Turn<'_>, rollout: &RolloutProgress, whole: bool) 
         ended_at: rollout.ended_at,
         stages: stages.collect(),
     })
+}
+
+/// Whether its evidence was bad when it was asked last.
+fn is_broken(stage: &StageProgress) -> bool {
+    stage.verdicts.iter().any(|verdict| verdict.answer == Answer::Fail)
 }
 
 fn step(turn: &Turn<'_>, rollout: &RolloutProgress, stage: &StageProgress, number: u64) -> Step {

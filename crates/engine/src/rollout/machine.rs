@@ -163,7 +163,7 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
         analysis::watch(turn, index, policy);
         return;
     }
-    if !back && !shift::shift(turn, index) {
+    if !shift::shift(turn, index) {
         return;
     }
     match analysis::watch(turn, index, policy) {
@@ -173,11 +173,12 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
     }
 }
 
-/// A stage that had its health has it no longer: its bake begins anew, and where that is not for a silent node alone, it
-/// is a relapse.
+/// A stage that had its health has it no longer: its bake begins anew, and it is a relapse. Of instances that are only not
+/// heard of, or that gateways must get to know again, it is not known yet: see [`interrupted`].
 fn lose_health(turn: &mut Turn<'_>, index: usize, tally: &Tally) {
     let now = turn.now;
-    if turn.rollout().is_none_or(|rollout| rollout.stages[index].healthy_at.is_none()) {
+    let is_known = tally.open > tally.deferred || tally.missing > 0;
+    if !is_known || turn.rollout().is_none_or(|rollout| rollout.stages[index].healthy_at.is_none()) {
         return;
     }
     let Some(rollout) = &mut turn.memory.rollout else { return };
@@ -301,6 +302,14 @@ fn give_up_waiting(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) {
     rollout.progressed_at = now;
 }
 
+/// Whether an instance of the stage has become ready only after all of them were. A coordinator that has just started, or a
+/// node that was silent, need not make a bake of hours begin anew: each instance says since when it has been ready.
+fn interrupted(turn: &Turn<'_>, stage: &StageProgress, healthy_at: UnixMs) -> bool {
+    let counted = stage.cohort.iter().filter(|number| !stage.failed.contains_key(number));
+    let mut ready_since = counted.filter_map(|number| turn.seen(*number)?.ready_since);
+    ready_since.any(|since| since > healthy_at)
+}
+
 /// What keeps a stage that is healthy from its end, beside its bake.
 #[derive(Clone, Copy, Debug)]
 struct Gates {
@@ -316,7 +325,8 @@ fn bake_or_end(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, gates:
     let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[index]) else { return };
     let skipped =
         turn.rollout().is_some_and(|rollout| hold::promoted(&turn.service.control, rollout, number));
-    let (healthy_at, bake, title) = (stage.healthy_at, Millis(stage.bake_ms), stage.title.clone());
+    let healthy_at = stage.healthy_at.filter(|at| !interrupted(turn, stage, *at));
+    let (bake, title) = (Millis(stage.bake_ms), stage.title.clone());
     if healthy_at.is_none()
         && let Some(stage) = turn.stage_mut(index)
     {

@@ -17,10 +17,10 @@ pub(super) fn is_warm(turn: &Turn<'_>, release: ReleaseNumber) -> bool {
 }
 
 /// Back to a set that stands beside, by one switch; what is missing of it is placed first.
-pub(super) fn switch_back(to: ReleaseNumber) -> Plan {
+pub(super) fn switch_back(turn: &Turn<'_>, to: ReleaseNumber) -> Plan {
     let traffic = Traffic { weight: Weight::ALL, ..Traffic::default() };
-    let switch =
-        StageProgress { switches: true, ..of_set(format!("switch back to release {to}"), 0, traffic) };
+    let title = format!("switch back to {}", turn.version(to));
+    let switch = StageProgress { switches: true, ..of_set(title, 0, traffic) };
     Plan { stages: vec![switch], traffic: Some(Traffic::default()), keep_warm: Millis::ZERO }
 }
 

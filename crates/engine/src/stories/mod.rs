@@ -1,6 +1,7 @@
 //! Whole stories, driven: a fleet, what operators and faults do to it, and how it ends.
 
 mod control;
+mod evidence;
 mod faults;
 mod random;
 mod rolling;

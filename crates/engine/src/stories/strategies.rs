@@ -1,20 +1,20 @@
 //! Canary, blue-green, A/B and dark launches: how requests move, what they wait for, and how they come back.
 
-use crate::fleet::{Fleet, fleet, route_spec, service_name, spec};
+use crate::fleet::{Fleet, fleet, route_spec, spec};
 use baton_model::evidence::ReleaseEvidence;
 use baton_model::id::{PortName, ReleaseNumber};
 use baton_model::rollout::{
-    AbTest, AfterDark, AnalysisAction, Answer, BlueGreen, Canary, CanaryStep, DarkLaunch, Metric, Preview,
+    AbTest, AfterDark, AnalysisAction, BlueGreen, Canary, CanaryStep, DarkLaunch, Metric, Preview,
     RolloutOutcome, Strategy, Threshold,
 };
 use baton_model::route::{Condition, Key, Weight};
 use baton_model::spec::{Port, PortKind, ServiceSpec};
 use baton_model::time::Millis;
 
-const SOON: Millis = Millis::secs(120);
+pub(super) const SOON: Millis = Millis::secs(120);
 
 /// `web` behind gateways, rolled out by this strategy.
-fn by(strategy: Strategy) -> ServiceSpec {
+pub(super) fn by(strategy: Strategy) -> ServiceSpec {
     let mut spec = spec("web", 4);
     spec.ports.insert(PortName::new("main").unwrap(), Port { kind: PortKind::Dynamic });
     spec.route = Some(route_spec());
@@ -23,18 +23,18 @@ fn by(strategy: Strategy) -> ServiceSpec {
     spec
 }
 
-fn canary(weights: &[u16], bake: Millis) -> Strategy {
+pub(super) fn canary(weights: &[u16], bake: Millis) -> Strategy {
     let step = |weight: &u16| CanaryStep { weight: Weight(*weight), instances: None, bake };
     let steps = weights.iter().map(step).collect();
     Strategy::Canary(Canary { cohort: Vec::new(), cohort_steps: Vec::new(), steps })
 }
 
-fn blue_green() -> Strategy {
+pub(super) fn blue_green() -> Strategy {
     let preview = Preview { header: Some("baton-preview".to_owned()), host: None };
     Strategy::BlueGreen(BlueGreen { preview, bake: Millis::secs(10), keep_warm: Millis::secs(30) })
 }
 
-fn watching(strategy: Strategy, metric: Metric, action: AnalysisAction) -> ServiceSpec {
+pub(super) fn watching(strategy: Strategy, metric: Metric, action: AnalysisAction) -> ServiceSpec {
     let mut spec = by(strategy);
     let (name, window) = ("it".to_owned(), Millis::secs(10));
     spec.rollout.analysis = vec![Threshold { name, metric, window, requests_min: 50, action }];
@@ -42,7 +42,7 @@ fn watching(strategy: Strategy, metric: Metric, action: AnalysisAction) -> Servi
 }
 
 /// Two nodes, two gateways, and a first release that stands, whatever its strategy is.
-fn behind(strategy: Strategy) -> Fleet {
+pub(super) fn behind(strategy: Strategy) -> Fleet {
     let mut fleet = fleet(2, 2);
     fleet.join_gateway("g1").join_gateway("g2");
     fleet.deploy(by(strategy)).until(RolloutOutcome::Succeeded, SOON).run(Millis::secs(5));
@@ -51,7 +51,7 @@ fn behind(strategy: Strategy) -> Fleet {
 }
 
 /// How requests are shared now: `1=95% 2=5%`, then what rules and the mirror say.
-fn shares(fleet: &Fleet) -> String {
+pub(super) fn shares(fleet: &Fleet) -> String {
     let Some(route) = fleet.route_of_web() else { return String::new() };
     let mut parts: Vec<String> =
         route.split.weights.iter().map(|(release, weight)| format!("{release}={weight}")).collect();
@@ -64,7 +64,7 @@ fn shares(fleet: &Fleet) -> String {
 }
 
 /// Lets time pass and writes down each change of the shares.
-fn course(fleet: &mut Fleet, end: RolloutOutcome) -> Vec<String> {
+pub(super) fn course(fleet: &mut Fleet, end: RolloutOutcome) -> Vec<String> {
     let mut seen = vec![shares(fleet)];
     for _ in 0..600 {
         fleet.tick();
@@ -87,7 +87,7 @@ fn answers(good: u64, bad: u64) -> ReleaseEvidence {
     evidence
 }
 
-fn serves(fleet: &mut Fleet, release: u64, good: u64, bad: u64) {
+pub(super) fn serves(fleet: &mut Fleet, release: u64, good: u64, bad: u64) {
     fleet.answers.insert(ReleaseNumber(release), answers(good, bad));
 }
 
@@ -140,75 +140,6 @@ fn a_cohort_comes_first_and_stays() {
 }
 
 #[test]
-fn a_canary_without_evidence_waits_and_says_so() {
-    let metric = Metric::ErrorShare { at_most: Weight(100) };
-    let mut fleet = behind(Strategy::Rolling);
-    fleet.deploy(watching(canary(&[500, 10_000], Millis::secs(5)), metric, AnalysisAction::RollBack));
-    fleet.run(SOON);
-    assert_eq!((fleet.outcome(), shares(&fleet).as_str()), (Some(RolloutOutcome::Running), "1=95% 2=5%"));
-    assert_eq!(fleet.gates(), ["analysis"], "{:#?}", fleet.web());
-    serves(&mut fleet, 2, 10, 0);
-    fleet.until(RolloutOutcome::Succeeded, SOON);
-    let rollout = fleet.web().unwrap().rollout.clone().unwrap();
-    for stage in rollout.stages.iter().filter(|stage| stage.weight.is_some()) {
-        let verdict = &stage.verdicts[0];
-        assert_eq!((verdict.answer, verdict.requests >= 50), (Answer::Pass, true), "{verdict:?}");
-    }
-}
-
-#[test]
-fn a_bad_canary_loses_its_requests_at_once_and_goes_back() {
-    let metric = Metric::ErrorShare { at_most: Weight(100) };
-    let mut fleet = behind(Strategy::Rolling);
-    let strategy = canary(&[500, 2_500, 10_000], Millis::secs(30));
-    fleet.deploy(watching(strategy, metric, AnalysisAction::RollBack));
-    serves(&mut fleet, 2, 9, 1);
-    let course = course(&mut fleet, RolloutOutcome::RolledBack);
-    assert_eq!(course, ["1=100%", "1=95% 2=5%", "1=100%"]);
-    let failed: Vec<_> = fleet.events.iter().filter(|(_, it)| it.kind == "analysis-failed").collect();
-    let turned: Vec<_> = fleet.events.iter().filter(|(_, it)| it.kind == "rollback-started").collect();
-    assert_eq!((failed.len(), turned.len(), failed[0].0), (1, 1, turned[0].0), "{}", fleet.journal());
-    assert!(fleet.running().split(' ').all(|it| it.ends_with("=1")), "{}", fleet.running());
-    let history = &fleet.progress[&service_name("web")].value.history;
-    let verdicts = &history.last().unwrap().stages[0].verdicts;
-    assert_eq!(verdicts[0].answer, Answer::Fail, "{verdicts:?}");
-}
-
-#[test]
-fn analysis_can_hold_and_pause() {
-    let metric = Metric::ErrorShare { at_most: Weight(100) };
-    let strategy = || canary(&[500, 10_000], Millis::secs(5));
-    let mut fleet = behind(Strategy::Rolling);
-    fleet.deploy(watching(strategy(), metric, AnalysisAction::Hold));
-    serves(&mut fleet, 2, 9, 1);
-    fleet.run(SOON);
-    assert_eq!((fleet.gates(), shares(&fleet).as_str()), (vec!["analysis"], "1=95% 2=5%"));
-    serves(&mut fleet, 2, 10, 0);
-    fleet.until(RolloutOutcome::Succeeded, SOON);
-
-    serves(&mut fleet, 3, 9, 1);
-    fleet.deploy(watching(strategy(), metric, AnalysisAction::Pause)).run(SOON);
-    serves(&mut fleet, 3, 10, 0);
-    fleet.run(SOON);
-    assert_eq!((fleet.gates(), shares(&fleet).as_str()), (vec!["analysis"], "2=95% 3=5%"));
-    assert_eq!(fleet.outcome(), Some(RolloutOutcome::Paused));
-    fleet.control(|control| control.retry = 1).until(RolloutOutcome::Succeeded, SOON);
-}
-
-#[test]
-fn an_operator_can_go_on_without_bake_and_evidence() {
-    let metric = Metric::ErrorShare { at_most: Weight(100) };
-    let mut fleet = behind(Strategy::Rolling);
-    let strategy = canary(&[100, 500, 2_500, 10_000], Millis::secs(3600));
-    fleet.deploy(watching(strategy, metric, AnalysisAction::RollBack)).run(Millis::secs(20));
-    assert_eq!(shares(&fleet), "1=99% 2=1%");
-    fleet.control(|control| control.promoted_through = 3).run(Millis::secs(2));
-    assert_eq!(shares(&fleet), "1=75% 2=25%");
-    fleet.run(SOON);
-    assert_eq!((shares(&fleet).as_str(), fleet.outcome()), ("1=75% 2=25%", Some(RolloutOutcome::Running)));
-}
-
-#[test]
 fn an_undo_of_a_canary_gives_the_requests_back_at_once() {
     let mut fleet = behind(Strategy::Rolling);
     fleet.deploy(by(canary(&[5_000, 10_000], Millis::secs(3600)))).run(Millis::secs(30));
@@ -218,6 +149,28 @@ fn an_undo_of_a_canary_gives_the_requests_back_at_once() {
     assert_eq!(shares(&fleet), "1=66.66% 2=33.34%");
     fleet.until(RolloutOutcome::Succeeded, SOON);
     assert_eq!(shares(&fleet), "1=100%");
+}
+
+#[test]
+fn approvals_are_of_steps_and_an_undo_waits_for_none() {
+    let asks = |strategy| {
+        let mut spec = by(strategy);
+        spec.rollout.approve_before = vec![1, 2];
+        spec.rollout.batch = baton_model::spec::Amount::Number(1);
+        spec
+    };
+    let mut fleet = behind(Strategy::Rolling);
+    fleet.deploy(asks(canary(&[5_000, 10_000], Millis::secs(5)))).run(SOON);
+    assert_eq!((fleet.gates(), shares(&fleet).as_str()), (vec!["approval"], "1=100%"));
+    fleet.control(|control| control.approved_through = 1).run(SOON);
+    assert_eq!((fleet.gates(), shares(&fleet).as_str()), (vec!["approval"], "1=50% 2=50%"));
+    let waiting = fleet.web().unwrap().rollout.as_ref().unwrap().stages.iter().position(|it| it.step == 2);
+    let number = u32::try_from(waiting.unwrap() + 1).unwrap();
+    fleet.control(|control| control.approved_through = number).until(RolloutOutcome::Succeeded, SOON);
+    // Its batches are as many as its steps were, and no steps.
+    fleet.deploy(asks(blue_green())).run(SOON);
+    fleet.undo(2).until(RolloutOutcome::Succeeded, SOON);
+    assert_eq!((shares(&fleet).as_str(), fleet.running().as_str()), ("2=100%", "n1=2 n1=2 n2=2 n2=2"));
 }
 
 #[test]
@@ -253,17 +206,6 @@ fn a_bad_green_set_is_never_switched_to() {
     fleet.bad(2).deploy(by(blue_green()));
     let told = course(&mut fleet, RolloutOutcome::RolledBack);
     assert!(told.iter().all(|shares| shares.starts_with("1=100%")), "{told:?}");
-    assert_eq!(fleet.running(), "n1=1 n1=1 n2=1 n2=1");
-}
-
-#[test]
-fn a_green_set_that_turns_out_bad_is_left_at_once() {
-    let metric = Metric::ErrorShare { at_most: Weight(100) };
-    let mut fleet = behind(Strategy::Rolling);
-    fleet.deploy(watching(blue_green(), metric, AnalysisAction::RollBack));
-    serves(&mut fleet, 2, 9, 1);
-    let told = course(&mut fleet, RolloutOutcome::RolledBack);
-    assert_eq!(told, ["1=100%", "2=100%", "1=100%"]);
     assert_eq!(fleet.running(), "n1=1 n1=1 n2=1 n2=1");
 }
 

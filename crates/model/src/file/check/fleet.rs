@@ -1,7 +1,7 @@
 //! What can be wrong with placement and rollout.
 
 use super::Findings;
-use crate::rollout::RolloutPolicy;
+use crate::rollout::{RolloutPolicy, Strategy};
 use crate::spec::{Amount, Count, Placement, ServiceSpec};
 use crate::time::Millis;
 
@@ -253,6 +253,16 @@ fn approvals(spec: &ServiceSpec, findings: &mut Findings) {
     if let Some(pair) = stages.windows(2).find(|pair| pair[0] == pair[1]) {
         findings.add(&[field], format!("`{field}` names stage {} twice", pair[0]), "name each stage once");
     }
+    if let Some(steps) = steps(&spec.rollout.strategy) {
+        if let Some(beyond) = stages.iter().find(|stage| **stage > steps) {
+            findings.add(
+                &[field, "rollout.strategy"],
+                format!("`{field}` names step {beyond}, and the strategy has {steps}"),
+                format!("name steps from 1 to {steps}"),
+            );
+        }
+        return;
+    }
     let Count::Replicas(replicas) = spec.placement.count else { return };
     let most = stages_at_most(spec, replicas);
     if let Some(beyond) = stages.iter().find(|stage| **stage > most) {
@@ -262,6 +272,18 @@ fn approvals(spec: &ServiceSpec, findings: &mut Findings) {
             format!("name stages from 1 to {most}"),
         );
     }
+}
+
+/// The steps of a strategy that has some: of a canary those of the cohort too; of a second set its coming, what is tried
+/// with it, and the switch.
+fn steps(strategy: &Strategy) -> Option<u32> {
+    let steps = match strategy {
+        Strategy::Rolling => return None,
+        Strategy::Canary(canary) => canary.cohort_steps.len() + canary.steps.len(),
+        Strategy::BlueGreen(_) | Strategy::Ab(_) => 2,
+        Strategy::Dark(_) => 3,
+    };
+    Some(u32::try_from(steps).unwrap_or(u32::MAX))
 }
 
 /// With zones, a batch also ends where a zone ends; in the worst case each instance is a stage.

@@ -171,6 +171,12 @@ const GENERAL: &[Mistake] = &[
     ("approval of stage zero", web!("[placement]\nreplicas = 3\n[rollout]\napprove_before = [0, 2]\n")),
     ("approval twice", web!("[placement]\nreplicas = 3\n[rollout]\napprove_before = [2, 2]\n")),
     ("approval beyond the end", web!("[placement]\nreplicas = 3\n[rollout]\napprove_before = [9]\n")),
+    (
+        "approval beyond the steps",
+        web!(
+            "[ports.http]\nkind = \"dynamic\"\n[placement]\nreplicas = 2\n[route]\n[rollout]\nstrategy = \"blue-green\"\napprove_before = [3]\n"
+        ),
+    ),
     ("approval is no list", web!("[rollout]\napprove_before = 2\n")),
     (
         "fixed port and none may be missing",

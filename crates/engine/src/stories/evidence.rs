@@ -1,0 +1,137 @@
+//! Analysis in a rollout: what the evidence of a release does to it, and what operators may do about that.
+
+use super::strategies::{SOON, behind, blue_green, by, canary, course, serves, shares, watching};
+use crate::fleet::{Fleet, service_name};
+use baton_model::report::StageState;
+use baton_model::rollout::{AnalysisAction, Answer, Metric, RolloutOutcome, Strategy};
+use baton_model::route::Weight;
+use baton_model::time::Millis;
+
+#[test]
+fn a_canary_without_evidence_waits_and_says_so() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let mut fleet = behind(Strategy::Rolling);
+    fleet.deploy(watching(canary(&[500, 10_000], Millis::secs(5)), metric, AnalysisAction::RollBack));
+    fleet.run(SOON);
+    assert_eq!((fleet.outcome(), shares(&fleet).as_str()), (Some(RolloutOutcome::Running), "1=95% 2=5%"));
+    assert_eq!(fleet.gates(), ["analysis"], "{:#?}", fleet.web());
+    serves(&mut fleet, 2, 10, 0);
+    fleet.until(RolloutOutcome::Succeeded, SOON);
+    let rollout = fleet.web().unwrap().rollout.clone().unwrap();
+    for stage in rollout.stages.iter().filter(|stage| stage.weight.is_some()) {
+        let verdict = &stage.verdicts[0];
+        assert_eq!((verdict.answer, verdict.requests >= 50), (Answer::Pass, true), "{verdict:?}");
+    }
+}
+
+#[test]
+fn a_bad_canary_loses_its_requests_at_once_and_goes_back() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let mut fleet = behind(Strategy::Rolling);
+    let strategy = canary(&[500, 2_500, 10_000], Millis::secs(30));
+    fleet.deploy(watching(strategy, metric, AnalysisAction::RollBack));
+    serves(&mut fleet, 2, 9, 1);
+    let course = course(&mut fleet, RolloutOutcome::RolledBack);
+    assert_eq!(course, ["1=100%", "1=95% 2=5%", "1=100%"]);
+    let failed: Vec<_> = fleet.events.iter().filter(|(_, it)| it.kind == "analysis-failed").collect();
+    let turned: Vec<_> = fleet.events.iter().filter(|(_, it)| it.kind == "rollback-started").collect();
+    assert_eq!((failed.len(), turned.len(), failed[0].0), (1, 1, turned[0].0), "{}", fleet.journal());
+    assert!(fleet.running().split(' ').all(|it| it.ends_with("=1")), "{}", fleet.running());
+    let history = &fleet.progress[&service_name("web")].value.history;
+    let verdicts = &history.last().unwrap().stages[0].verdicts;
+    assert_eq!(verdicts[0].answer, Answer::Fail, "{verdicts:?}");
+}
+
+#[test]
+fn analysis_can_hold_and_pause() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let strategy = || canary(&[500, 10_000], Millis::secs(5));
+    let mut fleet = behind(Strategy::Rolling);
+    fleet.deploy(watching(strategy(), metric, AnalysisAction::Hold));
+    serves(&mut fleet, 2, 9, 1);
+    fleet.run(SOON);
+    assert_eq!((fleet.gates(), shares(&fleet).as_str()), (vec!["analysis"], "1=95% 2=5%"));
+    serves(&mut fleet, 2, 10, 0);
+    fleet.until(RolloutOutcome::Succeeded, SOON);
+
+    serves(&mut fleet, 3, 9, 1);
+    fleet.deploy(watching(strategy(), metric, AnalysisAction::Pause)).run(SOON);
+    serves(&mut fleet, 3, 10, 0);
+    fleet.run(SOON);
+    assert_eq!((fleet.gates(), shares(&fleet).as_str()), (vec!["analysis"], "2=95% 3=5%"));
+    assert_eq!(fleet.outcome(), Some(RolloutOutcome::Paused));
+    fleet.control(|control| control.retry = 1).until(RolloutOutcome::Succeeded, SOON);
+}
+
+#[test]
+fn a_retry_between_two_steps_looks_at_what_comes_after_it() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let mut fleet = behind(Strategy::Rolling);
+    let strategy = canary(&[2_500, 5_000, 10_000], Millis::secs(5));
+    serves(&mut fleet, 2, 10, 0);
+    fleet.deploy(watching(strategy, metric, AnalysisAction::Pause));
+    let begun = |fleet: &Fleet| fleet.web()?.rollout.as_ref()?.stages.get(1)?.started_at;
+    while begun(&fleet).is_none() {
+        fleet.tick();
+    }
+    // What the first step's share counts is bad while the second step's instance is swapped.
+    serves(&mut fleet, 2, 0, 90);
+    fleet.until(RolloutOutcome::Paused, SOON);
+    assert_eq!(shares(&fleet), "1=75% 2=25%");
+    serves(&mut fleet, 2, 10, 0);
+    fleet.control(|control| control.retry = 1).until(RolloutOutcome::Succeeded, SOON);
+    assert_eq!(fleet.count("rollout-paused"), 1, "{}", fleet.journal());
+}
+
+#[test]
+fn a_bake_goes_on_through_a_restart_of_the_coordinator() {
+    let strategy = canary(&[2_500, 10_000], Millis::secs(60));
+    let mut fleet = behind(Strategy::Rolling);
+    let begin = fleet.now;
+    fleet.deploy(by(strategy)).run(Millis::secs(30));
+    let silence = |fleet: &mut Fleet, silent| {
+        for node in ["n1", "n2"] {
+            fleet.agent(node, |agent| agent.silent = silent);
+        }
+    };
+    // It starts, and the nodes need a moment to find it.
+    silence(&mut fleet, true);
+    fleet.restart_coordinator().run(Millis::secs(3));
+    silence(&mut fleet, false);
+    fleet.run(Millis::secs(2));
+    let stage = &fleet.web().unwrap().rollout.as_ref().unwrap().stages[0];
+    assert_eq!((stage.state, shares(&fleet).as_str()), (StageState::Baking, "1=75% 2=25%"));
+    fleet.until(RolloutOutcome::Succeeded, Millis::secs(150));
+    let took = fleet.now.since(begin);
+    assert!(took < Millis::secs(140), "two bakes of 60 s, and not one of them twice: {took}");
+}
+
+#[test]
+fn an_operator_can_go_on_without_bake_and_evidence() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let mut fleet = behind(Strategy::Rolling);
+    let strategy = canary(&[100, 500, 2_500, 10_000], Millis::secs(3600));
+    fleet.deploy(watching(strategy, metric, AnalysisAction::RollBack)).run(Millis::secs(20));
+    assert_eq!(shares(&fleet), "1=99% 2=1%");
+    fleet.control(|control| control.promoted_through = 3).run(Millis::secs(2));
+    assert_eq!(shares(&fleet), "1=75% 2=25%");
+    fleet.run(SOON);
+    assert_eq!((shares(&fleet).as_str(), fleet.outcome()), ("1=75% 2=25%", Some(RolloutOutcome::Running)));
+}
+
+#[test]
+fn a_green_set_that_turns_out_bad_is_left_at_once() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let mut fleet = behind(Strategy::Rolling);
+    fleet.deploy(watching(blue_green(), metric, AnalysisAction::RollBack));
+    serves(&mut fleet, 2, 9, 1);
+    let told = course(&mut fleet, RolloutOutcome::RolledBack);
+    assert_eq!(told, ["1=100%", "2=100%", "1=100%"]);
+    assert_eq!(fleet.running(), "n1=1 n1=1 n2=1 n2=1");
+    let serving: Vec<u64> = fleet.progress[&service_name("web")].value.slots.keys().copied().collect();
+    assert_eq!(
+        serving,
+        [1, 2, 3, 4],
+        "the set that served before the switch serves again: nothing is started"
+    );
+}
