@@ -11,11 +11,13 @@
 //! silence is what makes a node suspect. What a node last reported is kept, because it is still the best guess.
 
 pub(crate) mod boundary;
+mod entry;
 mod provide;
 pub(crate) mod ready;
 pub(crate) mod stream;
 mod upgrade;
 
+use self::entry::Entry;
 use crate::clock::Clock;
 use crate::outline::Outline;
 use baton_model::id::{Generation, NodeName, ServiceName, SessionId};
@@ -23,7 +25,7 @@ use baton_model::metrics::NodeMetrics;
 use baton_model::observed::{NodeFacts, NodeObserved, Observed};
 use baton_model::time::{Millis, UnixMs};
 use baton_proto::v1;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -54,15 +56,6 @@ pub(crate) struct Sessions {
 struct State {
     nodes: BTreeMap<NodeName, Entry>,
     next: SessionId,
-}
-
-struct Entry {
-    observed: NodeObserved,
-    silent: bool,
-    metrics: Option<NodeMetrics>,
-    link: Option<Link>,
-    /// When sessions of this node were last replaced; at most [`FLAPPING_COUNT`].
-    replaced: VecDeque<UnixMs>,
 }
 
 /// The sending side of one session.
@@ -254,6 +247,15 @@ impl Sessions {
         if was_silent { Heard::AfterSilence } else { Heard::Yes }
     }
 
+    /// A node has said what runs on it: from the first time on it counts as heard.
+    pub(crate) fn reported(&self, node: &NodeName) {
+        let first =
+            self.lock().nodes.get_mut(node).is_some_and(|it| !std::mem::replace(&mut it.reported, true));
+        if first {
+            self.notify();
+        }
+    }
+
     /// Keeps the latest measurements of a node.
     pub(crate) fn measured(&self, node: &NodeName, metrics: NodeMetrics) {
         if let Some(entry) = self.lock().nodes.get_mut(node) {
@@ -272,10 +274,11 @@ impl Sessions {
         entry.send(node, message)
     }
 
-    /// What the engine sees.
+    /// What the engine sees: the nodes that have said what runs on them.
     pub(crate) fn observed(&self) -> Observed {
-        let nodes =
-            self.lock().nodes.iter().map(|(name, entry)| (name.clone(), entry.observed.clone())).collect();
+        let state = self.lock();
+        let reported = state.nodes.iter().filter(|(_, entry)| entry.reported);
+        let nodes = reported.map(|(name, entry)| (name.clone(), entry.observed.clone())).collect();
         Observed { nodes, listening_since: self.listening_since, ..Observed::default() }
     }
 
@@ -329,52 +332,6 @@ pub(crate) enum Heard {
     AfterSilence,
     /// A newer session speaks for the node.
     Replaced,
-}
-
-impl Entry {
-    fn unheard(now: UnixMs) -> Self {
-        let observed = NodeObserved {
-            last_heard: now,
-            generation: Generation(0),
-            instances: BTreeMap::new(),
-            facts: NodeFacts::default(),
-        };
-        Self { observed, silent: false, metrics: None, link: None, replaced: VecDeque::new() }
-    }
-
-    /// Notes that a session was replaced; `true` when that happens too often.
-    fn note_replacement(&mut self, now: UnixMs) -> bool {
-        self.replaced.push_back(now);
-        while self.replaced.len() > FLAPPING_COUNT {
-            self.replaced.pop_front();
-        }
-        let first = self.replaced.front().copied().unwrap_or(now);
-        let flapping = self.replaced.len() == FLAPPING_COUNT && now.since(first) <= FLAPPING_WITHIN;
-        if flapping {
-            // Counted anew: one of the two may go on while an operator looks into it.
-            self.replaced.clear();
-        }
-        flapping
-    }
-
-    fn send(
-        &mut self,
-        node: &NodeName,
-        message: v1::coordinator_message::Message,
-    ) -> Result<(), NotConnected> {
-        let link = self.link.as_ref().ok_or(NotConnected)?;
-        match link.queue.try_send(v1::CoordinatorMessage { message: Some(message) }) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(NotConnected),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                tracing::warn!(%node, queue = QUEUE_MAX, "the agent does not read what it is sent; its session is dropped");
-                if let Some(link) = self.link.take() {
-                    link.drop_now();
-                }
-                Err(NotConnected)
-            }
-        }
-    }
 }
 
 impl Link {

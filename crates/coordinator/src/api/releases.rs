@@ -5,13 +5,14 @@ use baton_engine::progress::ServiceProgress;
 use baton_model::artifact::Artifact;
 use baton_model::desired::{Release, Service};
 use baton_model::id::{ReleaseNumber, ServiceName, Version};
+use baton_model::report::RolloutReport;
 use baton_model::rollout::RolloutOutcome;
 use std::collections::BTreeSet;
 
 use super::status::Refusal;
 use baton_model::spec::ServiceSpec;
 
-/// Releases kept besides those in use: the present one and the three before it.
+/// Releases kept besides those in use and the one that served before: the present one and the three before it.
 const KEPT: usize = 4;
 
 /// What a deploy asks for, checked.
@@ -69,6 +70,7 @@ fn in_use(service: &Service, snapshot: &Snapshot) -> BTreeSet<ReleaseNumber> {
     let mut used: BTreeSet<ReleaseNumber> = service.request.iter().map(|request| request.to).collect();
     if let Some(progress) = snapshot.progress.get(&service.name) {
         used.extend(progress.value.stable);
+        used.extend(progress.value.stable.and_then(|stable| before(&progress.value, stable)));
         used.extend(progress.value.slots.values().map(|slot| slot.release));
         if let Some(rollout) = &progress.value.rollout {
             used.extend(rollout.from);
@@ -130,11 +132,20 @@ pub(super) fn undo_target(
             .filter(|stable| asked.is_some_and(|(_, to)| to != *stable)),
     };
     let present = progress.and_then(|progress| progress.stable).or(asked.map(|(_, to)| to));
-    let before =
+    let is_kept = |number: &ReleaseNumber| service.releases.contains_key(number);
+    let served = present.and_then(|present| before(progress?, present));
+    let older =
         present.and_then(|present| service.releases.range(..present).next_back().map(|(number, _)| *number));
-    from.filter(|number| service.releases.contains_key(number))
-        .or(before)
-        .ok_or_else(|| no_earlier(&service.name))
+    from.filter(is_kept).or(served.filter(is_kept)).or(older).ok_or_else(|| no_earlier(&service.name))
+}
+
+/// The release that served before `present` did, as far as is remembered: what was tried in between and given up is none.
+fn before(progress: &ServiceProgress, present: ReleaseNumber) -> Option<ReleaseNumber> {
+    let brought = |report: &&RolloutReport| {
+        let succeeded = report.outcome == RolloutOutcome::Succeeded;
+        succeeded && report.to == present && report.from != Some(present)
+    };
+    progress.history.iter().rev().find(brought).and_then(|report| report.from)
 }
 
 fn not_kept(service: &Service, version: &Version) -> Refusal {

@@ -267,7 +267,7 @@ impl Speaker<'_> {
         let foreign =
             boundary::take_foreign(self.node, &mut reported, &self.coordinator.view.borrow().snapshot);
         self.tell_foreign(&foreign);
-        self.hear(|known| {
+        let counts = self.hear(|known| {
             ready::settle(&known.instances, &mut reported);
             if known.generation == generation && known.instances == reported {
                 return Changed::No;
@@ -276,6 +276,9 @@ impl Speaker<'_> {
             known.instances = reported;
             Changed::Yes
         });
+        if counts {
+            self.coordinator.sessions.reported(self.node);
+        }
         Ok(())
     }
 

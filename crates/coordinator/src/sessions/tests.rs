@@ -50,6 +50,7 @@ fn what_a_replaced_session_says_does_not_count() {
     };
     assert_eq!(says(old.session, 5), Heard::Replaced);
     assert_eq!(says(new.session, 6), Heard::Yes);
+    sessions.reported(&node());
     assert_eq!(sessions.observed().nodes[&node()].generation, Generation(6));
     // The end of the older stream comes late and must not end the newer session.
     sessions.close(&node(), old.session);
@@ -102,6 +103,22 @@ fn only_a_change_wakes() {
     assert!(!changes.has_changed().unwrap(), "liveness alone decides nothing");
     sessions.hear(&node(), opened.session, |_| Changed::Yes);
     assert!(changes.has_changed().unwrap());
+}
+
+#[test]
+fn a_node_counts_as_heard_once_it_has_said_what_runs_on_it() {
+    let sessions = sessions(Millis::secs(60));
+    let opened = open(&sessions);
+    sessions.hear(&node(), opened.session, |_| Changed::Yes);
+    assert!(sessions.observed().nodes.is_empty(), "a hello does not say that nothing runs");
+    let mut changes = sessions.changes();
+    changes.mark_unchanged();
+    sessions.reported(&node());
+    assert!(changes.has_changed().unwrap(), "also where it runs nothing");
+    assert!(sessions.observed().nodes.contains_key(&node()));
+    // A later session goes on from what is known.
+    let _later = open(&sessions);
+    assert!(sessions.observed().nodes.contains_key(&node()));
 }
 
 #[test]

@@ -100,6 +100,28 @@ fn an_undo_goes_to_the_release_before() {
 }
 
 #[test]
+fn what_was_given_up_is_neither_undone_to_nor_pushes_out_what_served() {
+    let mut value = progress(2, Some(2), 8, RolloutOutcome::RolledBack);
+    let ended = |from: u64, to: u64, outcome: RolloutOutcome| {
+        let report = json!({
+            "id": to, "from": from, "to": to, "from_version": null, "to_version": "1", "outcome": outcome,
+            "reason": "", "started_at": 0, "ended_at": 1, "stages": [],
+        });
+        serde_json::from_value::<RolloutReport>(report).unwrap()
+    };
+    value.history = vec![ended(1, 2, RolloutOutcome::Succeeded), ended(2, 8, RolloutOutcome::RolledBack)];
+    let mut kept = service(&[1, 2, 3, 4, 5, 6, 7, 8], 8);
+    assert_eq!(undo_target(&kept, None, Some(&value)).ok(), Some(ReleaseNumber(1)));
+    let mut snapshot = Snapshot::default();
+    snapshot
+        .progress
+        .insert(kept.name.clone(), baton_engine::cycle::Versioned { revision: Default::default(), value });
+    trim(&mut kept, &snapshot);
+    let numbers: Vec<u64> = kept.releases.keys().map(|number| number.0).collect();
+    assert_eq!(numbers, [1, 2, 5, 6, 7, 8]);
+}
+
+#[test]
 fn an_undo_of_what_was_only_just_asked_for_goes_to_what_runs() {
     let mut before = progress(2, Some(1), 2, RolloutOutcome::Succeeded);
     before.rollout.as_mut().unwrap().id = RolloutId(8);
