@@ -46,6 +46,9 @@ pub struct ReleaseTraffic {
     pub version: Option<Version>,
     /// Its share of the requests that no rule decides.
     pub weight: Weight,
+    /// Who gets it whatever the weight says: the conditions of each rule.
+    #[serde(default)]
+    pub rules: Vec<String>,
     /// Its instances that gateways know.
     pub instances: u32,
     /// How long the rest was counted.

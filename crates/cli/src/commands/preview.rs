@@ -5,7 +5,7 @@ use crate::global::Global;
 use anyhow::Result;
 use baton_model::id::{ServiceName, Version};
 use baton_model::route::{Condition, Entry, Key, Route, Weight};
-use baton_model::status::RouteStatus;
+use baton_model::status::{GatewayStatus, RouteStatus};
 use serde::Serialize;
 
 /// One way to a release that gets no requests but those that ask for it.
@@ -37,10 +37,18 @@ pub(super) async fn run(global: &Global, service: &ServiceName) -> Result<Exit> 
             "no release of `{service}` waits to be previewed now; a blue-green or dark rollout has one until its switch"
         );
     }
+    let gateway = address(&api.gateways().await?);
     for way in &ways {
-        println!("{}", command(way));
+        println!("{}", command(way, &gateway));
     }
     Ok(Exit::Done)
+}
+
+/// Where a gateway can be asked, as far as its own address says so.
+fn address(gateways: &[GatewayStatus]) -> String {
+    let listens = gateways.iter().filter(|status| status.connected).flat_map(|status| &status.facts.http);
+    let one = listens.into_iter().find(|address| !address.ip().is_unspecified());
+    one.map_or_else(|| "GATEWAY".to_owned(), ToString::to_string)
 }
 
 fn ways(status: &RouteStatus) -> Vec<Way> {
@@ -70,13 +78,13 @@ fn weight(route: &Route, release: baton_model::id::ReleaseNumber) -> Weight {
     route.split.weights.get(&release).copied().unwrap_or(Weight::NONE)
 }
 
-/// A command that asks for it; the gateway's address is the operator's to fill in.
-fn command(way: &Way) -> String {
+/// A command that asks for it.
+fn command(way: &Way, gateway: &str) -> String {
     let header = way.header.iter().map(|name| format!(" -H '{name}: 1'")).collect::<String>();
     let host = way.host.iter().map(|name| format!(" -H 'Host: {name}'")).collect::<String>();
     let version =
         way.version.as_ref().map_or_else(|| format!("release {}", way.release), ToString::to_string);
-    format!("curl{host}{header} http://GATEWAY{}    # {version}", way.path)
+    format!("curl{host}{header} http://{gateway}{}    # {version}", way.path)
 }
 
 #[cfg(test)]
@@ -93,10 +101,10 @@ mod tests {
             path: "/".to_owned(),
         };
         assert_eq!(
-            command(&way),
-            "curl -H 'Host: shop.example.com' -H 'baton-preview: 1' http://GATEWAY/    # 2.0"
+            command(&way, "10.0.0.5:8080"),
+            "curl -H 'Host: shop.example.com' -H 'baton-preview: 1' http://10.0.0.5:8080/    # 2.0"
         );
         let way = Way { version: None, header: None, host: None, ..way };
-        assert_eq!(command(&way), "curl http://GATEWAY/    # release 2");
+        assert_eq!(command(&way, &address(&[])), "curl http://GATEWAY/    # release 2");
     }
 }

@@ -270,14 +270,21 @@ async fn control(
     let done = match action {
         v1::RolloutAction::Pause => "starts nothing new",
         v1::RolloutAction::Resume => "goes on",
-        v1::RolloutAction::Promote if step.is_some() => "goes on to that step at once",
+        v1::RolloutAction::Promote if step.is_some() => "goes on to that step without bakes and analysis",
         v1::RolloutAction::Promote => "has its approval",
         v1::RolloutAction::Abort => "goes back to the release before",
         v1::RolloutAction::Retry => "tries failed instances again",
         v1::RolloutAction::Unspecified => "is as it was",
     };
     let service = &which.service;
-    eprintln!("the rollout of {service} {done}; `baton rollout watch {service}` follows it");
+    let is_paused = status.report.waiting.iter().any(|wait| wait.gate == "paused");
+    if action == v1::RolloutAction::Promote && is_paused {
+        eprintln!(
+            "the rollout of {service} {done} once it is no longer paused: `baton rollout resume {service}`"
+        );
+    } else {
+        eprintln!("the rollout of {service} {done}; `baton rollout watch {service}` follows it");
+    }
     Ok(Exit::Done)
 }
 

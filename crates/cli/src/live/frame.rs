@@ -6,7 +6,7 @@ use baton_model::event::{Event, Severity};
 use baton_model::id::ReleaseNumber;
 use baton_model::observed::{InstanceState, SwapPhase};
 use baton_model::report::{RolloutReport, ServiceReport, StageReport, StageState, Step, Subject, Waiting};
-use baton_model::rollout::RolloutOutcome;
+use baton_model::rollout::{Answer, RolloutOutcome, Verdict};
 use baton_model::status::{PlacedInstance, ServiceStatus};
 use baton_model::time::UnixMs;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub(crate) fn frame(scene: &Scene<'_>, height: u16) -> Vec<Line> {
     let status = scene.status;
     let mut top = vec![header(status, scene.now)];
     if let Some(rollout) = &status.report.rollout {
-        top.extend(stages(rollout, scene.now));
+        top.extend(stages(rollout, scene.now, height == u16::MAX));
     }
     top.extend(super::traffic::lines(&status.traffic));
     let mut bottom = waiting(&status.report, scene.now);
@@ -90,19 +90,33 @@ pub(crate) const fn outcome(outcome: RolloutOutcome) -> (Style, &'static str) {
     }
 }
 
-fn stages(rollout: &RolloutReport, now: UnixMs) -> Vec<Line> {
+/// The stages, with what analysis says of the present one and of one that it was not content with; `whole`: of each.
+fn stages(rollout: &RolloutReport, now: UnixMs, whole: bool) -> Vec<Line> {
     let all = &rollout.stages;
     let present = all.iter().position(|stage| stage.state != StageState::Done).unwrap_or(all.len());
     let first = present.saturating_sub(STAGES_MAX / 2).min(all.len().saturating_sub(STAGES_MAX));
-    let mut lines: Vec<Line> =
-        all.iter().skip(first).take(STAGES_MAX).map(|stage| stage_line(stage, now)).collect();
+    let mut lines = Vec::new();
+    for stage in all.iter().skip(first).take(STAGES_MAX) {
+        lines.push(stage_line(stage, now));
+        if whole || stage.state != StageState::Done {
+            lines.extend(stage.verdicts.iter().filter_map(verdict_line));
+        }
+    }
     if all.len() > STAGES_MAX {
-        lines.push(Line::of(
-            Style::Dim,
-            format!("    stages {} to {} of {}", first + 1, first + lines.len(), all.len()),
-        ));
+        let last = all.len().min(first + STAGES_MAX);
+        lines.push(Line::of(Style::Dim, format!("    stages {} to {last} of {}", first + 1, all.len())));
     }
     lines
+}
+
+/// What the evidence said; what is not answered yet is among what is waited for.
+fn verdict_line(verdict: &Verdict) -> Option<Line> {
+    let (style, mark) = match verdict.answer {
+        Answer::Pass => (Style::Good, '✓'),
+        Answer::Fail => (Style::Bad, '✗'),
+        Answer::Inconclusive => return None,
+    };
+    Some(Line::of(style, format!("      {mark} ")).then(Style::Dim, verdict.text.clone()))
 }
 
 fn stage_line(stage: &StageReport, now: UnixMs) -> Line {
@@ -115,9 +129,14 @@ fn stage_line(stage: &StageReport, now: UnixMs) -> Line {
     };
     let done = stage.instances.values().filter(|step| **step == Step::Done).count();
     let elapsed = stage.started_at.map(|start| stage.ended_at.unwrap_or(now).since(start).duration());
+    // A step whose share needs no further instance changes none.
+    let count = match stage.instances.len() {
+        0 => "   ".to_owned(),
+        all => format!("{done}/{all}"),
+    };
     Line::of(style, format!("  {mark} {}", stage.title))
         .pad_to(28)
-        .then(Style::Plain, format!("  {done}/{}", stage.instances.len()))
+        .then(Style::Plain, format!("  {count}"))
         .then(Style::Dim, elapsed.map(|time| format!("  {}", show::length(time))).unwrap_or_default())
         .then(style, if word.is_empty() { String::new() } else { format!("  {word}") })
 }

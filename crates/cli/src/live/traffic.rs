@@ -28,7 +28,8 @@ pub(crate) fn lines(traffic: &[ReleaseTraffic]) -> Vec<Line> {
             Line::of(Style::Plain, text)
                 .then(style, format!(" {errors:>8}"))
                 .then(Style::Plain, format!(" {:>9} {:>9}", time(release.p50_ms), time(release.p99_ms)))
-                .then(Style::Dim, copies(release)),
+                .then(Style::Dim, copies(release))
+                .then(Style::Dim, rules(release)),
         );
     }
     lines
@@ -58,6 +59,11 @@ fn copies(release: &ReleaseTraffic) -> String {
     format!("  {} copies, {} differ, {} not made", release.mirrored, release.differing, release.unmirrored)
 }
 
+/// Who gets it beside its weight.
+fn rules(release: &ReleaseTraffic) -> String {
+    if release.rules.is_empty() { String::new() } else { format!("  and {}", release.rules.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +77,7 @@ mod tests {
             release: ReleaseNumber(1),
             version: Some("1.0".parse().unwrap()),
             weight: Weight(9_500),
+            rules: Vec::new(),
             instances: 3,
             span: Millis::secs(10),
             requests: 1900,
@@ -93,14 +100,15 @@ mod tests {
             differing: 2,
             ..old.clone()
         };
-        let idle = ReleaseTraffic { span: Millis::ZERO, requests: 0, ..old.clone() };
+        let staff = vec!["header:x-staff".to_owned()];
+        let idle = ReleaseTraffic { span: Millis::ZERO, requests: 0, rules: staff, ..old.clone() };
         assert!(lines(&[]).is_empty());
         let text: Vec<String> = lines(&[old, new, idle]).iter().map(|line| line.render(120, false)).collect();
         let expect = [
             "  RELEASE         WEIGHT INSTANCES   REQUESTS   ERRORS       P50       P99",
             "  1.0                95%         3    190.0/s    0.00%    1.2 ms    8.0 ms",
             "  release 2           5%         1     10.0/s    1.00%    1.2 ms    8.0 ms  10 copies, 2 differ, 0 not made",
-            "  1.0                95%         3          -        -         -         -",
+            "  1.0                95%         3          -        -         -         -  and header:x-staff",
         ];
         assert_eq!(text, expect);
     }

@@ -20,6 +20,8 @@ use tonic::Status;
 
 /// Changes within this time are shown as one.
 const COALESCE: Duration = Duration::from_millis(50);
+/// How often a watcher is told what the releases of a routed service get; gateways report as often.
+const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
 /// Statuses that may wait for a watcher; it is always sent whole ones, so that it may skip some.
 const WATCH_AHEAD: usize = 2;
 
@@ -111,7 +113,7 @@ pub(super) fn placed(
     })
 }
 
-/// Sends the status at once, and again after every change.
+/// Sends the status at once, and again after every change; what is counted of its requests counts as one.
 pub(super) async fn watch(
     coordinator: &Arc<Coordinator>,
     request: v1::ServiceRef,
@@ -157,6 +159,7 @@ async fn follow(
                 return;
             }
         };
+        let is_routed = !next.traffic.is_empty();
         if !shown.as_ref().is_some_and(|shown| looks_the_same(shown, &next)) {
             shown = Some(next.clone());
             if sender.send(Ok(next.into())).await.is_err() {
@@ -167,6 +170,7 @@ async fn follow(
             changed = view.changed() => if changed.is_err() { return },
             changed = observed.changed() => if changed.is_err() { return },
             changed = stored.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TRAFFIC_EVERY), if is_routed => {}
         }
         tokio::time::sleep(COALESCE).await;
         let read = coordinator.records.get::<Service>(&records::service(&name)).await;
@@ -174,11 +178,12 @@ async fn follow(
     }
 }
 
-/// Whether two statuses differ only in their time and in measurements.
+/// Whether two statuses differ only in their time and in what agents measure.
 fn looks_the_same(shown: &ServiceStatus, next: &ServiceStatus) -> bool {
     let instances = shown.instances.iter().zip(&next.instances);
     shown.report == next.report
         && shown.removed == next.removed
+        && shown.traffic == next.traffic
         && shown.releases == next.releases
         && shown.instances.len() == next.instances.len()
         && instances.into_iter().all(|(a, b)| {

@@ -328,6 +328,7 @@ fn traffic(version: Option<Version>) -> ReleaseTraffic {
         release: ReleaseNumber(1),
         version,
         weight: Weight(9_999),
+        rules: vec!["header:x-staff".to_owned()],
         instances: 3,
         span: Millis(10_000),
         requests: u64::MAX,
