@@ -188,13 +188,17 @@ fn request(
     Ok(answer.version)
 }
 
-struct Answer {
-    status: u16,
-    close: bool,
-    version: String,
+/// One answer.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// The connection is not to be used again.
+    pub(super) close: bool,
+    /// The `version=` that its body carries.
+    pub(super) version: String,
 }
 
-fn read_answer(reader: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {
+/// Reads a whole answer.
+pub(super) fn read_answer(reader: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {
     let cut =
         || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the connection ended before the answer");
     let mut line = String::new();

@@ -2,10 +2,12 @@
 //! through the `baton` program only.
 
 mod cluster;
+mod gateways;
 pub mod load;
 pub mod local;
 pub mod openmetrics;
 mod service;
+pub mod users;
 pub mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Ran, baton_program};

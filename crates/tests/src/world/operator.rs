@@ -5,6 +5,7 @@ use super::World;
 use super::invariants;
 use super::mutation::Mutation;
 use super::queue::Happening;
+use baton_engine::progress::RolloutProgress;
 use baton_model::desired::{Desired, Release, Service};
 use baton_model::id::{NodeName, ReleaseNumber, RolloutId, ServiceName};
 use baton_model::rollout::{RolloutControl, RolloutKind, RolloutRequest};
@@ -17,6 +18,7 @@ enum Deed {
     Pause,
     Resume,
     Promote,
+    PromoteTo,
     Abort,
     Retry,
     Cordon,
@@ -40,7 +42,7 @@ const DEEDS: [Deed; 24] = [
     Deed::Resume,
     Deed::Promote,
     Deed::Promote,
-    Deed::Promote,
+    Deed::PromoteTo,
     Deed::Abort,
     Deed::Retry,
     Deed::Retry,
@@ -83,6 +85,7 @@ impl World {
             Deed::Pause => self.control(&name, |control| control.paused = true),
             Deed::Resume => self.control(&name, |control| control.paused = false),
             Deed::Promote => self.control(&name, |control| control.approved_through += 2),
+            Deed::PromoteTo => self.promote_to(&name),
             Deed::Abort => self.control(&name, |control| control.abort = true),
             Deed::Retry => self.control(&name, |control| control.retry += 1),
             Deed::Cordon => self.change_node(&node, |node| node.cordoned = true),
@@ -156,6 +159,24 @@ impl World {
             service.control = RolloutControl { rollout: id, ..RolloutControl::default() };
             service.removed = false;
         });
+    }
+
+    /// One of the stages that are still ahead is to be reached at once, as the API allows it.
+    fn promote_to(&mut self, name: &ServiceName) {
+        let request = self.store.desired.services.get(name).and_then(|service| service.request.as_ref());
+        let rollout = self.store.progress.get(name).and_then(|record| record.value.rollout.as_ref());
+        let current = |rollout: &&RolloutProgress| {
+            let asked = request.is_some_and(|request| request.id == rollout.id);
+            asked && !rollout.outcome.is_final() && rollout.turned_at.is_none()
+        };
+        let stages = rollout.filter(current).map(|rollout| rollout.stages.iter());
+        let ahead = (1_u32..).zip(stages.into_iter().flatten()).filter(|(_, it)| it.started_at.is_none());
+        let ahead: Vec<u32> = ahead.map(|(number, _)| number).collect();
+        // Which one is not drawn, so that the seeds that once failed go on as they did.
+        let place = usize::try_from(self.now).unwrap_or(0).checked_rem(ahead.len());
+        if let Some(to) = place.map(|place| ahead[place]) {
+            self.control(name, |control| control.promoted_through = to);
+        }
     }
 
     fn control(&mut self, name: &ServiceName, change: impl FnOnce(&mut RolloutControl)) {

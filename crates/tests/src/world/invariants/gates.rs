@@ -1,15 +1,16 @@
-//! `gate-holds`: no stage begins or ends past a gate that did not pass.
+//! `gate-holds`: no stage begins or ends past a gate that did not pass, or that an operator wanted passed.
 
 use super::{Holds, broken, seen};
 use crate::world::coordinator::Coordinator;
 use baton_engine::progress::{RolloutProgress, ServiceProgress, StageProgress};
 use baton_model::id::{InstanceId, ServiceName};
 use baton_model::observed::InstanceState;
-use baton_model::rollout::{RolloutControl, RolloutOutcome};
+use baton_model::rollout::{Answer, RolloutControl, RolloutOutcome};
 use baton_model::spec::ServiceSpec;
 
-/// `gate-holds`: a stage ends only when its cohort is healthy, for long enough and as far as is known, and has baked;
-/// the next begins only after it, and with an approval where one is asked for.
+/// `gate-holds`: a stage ends only when its cohort is healthy, for long enough and as far as is known, has baked, and its
+/// analysis has passed; the next begins only after it, and with an approval where one is asked for. An operator who goes on
+/// to a later stage at once passes the bakes, the analysis and the approvals before it, and never the health.
 pub(crate) fn gate_holds(
     decided: &Coordinator,
     name: &ServiceName,
@@ -46,10 +47,18 @@ pub(crate) fn gate_holds(
             && !turned_now
             && !matches!(rollout.outcome, RolloutOutcome::Superseded | RolloutOutcome::Failed)
         {
-            ended_rightly(decided, name, progress, rollout, stage, spec)?;
+            let ended =
+                Ended { rollout, stage, skipped: promoted_through(rollout, &service.control) > index + 1 };
+            ended_rightly(decided, name, progress, &ended, spec)?;
         }
     }
     Ok(())
+}
+
+/// The stage, counted from 1, that an operator wanted reached at once; zero where nobody did.
+fn promoted_through(rollout: &RolloutProgress, control: &RolloutControl) -> usize {
+    let asked = if control.rollout == rollout.id { control.promoted_through } else { 0 };
+    usize::try_from(asked).unwrap_or(usize::MAX)
 }
 
 fn began_rightly(
@@ -61,7 +70,7 @@ fn began_rightly(
 ) -> Holds {
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
     let approved = control.rollout == rollout.id && control.approved_through >= number;
-    if stage.approval && !approved {
+    if stage.approval && !approved && promoted_through(rollout, control) < index + 1 {
         return broken("gate-holds", format!("{name}: stage {number} began without its approval"));
     }
     if rollout.stages[..index].iter().any(|earlier| earlier.ended_at.is_none()) {
@@ -70,20 +79,37 @@ fn began_rightly(
     Ok(())
 }
 
+/// A stage that has just ended.
+#[derive(Clone, Copy, Debug)]
+struct Ended<'a> {
+    rollout: &'a RolloutProgress,
+    stage: &'a StageProgress,
+    /// An operator wanted a later one reached at once.
+    skipped: bool,
+}
+
 fn ended_rightly(
     decided: &Coordinator,
     name: &ServiceName,
     progress: &ServiceProgress,
-    rollout: &RolloutProgress,
-    stage: &StageProgress,
+    ended: &Ended<'_>,
     spec: &ServiceSpec,
 ) -> Holds {
+    let Ended { rollout, stage, skipped } = *ended;
     let baked = stage
         .ended_at
         .zip(stage.healthy_at)
         .is_some_and(|(end, healthy)| end.since(healthy).0 >= stage.bake_ms);
-    if !baked {
+    if !baked && !skipped {
         return broken("gate-holds", format!("{name}: {} ended before it had baked", stage.title));
+    }
+    let asked = if stage.analysed { spec.rollout.analysis.len() } else { 0 };
+    let passed = stage.verdicts.iter().filter(|verdict| verdict.answer == Answer::Pass).count();
+    if passed < asked && !skipped {
+        return broken(
+            "gate-holds",
+            format!("{name}: {} ended and its analysis had not passed", stage.title),
+        );
     }
     let all_failed =
         !stage.cohort.is_empty() && stage.cohort.iter().all(|slot| stage.failed.contains_key(slot));

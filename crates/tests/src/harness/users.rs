@@ -1,0 +1,232 @@
+//! Users who come back: each asks under a name of its own, always at the same gateway, and one request after the other. What
+//! each was answered is kept in order, so that nobody who is moved between releases goes unseen.
+
+use super::load::read_answer;
+use super::wait;
+use std::collections::BTreeMap;
+use std::io::{BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A request that takes longer has failed.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A few hundred requests take seconds, on a busy machine more.
+const GO_ROUND_WITHIN: Duration = Duration::from_secs(120);
+/// Clients of a crowd at each gateway.
+const CLIENTS: usize = 3;
+/// Failures whose text is kept.
+const FAILURES_KEPT: usize = 20;
+
+/// One client of one gateway, with one connection at a time.
+#[derive(Debug)]
+pub struct Client {
+    gateway: SocketAddr,
+    connection: Option<BufReader<TcpStream>>,
+}
+
+impl Client {
+    /// A client that has not connected yet.
+    #[must_use]
+    pub const fn new(gateway: SocketAddr) -> Self {
+        Self { gateway, connection: None }
+    }
+
+    /// Asks for `/` with these headers, and returns the status and the version that answered, which is empty where no
+    /// version did.
+    ///
+    /// # Errors
+    /// There was no whole answer. It is not asked again.
+    pub fn ask(&mut self, headers: &[(&str, &str)]) -> std::io::Result<(u16, String)> {
+        let mut reader = match self.connection.take() {
+            Some(open) => open,
+            None => {
+                let stream = TcpStream::connect_timeout(&self.gateway, ANSWER_WITHIN)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+                BufReader::new(stream)
+            }
+        };
+        let mut text = "GET / HTTP/1.1\r\n".to_owned();
+        if headers.iter().all(|(name, _)| *name != "host") {
+            text.push_str("host: test\r\n");
+        }
+        headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
+        text.push_str("\r\n");
+        reader.get_mut().write_all(text.as_bytes())?;
+        let answer = read_answer(&mut reader)?;
+        if !answer.close {
+            self.connection = Some(reader);
+        }
+        Ok((answer.status, answer.version))
+    }
+}
+
+/// The version that answers these headers at a gateway.
+///
+/// # Panics
+/// When there is no good answer.
+#[must_use]
+#[track_caller]
+pub fn version(gateway: SocketAddr, headers: &[(&str, &str)]) -> String {
+    let (status, version) = Client::new(gateway).ask(headers).expect("an answer");
+    assert_eq!(status, 200, "{headers:?}");
+    version
+}
+
+/// The name of a user, as its `x-user` header says it.
+fn name(user: usize) -> String {
+    format!("user-{user}")
+}
+
+/// The version that each of so many users gets now.
+///
+/// # Panics
+/// When one has no good answer.
+#[must_use]
+#[track_caller]
+pub fn everyone(gateways: &[SocketAddr], users: usize) -> Vec<String> {
+    let mut clients: Vec<Client> = gateways.iter().copied().map(Client::new).collect();
+    let mut versions = Vec::with_capacity(users);
+    for user in 0..users {
+        let client = user % clients.len();
+        let (status, version) = clients[client].ask(&[("x-user", &name(user))]).expect("an answer");
+        assert_eq!(status, 200, "{}", name(user));
+        versions.push(version);
+    }
+    versions
+}
+
+/// What a crowd was answered.
+#[derive(Clone, Debug, Default)]
+pub struct Answered {
+    /// Requests without a whole answer, and the first of them in words.
+    pub cut: u64,
+    /// What they were, in words; the first ones.
+    pub failures: Vec<String>,
+    /// Answers of 200 by version.
+    pub good: BTreeMap<String, u64>,
+    /// Other answers by version; an empty one is a gateway's own.
+    pub bad: BTreeMap<String, u64>,
+    /// How often a user who had a good answer of one version had the next one of another: `(from, to)`.
+    pub moves: BTreeMap<(String, String), u64>,
+}
+
+impl Answered {
+    fn add(&mut self, other: Self) {
+        self.cut += other.cut;
+        let room = FAILURES_KEPT.saturating_sub(self.failures.len());
+        self.failures.extend(other.failures.into_iter().take(room));
+        for (all, part) in [(&mut self.good, other.good), (&mut self.bad, other.bad)] {
+            part.into_iter().for_each(|(version, count)| *all.entry(version).or_default() += count);
+        }
+        for (passage, count) in other.moves {
+            *self.moves.entry(passage).or_default() += count;
+        }
+    }
+
+    /// Between which versions users were moved.
+    #[must_use]
+    pub fn passages(&self) -> Vec<(&str, &str)> {
+        self.moves.keys().map(|(from, to)| (from.as_str(), to.as_str())).collect()
+    }
+
+    fn fail(&mut self, what: String) {
+        if self.failures.len() < FAILURES_KEPT {
+            self.failures.push(what);
+        }
+    }
+}
+
+/// Users who ask until they are stopped.
+#[derive(Debug)]
+pub struct Crowd {
+    stop: Arc<AtomicBool>,
+    asked: Arc<AtomicU64>,
+    users: usize,
+    clients: Vec<JoinHandle<Answered>>,
+}
+
+impl Crowd {
+    /// So many users over all gateways, who make `rate` requests a second together.
+    #[must_use]
+    pub fn start(gateways: &[SocketAddr], users: usize, rate: f64) -> Self {
+        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let all = CLIENTS * gateways.len();
+        let pause = Duration::from_secs_f64(all as f64 / rate);
+        let clients = (0..all).map(|index| {
+            let gateway = gateways[index % gateways.len()];
+            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            let own: Vec<usize> = (0..users).filter(|user| user % all == index).collect();
+            std::thread::spawn(move || client(gateway, &own, pause, &stop, &asked))
+        });
+        let clients = clients.collect();
+        Self { stop, asked, users, clients }
+    }
+
+    /// Waits until users have asked twice more each, more or less, so that who is moved from now on, or was until now, is
+    /// seen.
+    pub fn go_round(&self) {
+        let asked = || self.asked.load(Ordering::Relaxed);
+        let enough = asked() + 2 * self.users as u64;
+        wait::until("the users to have asked again", GO_ROUND_WITHIN, || match asked() {
+            now if now >= enough => Ok(()),
+            now => Err(format!("{now} of {enough} requests")),
+        });
+    }
+
+    /// Stops and returns what was answered.
+    ///
+    /// # Panics
+    /// If a client did.
+    #[must_use]
+    pub fn stop(self) -> Answered {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Answered::default();
+        self.clients.into_iter().for_each(|client| all.add(client.join().expect("no client panics")));
+        all
+    }
+}
+
+/// Lets its users ask in turn.
+fn client(
+    gateway: SocketAddr,
+    users: &[usize],
+    pause: Duration,
+    stop: &AtomicBool,
+    asked: &AtomicU64,
+) -> Answered {
+    let mut client = Client::new(gateway);
+    let mut answered = Answered::default();
+    let mut had: BTreeMap<usize, String> = BTreeMap::new();
+    let mut due = Instant::now();
+    for user in users.iter().cycle().copied() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        match client.ask(&[("x-user", &name(user))]) {
+            Ok((200, version)) => {
+                *answered.good.entry(version.clone()).or_default() += 1;
+                let before = had.insert(user, version.clone()).filter(|before| *before != version);
+                if let Some(before) = before {
+                    *answered.moves.entry((before, version)).or_default() += 1;
+                }
+            }
+            Ok((status, version)) => {
+                answered.fail(format!("{} was answered {status} by {version:?}", name(user)));
+                *answered.bad.entry(version).or_default() += 1;
+            }
+            Err(error) => {
+                answered.cut += 1;
+                answered.fail(format!("{} at {gateway}: {error}", name(user)));
+            }
+        }
+        asked.fetch_add(1, Ordering::Relaxed);
+        // What the machine did not give is not made up for.
+        due = (due + pause).max(Instant::now());
+        std::thread::sleep(due.saturating_duration_since(Instant::now()).min(pause));
+    }
+    answered
+}
