@@ -128,6 +128,12 @@ impl Session {
         let Some(Told::Welcome(welcome)) = first.and_then(|first| first.message) else {
             panic!("a welcome comes first")
         };
+        // An agent then says what runs on its node: of one that never had a plan, nothing.
+        if generation == 0 {
+            say.send(v1::AgentMessage { message: Some(Say::Observed(v1::Observed::default())) })
+                .await
+                .unwrap();
+        }
         Ok(Self { say, told, welcome })
     }
 
