@@ -9,6 +9,7 @@ use crate::metrics;
 use crate::records::{self, SERVICES};
 use crate::state::Coordinator;
 use crate::upgrade;
+use crate::webhooks;
 use baton_model::desired::Service;
 use baton_model::event::Severity;
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ pub(crate) fn start(
     let mut tasks =
         vec![
             tokio::spawn(upgrade::keep(Arc::clone(coordinator), stop.clone())),
+            tokio::spawn(webhooks::keep(Arc::clone(coordinator), stop.clone())),
             every(look, coordinator, stop, |coordinator| async move {
                 tell_silent(&coordinator);
                 tell_silent_gateways(&coordinator);

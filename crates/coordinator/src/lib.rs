@@ -35,6 +35,7 @@ mod state;
 pub mod store;
 mod systemd;
 mod upgrade;
+mod webhooks;
 
 pub use app::{Bound, CoordinatorConfig, bind, run};
 pub use error::CoordinatorError;

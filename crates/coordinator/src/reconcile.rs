@@ -17,6 +17,7 @@ use crate::provisions::Provider;
 use crate::records::{self, Records, RecordsError};
 use crate::sessions::Sessions;
 use crate::store::{Change, Watch};
+use crate::webhooks;
 use baton_engine::cycle::{Action, Cycle, PlanRecord, Snapshot, Write, Written};
 use baton_engine::outcome::EventDraft;
 use baton_model::event::Event;
@@ -193,11 +194,14 @@ impl Reconcile {
 
     /// Commits a write and the events that tell of it, and hands those to the journal.
     async fn write(&mut self, write: Write, events: Vec<EventDraft>, decided_at: UnixMs) -> Written {
+        let webhooks = webhooks::changes(&events, &self.cache.snapshot().desired);
         let events: Vec<Event> = events.into_iter().map(|draft| from_draft(draft, decided_at)).collect();
         let key = records::outbox(self.next_outbox);
         self.next_outbox += 1;
-        let written = match self.outbox(&key, &events) {
-            Ok(outbox) => self.cache.write(&self.records, write, outbox).await,
+        let beside =
+            self.outbox(&key, &events).and_then(|outbox| Ok(outbox.into_iter().chain(webhooks?).collect()));
+        let written = match beside {
+            Ok(beside) => self.cache.write(&self.records, write, beside).await,
             Err(error) => Err(error),
         };
         match written {

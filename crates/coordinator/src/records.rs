@@ -10,6 +10,7 @@
 //!                          that is gone its last slot number stays
 //! plan/<node>              who runs what, with its generation          written by reconcile alone
 //! outbox/<number>          events of a decision, on their way there    written with the decision, removed by the journal
+//! webhook/<id>             a verdict that is to be posted           written with the decision, removed by the journal
 //! upgrade                  the agents' program, node by node            written by the API and by the upgrade's task
 //! secret/<name>            a secret's revisions, encrypted             written by the API
 //! event/<first number>     a batch of the journal                      written by the journal alone
@@ -39,6 +40,7 @@ pub(crate) const PLANS: &str = "plan/";
 pub(crate) const SECRETS: &str = "secret/";
 pub(crate) const EVENTS: &str = "event/";
 pub(crate) const OUTBOX: &str = "outbox/";
+pub(crate) const WEBHOOKS: &str = "webhook/";
 pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const CLOCK: &str = "clock";
 pub(crate) const UPGRADE: &str = "upgrade";
@@ -87,6 +89,10 @@ pub(crate) fn events(first: EventSeq) -> String {
 /// Padded, so that the order of keys is the order in which they were written.
 pub(crate) fn outbox(number: u64) -> String {
     format!("{OUTBOX}{number:020}")
+}
+
+pub(crate) fn webhook(id: &str) -> String {
+    format!("{WEBHOOKS}{id}")
 }
 
 /// A record that cannot be used.

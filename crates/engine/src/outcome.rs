@@ -2,8 +2,9 @@
 
 use crate::progress::ServiceProgress;
 use baton_model::event::Severity;
-use baton_model::id::{InstanceId, NodeName, ReleaseNumber, RunNumber, ServiceName};
+use baton_model::id::{InstanceId, NodeName, ReleaseNumber, RolloutId, RunNumber, ServiceName};
 use baton_model::report::Report;
+use baton_model::rollout::Verdict;
 use baton_model::time::UnixMs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -58,4 +59,25 @@ pub struct EventDraft {
     pub instance: Option<InstanceId>,
     /// Figures and facts.
     pub fields: BTreeMap<String, String>,
+    /// Whom somebody wants to be told of it.
+    pub webhook: Option<Box<WebhookCall>>,
+}
+
+/// A verdict that is to be posted to a URL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookCall {
+    /// Where.
+    pub url: String,
+    /// Of which rollout.
+    pub rollout: RolloutId,
+    /// Of which of its stages, counted from 1.
+    pub stage: u32,
+    /// Of which threshold of its policy, counted from 1.
+    pub threshold: u32,
+    /// The release before; `None` for a first one.
+    pub from: Option<ReleaseNumber>,
+    /// The release that was judged.
+    pub to: ReleaseNumber,
+    /// The verdict, with the data that it was made from.
+    pub verdict: Verdict,
 }

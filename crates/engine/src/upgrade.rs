@@ -205,6 +205,7 @@ impl Turn<'_> {
             node: node.cloned(),
             instance: None,
             fields: fields.into(),
+            webhook: None,
         });
     }
 }

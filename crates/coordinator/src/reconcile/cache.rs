@@ -107,13 +107,13 @@ impl Cache {
         Ok(())
     }
 
-    /// Makes one write of a decision durable, with the events that tell of it as the record `outbox`; keeps what was
-    /// written.
+    /// Makes one write of a decision durable, together with `beside`: the events that tell of it, and whom they are
+    /// posted to. Keeps what was written.
     pub(crate) async fn write(
         &mut self,
         records: &Records,
         write: Write,
-        outbox: Option<Change>,
+        beside: Vec<Change>,
     ) -> Result<Revision, RecordsError> {
         let change = match &write {
             Write::Progress(service, expected, Some(value)) => {
@@ -126,7 +126,7 @@ impl Cache {
             },
             Write::Plan(node, expected, value) => records::putting(records::plan(node), *expected, value)?,
         };
-        let revisions = records.commit(std::iter::once(change).chain(outbox).collect()).await?;
+        let revisions = records.commit(std::iter::once(change).chain(beside).collect()).await?;
         let revision = revisions.first().copied().unwrap_or_default();
         let snapshot = Arc::make_mut(&mut self.snapshot);
         match write {

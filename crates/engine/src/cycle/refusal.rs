@@ -61,6 +61,7 @@ pub(super) fn event(service: &ServiceName, why: &str) -> EventDraft {
         node: None,
         instance: None,
         fields: BTreeMap::new(),
+        webhook: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{begin, stop};
 use crate::gate::{analysis, hold};
+use crate::outcome::WebhookCall;
 use crate::progress::RolloutProgress;
 use crate::turn::Turn;
 use baton_model::event::Severity;
@@ -41,9 +42,10 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
     }
     let verdicts = analysis::of(turn, rollout.to, &rollout.stages[at], &policy.analysis);
     turn.wake(Some(turn.now.plus(ASK_EVERY)));
-    note(turn, at, &verdicts);
+    note(turn, at, &verdicts, &policy.analysis);
     let broken = |(_, verdict): &(&Threshold, &Verdict)| verdict.answer == Answer::Fail;
-    let broken = policy.analysis.iter().zip(&verdicts).find(broken);
+    // Of several that are broken, the one that asks for most.
+    let broken = policy.analysis.iter().zip(&verdicts).filter(broken).min_by_key(|(it, _)| rank(&it.action));
     if let Some((threshold, verdict)) = broken {
         return act(turn, index, threshold, &verdict.text);
     }
@@ -65,14 +67,23 @@ pub(super) fn watched(rollout: &RolloutProgress, index: usize) -> Option<usize> 
     rollout.stages[..=index].iter().rposition(|stage| stage.analysed && stage.shifted_at.is_some())
 }
 
+/// What asks for more comes first.
+const fn rank(action: &AnalysisAction) -> u8 {
+    match action {
+        AnalysisAction::RollBack => 0,
+        AnalysisAction::Pause => 1,
+        AnalysisAction::Hold | AnalysisAction::Webhook { .. } => 2,
+    }
+}
+
 /// Keeps the verdicts where an answer changed, and tells of it.
-fn note(turn: &mut Turn<'_>, at: usize, verdicts: &[Verdict]) {
+fn note(turn: &mut Turn<'_>, at: usize, verdicts: &[Verdict], thresholds: &[Threshold]) {
     let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[at]) else { return };
     let before: Vec<Answer> = stage.verdicts.iter().map(|verdict| verdict.answer).collect();
     if before == verdicts.iter().map(|verdict| verdict.answer).collect::<Vec<_>>() {
         return;
     }
-    for (index, verdict) in verdicts.iter().enumerate() {
+    for (index, (verdict, threshold)) in verdicts.iter().zip(thresholds).enumerate() {
         if before.get(index) == Some(&verdict.answer) || verdict.answer == Answer::Inconclusive {
             continue;
         }
@@ -84,9 +95,33 @@ fn note(turn: &mut Turn<'_>, at: usize, verdicts: &[Verdict]) {
         event.fields.insert("threshold".to_owned(), verdict.name.clone());
         event.fields.insert("requests".to_owned(), verdict.requests.to_string());
         event.fields.extend(verdict.measured.map(|measured| ("measured".to_owned(), measured.to_string())));
+        if let (AnalysisAction::Webhook { url }, Answer::Fail) = (&threshold.action, verdict.answer) {
+            event.webhook = webhook(turn, at, index, url, verdict).map(Box::new);
+        }
         turn.events.push(event);
     }
     keep(turn, at, verdicts.to_vec());
+}
+
+/// What the coordinator posts, once this decision is durable.
+fn webhook(
+    turn: &Turn<'_>,
+    stage: usize,
+    threshold: usize,
+    url: &str,
+    verdict: &Verdict,
+) -> Option<WebhookCall> {
+    let rollout = turn.rollout()?;
+    let counted = |index: usize| u32::try_from(index + 1).unwrap_or(u32::MAX);
+    Some(WebhookCall {
+        url: url.to_owned(),
+        rollout: rollout.id,
+        stage: counted(stage),
+        threshold: counted(threshold),
+        from: rollout.from,
+        to: rollout.to,
+        verdict: verdict.clone(),
+    })
 }
 
 /// Keeps the verdicts by which a stage is done.
@@ -137,7 +172,7 @@ fn act(turn: &mut Turn<'_>, index: usize, threshold: &Threshold, text: &str) -> 
             turn.wait(Subject::Stage(number), "analysis", reason, None);
             Opinion::Shut
         }
-        AnalysisAction::Hold => {
+        AnalysisAction::Hold | AnalysisAction::Webhook { .. } => {
             turn.wait(Subject::Stage(number), "analysis", text.to_owned(), None);
             Opinion::Shut
         }

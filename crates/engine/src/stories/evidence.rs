@@ -2,8 +2,9 @@
 
 use super::strategies::{SOON, behind, blue_green, by, canary, course, serves, shares, watching};
 use crate::fleet::{Fleet, service_name};
+use baton_model::id::ReleaseNumber;
 use baton_model::report::StageState;
-use baton_model::rollout::{AnalysisAction, Answer, Metric, RolloutOutcome, Strategy};
+use baton_model::rollout::{AnalysisAction, Answer, Metric, RolloutOutcome, Strategy, Threshold};
 use baton_model::route::Weight;
 use baton_model::time::Millis;
 
@@ -104,6 +105,41 @@ fn a_bake_goes_on_through_a_restart_of_the_coordinator() {
     fleet.until(RolloutOutcome::Succeeded, Millis::secs(150));
     let took = fleet.now.since(begin);
     assert!(took < Millis::secs(140), "two bakes of 60 s, and not one of them twice: {took}");
+}
+
+#[test]
+fn analysis_can_tell_somebody_each_time_a_bound_breaks_and_holds_meanwhile() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let action = AnalysisAction::Webhook { url: "https://hooks/".to_owned() };
+    let mut fleet = behind(Strategy::Rolling);
+    fleet.deploy(watching(canary(&[500, 10_000], Millis::secs(5)), metric, action));
+    let calls = |fleet: &Fleet| -> Vec<_> {
+        fleet.events.iter().filter_map(|(_, event)| event.webhook.as_deref().cloned()).collect()
+    };
+    serves(&mut fleet, 2, 9, 1);
+    fleet.run(SOON);
+    assert_eq!((fleet.gates(), shares(&fleet).as_str()), (vec!["analysis"], "1=95% 2=5%"));
+    let told = calls(&fleet);
+    assert_eq!(told.len(), 1, "once, however long it is broken: {told:?}");
+    let call = &told[0];
+    assert_eq!((call.stage, call.threshold, call.from, call.to.0), (1, 1, Some(ReleaseNumber(1)), 2));
+    assert_eq!((call.verdict.answer, call.url.as_str()), (Answer::Fail, "https://hooks/"));
+    serves(&mut fleet, 2, 10, 0);
+    fleet.until(RolloutOutcome::Succeeded, SOON);
+    assert_eq!(calls(&fleet).len(), 1);
+}
+
+#[test]
+fn of_two_broken_bounds_the_one_that_asks_for_more_is_acted_upon() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let mut spec = watching(canary(&[500, 10_000], Millis::secs(5)), metric, AnalysisAction::RollBack);
+    let action = AnalysisAction::Webhook { url: "https://hooks/".to_owned() };
+    spec.rollout.analysis.insert(0, Threshold { action, ..spec.rollout.analysis[0].clone() });
+    let mut fleet = behind(Strategy::Rolling);
+    fleet.deploy(spec);
+    serves(&mut fleet, 2, 9, 1);
+    fleet.until(RolloutOutcome::RolledBack, SOON);
+    assert_eq!(fleet.events.iter().filter(|(_, event)| event.webhook.is_some()).count(), 1);
 }
 
 #[test]

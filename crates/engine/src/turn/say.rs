@@ -11,7 +11,8 @@ impl Turn<'_> {
     /// An event about this service, for the caller to complete and push.
     pub(crate) fn event(&self, severity: Severity, kind: &'static str, message: String) -> EventDraft {
         let service = Some(self.name.clone());
-        EventDraft { severity, kind, message, service, node: None, instance: None, fields: BTreeMap::new() }
+        let fields = BTreeMap::new();
+        EventDraft { severity, kind, message, service, node: None, instance: None, fields, webhook: None }
     }
 
     /// Records an event about the rollout or the service as a whole.

@@ -7,7 +7,7 @@ use crate::route::Weight;
 use crate::time::Millis;
 
 pub(super) const ANALYSIS: &[&str] =
-    &["metric", "max", "min", "quantile", "window", "min_requests", "action"];
+    &["metric", "max", "min", "quantile", "window", "min_requests", "action", "webhook"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MetricWord {
@@ -53,6 +53,7 @@ enum ActionWord {
     Hold,
     Pause,
     RollBack,
+    Webhook,
 }
 
 /// All thresholds, in the order of their names.
@@ -120,12 +121,28 @@ fn metric(reader: &mut Reader, section: &Section<'_, '_>, word: MetricWord) -> M
 }
 
 fn action(reader: &mut Reader, section: &Section<'_, '_>) -> AnalysisAction {
-    const WORDS: &[(&str, ActionWord)] =
-        &[("roll-back", ActionWord::RollBack), ("pause", ActionWord::Pause), ("hold", ActionWord::Hold)];
+    const WORDS: &[(&str, ActionWord)] = &[
+        ("roll-back", ActionWord::RollBack),
+        ("pause", ActionWord::Pause),
+        ("hold", ActionWord::Hold),
+        ("webhook", ActionWord::Webhook),
+    ];
     let word = reader.field(section, "action", |v| value::word(v, WORDS));
+    let url = reader.field(section, "webhook", value::text);
+    if word != Some(ActionWord::Webhook)
+        && let Some((_, span)) = section.names().into_iter().find(|(name, _)| *name == "webhook")
+    {
+        let what = "has a meaning only for `action = \"webhook\"`";
+        let fault = Fault::new(what, "write `action = \"webhook\"` beside it, or leave it out");
+        reader.fault(&format!("{}.webhook", section.path), span, &fault);
+    }
     match word.unwrap_or(ActionWord::RollBack) {
         ActionWord::RollBack => AnalysisAction::RollBack,
         ActionWord::Pause => AnalysisAction::Pause,
         ActionWord::Hold => AnalysisAction::Hold,
+        ActionWord::Webhook => {
+            reader.missing(section, "webhook", "write `webhook = \"https://hooks.example.com/verdict\"`");
+            AnalysisAction::Webhook { url: url.unwrap_or_default() }
+        }
     }
 }

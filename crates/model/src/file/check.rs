@@ -10,6 +10,7 @@ mod lifecycle;
 mod ports;
 mod strategy;
 mod traffic;
+mod webhook;
 mod workload;
 
 use crate::route::Weight;

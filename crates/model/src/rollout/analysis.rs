@@ -63,6 +63,11 @@ pub enum AnalysisAction {
     Pause,
     /// Back to the release before.
     RollBack,
+    /// As [`AnalysisAction::Hold`], and the coordinator posts the verdict to a URL, once each time the bound breaks.
+    Webhook {
+        /// `https://HOST[:PORT]/PATH`, or `http://` of the coordinator's own host.
+        url: String,
+    },
 }
 
 /// The answer to a question. Missing data is never a pass.
@@ -130,6 +135,7 @@ impl AnalysisAction {
             Self::Hold => "hold",
             Self::Pause => "pause",
             Self::RollBack => "roll-back",
+            Self::Webhook { .. } => "webhook",
         }
     }
 }

@@ -221,6 +221,7 @@ impl From<AnalysisAction> for v1::AnalysisAction {
             AnalysisAction::Hold => Kind::Hold(true),
             AnalysisAction::Pause => Kind::Pause(true),
             AnalysisAction::RollBack => Kind::RollBack(true),
+            AnalysisAction::Webhook { url } => Kind::Webhook(url),
         };
         Self { kind: Some(kind) }
     }
@@ -234,6 +235,7 @@ impl TryFrom<v1::AnalysisAction> for AnalysisAction {
             Some(Kind::Hold(true)) => Ok(Self::Hold),
             Some(Kind::Pause(true)) => Ok(Self::Pause),
             Some(Kind::RollBack(true)) => Ok(Self::RollBack),
+            Some(Kind::Webhook(url)) => Ok(Self::Webhook { url: filled("webhook", url)? }),
             Some(Kind::Hold(false) | Kind::Pause(false) | Kind::RollBack(false)) | None => {
                 Err(WireError::unset("kind"))
             }

@@ -3,9 +3,10 @@
 
 use super::Findings;
 use super::fleet::WAIT_MAX;
+use super::webhook;
 use crate::file::value::shorten;
 use crate::rollout::{
-    AbTest, BlueGreen, Canary, CanaryStep, DarkLaunch, Metric, Preview, Strategy, Threshold,
+    AbTest, AnalysisAction, BlueGreen, Canary, CanaryStep, DarkLaunch, Metric, Preview, Strategy, Threshold,
 };
 use crate::route::{Condition, Entry, Key, RouteSpec, Weight, is_host};
 use crate::spec::{Amount, Count, PortKind, ServiceSpec};
@@ -335,5 +336,10 @@ fn one_threshold(threshold: &Threshold, spec: &ServiceSpec, findings: &mut Findi
             ),
             "add a `[route]` section, or ask for `metric = \"restarts\"`",
         );
+    }
+    if let AnalysisAction::Webhook { url } = &threshold.action
+        && let Err((what, help)) = webhook::check(url)
+    {
+        findings.add(&[&field("webhook")], format!("`{}` {what}", field("webhook")), help);
     }
 }

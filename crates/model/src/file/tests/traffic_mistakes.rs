@@ -123,6 +123,22 @@ pub(super) const TRAFFIC: &[Mistake] = &[
         routed!("[rollout.analysis.same]\nmetric = \"differing\"\nmax = \"1%\"\n"),
     ),
     (
+        "webhook without an address",
+        routed!("[rollout.analysis.errors]\nmetric = \"error-share\"\nmax = \"1%\"\naction = \"webhook\"\n"),
+    ),
+    (
+        "webhook without TLS",
+        routed!(
+            "[rollout.analysis.errors]\nmetric = \"error-share\"\nmax = \"1%\"\naction = \"webhook\"\nwebhook = \"http://hooks.example.com/\"\n"
+        ),
+    ),
+    (
+        "webhook that nobody calls",
+        routed!(
+            "[rollout.analysis.errors]\nmetric = \"error-share\"\nmax = \"1%\"\nwebhook = \"https://hooks.example.com/\"\n"
+        ),
+    ),
+    (
         "errors counted by nobody",
         http!("[rollout.analysis.errors]\nmetric = \"error-share\"\nmax = \"1%\"\n"),
     ),

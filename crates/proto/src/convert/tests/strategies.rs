@@ -48,7 +48,12 @@ pub(super) fn thresholds(n: usize) -> Vec<Threshold> {
         Metric::Restarts { at_most: 0 },
         Metric::Differing { at_most: Weight::ALL },
     ];
-    let actions = [AnalysisAction::Hold, AnalysisAction::Pause, AnalysisAction::RollBack];
+    let actions = [
+        AnalysisAction::Hold,
+        AnalysisAction::Pause,
+        AnalysisAction::RollBack,
+        AnalysisAction::Webhook { url: "https://hooks/".to_owned() },
+    ];
     let all = metrics.into_iter().zip(actions.into_iter().cycle()).take(n);
     all.map(|(metric, action)| Threshold {
         name: metric.word().to_owned(),
