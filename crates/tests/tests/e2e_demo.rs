@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 #[test]
 fn the_demo_keeps_every_promise_and_prints_its_receipt() {
     let output = Command::new(baton_program())
-        .args(["demo", "--json", "--rate", "200"])
+        .args(["demo", "--json", "--rate", "100"])
         .stdin(Stdio::null())
         .output()
         .expect("baton runs");
@@ -18,7 +18,7 @@ fn the_demo_keeps_every_promise_and_prints_its_receipt() {
     assert!(!said.contains('\x1b'), "nothing steers a terminal that is not there: {said:?}");
     assert_eq!(receipt["ok"], true, "{receipt:#}");
     assert_eq!(receipt["failed"], 0, "{receipt:#}");
-    assert!(count(&receipt, "requests") > 5_000, "{receipt:#}");
+    assert!(count(&receipt, "requests") > 2_000, "{receipt:#}");
 
     let phases = receipt["phases"].as_array().expect("phases");
     let names: Vec<&str> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();
@@ -62,7 +62,7 @@ fn strategies_hold(phases: &[Value]) {
     assert!(errors["note"].as_str().expect("a note").contains("error share"), "{errors:#}");
     let slow = named(phases, "canary-slow");
     let release = release(slow, "shop", "4.0").expect("it answered somebody");
-    assert!(release["latency_ms"]["p50"].as_f64().expect("a time") >= 400.0, "{slow:#}");
+    assert!(release["latency_ms"]["p50"].as_f64().expect("a time") >= 1_000.0, "{slow:#}");
     assert!(slow["note"].as_str().expect("a note").contains("latency"), "{slow:#}");
     for bad in [errors, slow] {
         assert!(measured(bad, "found_after_ms") > 0.0 && measured(bad, "gone_after_ms") > 0.0);

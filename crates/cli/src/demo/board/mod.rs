@@ -108,6 +108,7 @@ impl Board {
         let counts = shown.phases.last().and_then(|phase| shown.counts(phase));
         let Some(phase) = shown.phases.last_mut() else { return };
         let took = phase.began.elapsed();
+        let ok = ok && counts.is_none_or(|counts| counts.failed == 0);
         phase.ended = Some((took, ok));
         drop(shown);
         let mark = if ok { '✓' } else { '✗' };
@@ -248,9 +249,7 @@ fn load_line(counts: &Counts) -> Line {
     let errors = show::thousands(counts.errors);
     let line = match counts.errors {
         0 => line,
-        _ => line
-            .then(Style::Plain, ", ")
-            .then(Style::Warn, format!("{errors} answered with an error by a bad version")),
+        _ => line.then(Style::Plain, ", ").then(Style::Warn, format!("{errors} errors of bad versions")),
     };
     line.then(Style::Dim, format!(", {} in flight", counts.in_flight))
 }

@@ -25,8 +25,9 @@ use tally::{Outcome, Tally};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// Requests in flight at most; beyond it the next one waits, and its wait counts as latency.
-const IN_FLIGHT_MAX: usize = 2_048;
+/// At most this part of a second's requests is in flight; beyond it the next one waits, and its wait counts as latency. A
+/// machine that cannot carry the load is slow then, and does not drown.
+const IN_FLIGHT_OF_RATE: u32 = 2;
 /// Idle connections kept per gateway.
 const IDLE_MAX: usize = 64;
 /// A connection that was idle for longer is not used again: the gateway may be about to close it.
@@ -34,7 +35,7 @@ const IDLE_FOR: Duration = Duration::from_secs(5);
 /// Every so many requests one opens a fresh connection and closes it after.
 const FRESH_EVERY: u64 = 5;
 /// A request without its whole answer after this long has failed.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The load generator was held up itself if it wakes up this much too late.
 const HELD_UP: Duration = Duration::from_secs(1);
 /// As many users ask in turn; a prime, so that each of them comes by every gateway and asks everything.
@@ -133,15 +134,18 @@ struct Shared {
     idle: Vec<Mutex<Vec<(Connection, Instant)>>>,
     tally: Mutex<Tally>,
     slots: Arc<Semaphore>,
+    in_flight_max: u32,
 }
 
 impl Load {
     /// Begins to send.
     pub(crate) fn start(options: LoadOptions) -> Self {
+        let in_flight_max = (options.rate / IN_FLIGHT_OF_RATE).max(1);
         let shared = Arc::new(Shared {
             idle: options.gateways.iter().map(|_| Mutex::default()).collect(),
             tally: Mutex::new(Tally::new()),
-            slots: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            slots: Arc::new(Semaphore::new(usize::try_from(in_flight_max).unwrap_or(usize::MAX))),
+            in_flight_max,
             gateways: options.gateways,
             services: options.services,
         });
@@ -202,9 +206,8 @@ impl Load {
         self.stop.cancel();
         // The pacing thread ends by itself; it has nothing to say.
         let _ = (&mut self.pacing).await;
-        let all = u32::try_from(IN_FLIGHT_MAX).expect("a few thousand");
         // Holding every slot means that every request is settled.
-        let _ = self.shared.slots.acquire_many(all).await;
+        let _ = self.shared.slots.acquire_many(self.shared.in_flight_max).await;
         let took = self.started.elapsed();
         let tally = self.shared.tally();
         Counted { phases: tally.phases().to_vec(), took, held_up: tally.held_up_for() }

@@ -77,10 +77,10 @@ fn port(site: Site) -> String {
     }
 }
 
-const fn rollout(strategy: Strategy) -> &'static str {
+fn rollout(strategy: Strategy) -> String {
     match strategy {
-        Strategy::Rolling => "batch = 1\nmax_unavailable = 1\nfirst_zone_bake = \"0s\"\n",
-        Strategy::Canary => {
+        Strategy::Rolling => "batch = 1\nmax_unavailable = 1\nfirst_zone_bake = \"0s\"\n".to_owned(),
+        Strategy::Canary => format!(
             r#"strategy = "canary"
 batch = 2
 
@@ -96,21 +96,23 @@ min_requests = 30
 [rollout.analysis.slowness]
 metric = "latency"
 quantile = "50%"
-max = "200ms"
+max = "{}ms"
 min_requests = 30
-"#
-        }
+"#,
+            SLOW_BY.as_millis() / 2
+        ),
         Strategy::BlueGreen => {
-            r#"strategy = "blue-green"
+            let text = r#"strategy = "blue-green"
 approve_before = [2]
 
 [rollout.blue_green]
 bake = "2s"
 keep_warm = "5m"
-"#
+"#;
+            text.to_owned()
         }
         Strategy::Dark => {
-            r#"strategy = "dark"
+            let text = r#"strategy = "dark"
 
 [rollout.dark]
 share = "50%"
@@ -120,7 +122,8 @@ compare_bodies = true
 [rollout.analysis.same]
 metric = "differing"
 max = "1%"
-"#
+"#;
+            text.to_owned()
         }
     }
 }
