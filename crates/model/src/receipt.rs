@@ -8,14 +8,18 @@ use serde::{Deserialize, Serialize};
 pub struct Receipt {
     /// What this is a receipt of.
     pub title: String,
-    /// Whether every phase ended as it must, with no more failed requests than promised.
+    /// Whether every phase ended as it must, and no request failed.
     pub ok: bool,
     /// Requests sent in all.
     pub requests: u64,
-    /// Requests that failed in all: refused, reset, cut short, timed out, or answered with an error.
+    /// Requests that failed in all: refused, reset, cut short, timed out, answered by no instance, or wrongly.
     pub failed: u64,
+    /// Requests that a release known to be bad answered itself with an error; not among the failed.
+    pub bad_answers: u64,
     /// From the start of the load to its end.
     pub duration: Millis,
+    /// For how long its machine let the load send nothing; what was due then was not sent.
+    pub held_up: Millis,
     /// The phases, in order.
     pub phases: Vec<PhaseReceipt>,
 }
@@ -37,12 +41,29 @@ pub struct PhaseReceipt {
     pub requests: u64,
     /// Requests that failed in it.
     pub failed: u64,
-    /// How many may have failed at most for the promise to hold.
-    pub failed_allowed: u64,
+    /// Requests that its bad release answered itself with an error.
+    pub bad_answers: u64,
     /// Latency of its requests, in milliseconds.
     pub latency_ms: Latency,
+    /// What each release answered.
+    pub releases: Vec<ReleaseReceipt>,
     /// Further measured times and counts, by name; the unit is in the name.
     pub measured: std::collections::BTreeMap<String, f64>,
+}
+
+/// What one release answered in a phase.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseReceipt {
+    /// The service.
+    pub service: String,
+    /// The release's version.
+    pub version: String,
+    /// Requests that it answered.
+    pub answers: u64,
+    /// Of these, with an error.
+    pub errors: u64,
+    /// Latency of its answers, in milliseconds.
+    pub latency_ms: Latency,
 }
 
 /// Latency quantiles, in milliseconds.

@@ -7,6 +7,8 @@
 mod answer;
 mod serve;
 
+pub(crate) use answer::{INSTANCE_HEADER, PID_HEADER, RELEASE_HEADER};
+
 use crate::exit::Exit;
 use anyhow::{Context as _, Result};
 use baton_model::time::Millis;
@@ -18,9 +20,11 @@ use std::time::Duration;
 #[command(after_help = "Examples:
   baton sample-web --release 1.0 --instance web.1 --listen 127.0.0.1:8080
   baton sample-web --release 3.0 --unhealthy
+  baton sample-web --release 4.0 --fail-one-in 3 --slow-by 400ms
 
 Asks:
   GET /            200 `RELEASE INSTANCE PID`
+  GET /quote/N     200 what N apples cost: the same of every release
   GET /healthz     200 `ok`, or 500 with --unhealthy
   GET /wait/MS     the same as /, after so many milliseconds
   GET /exit/CODE   ends the process with that code, without an answer")]
@@ -34,9 +38,8 @@ pub(crate) struct Args {
     /// Listen here where no socket is handed over in LISTEN_FDS.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
-    /// Answer everything with 500.
-    #[arg(long)]
-    unhealthy: bool,
+    #[command(flatten)]
+    faults: Faults,
     /// Start to serve only after this long.
     #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "0s")]
     start_after: Millis,
@@ -48,6 +51,28 @@ pub(crate) struct Args {
     linger: Millis,
 }
 
+/// How it behaves badly on purpose.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct Faults {
+    /// Answer everything with 500.
+    #[arg(long)]
+    unhealthy: bool,
+    /// Answer every N-th page with 500; its health stays well.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    fail_one_in: u64,
+    /// Answer pages only after this long; its health stays quick.
+    #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, default_value = "0s")]
+    slow_by: Millis,
+    /// Answer /quote/N wrongly where N can be divided by this.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    miscount_one_in: u64,
+}
+
+/// What `/quote/NUMBER` answers: something that whoever asks can check, and that says nothing of who answered.
+pub(crate) fn quote(number: u64) -> String {
+    format!("{number} apples cost {} cents\n", number.saturating_mul(35))
+}
+
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -55,12 +80,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<Exit> {
     tokio::time::sleep(args.start_after.duration()).await;
     let listeners = listeners(args.listen)?;
-    let site = answer::Site {
-        release: args.release,
-        instance: args.instance,
-        healthy: !args.unhealthy,
-        stopping: tokio_util::sync::CancellationToken::new(),
-    };
+    let site = answer::Site::new(args.release, args.instance, args.faults)?;
     let crash = async {
         match args.crash_after {
             Some(after) => tokio::time::sleep(after.duration()).await,

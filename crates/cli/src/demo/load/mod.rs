@@ -2,38 +2,64 @@
 //!
 //! It is open-loop: requests are due at a fixed rate whether or not earlier ones were answered, and latency
 //! counts from when a request was due, so that a stall is seen in full ("coordinated omission", Gil Tene).
-//! Nothing is retried. A request has failed if it was refused, reset, cut short, timed out, or got a status
-//! other than 200 or a body that is not the service's.
+//! Nothing is retried. Each request asks something else, of one service after the other and as one user after the
+//! other, and its answer is checked. It has failed if it was refused, reset, cut short, timed out, answered by no
+//! instance of its service, or with anything but the answer to what was asked. An error that an instance answers
+//! itself, and puts its name to, is told apart: a bad release's errors are its own, and lost by nobody.
 
 mod client;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use client::Failure;
-pub(crate) use tally::{Page, PhaseTally, RequestNumber};
+pub(crate) use tally::{PhaseTally, Side, SideTally};
 
-use client::Connection;
+use crate::sample::quote;
+use client::{Answer, Connection, Question};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use tally::Tally;
+use tally::{Outcome, Tally};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// Requests in flight at most; beyond it the next one waits, and its wait counts as latency.
-const IN_FLIGHT_MAX: usize = 2_048;
-/// Idle connections kept per target.
+/// At most this part of a second's requests is in flight; beyond it the next one waits, and its wait counts as latency. A
+/// machine that cannot carry the load is slow then, and does not drown.
+const IN_FLIGHT_OF_RATE: u32 = 2;
+/// Idle connections kept per gateway.
 const IDLE_MAX: usize = 64;
+/// A connection that was idle for longer is not used again: the gateway may be about to close it.
+const IDLE_FOR: Duration = Duration::from_secs(5);
 /// Every so many requests one opens a fresh connection and closes it after.
 const FRESH_EVERY: u64 = 5;
 /// A request without its whole answer after this long has failed.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// The load generator was held up itself if it wakes up this much too late.
+const HELD_UP: Duration = Duration::from_secs(1);
+/// As many users ask in turn; a prime, so that each of them comes by every gateway and asks everything.
+const USERS: u64 = 997;
+/// As many different things are asked.
+const QUESTIONS: u64 = 1_000;
+
+/// A service that is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Its name: its instances' names begin with it.
+    pub(crate) service: &'static str,
+    /// The host by which gateways know it.
+    pub(crate) host: &'static str,
+}
 
 /// What load to make.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadOptions {
-    /// Asked in turn.
-    pub(crate) targets: Vec<SocketAddr>,
-    /// Requests per second, over all targets.
+    /// The gateways, asked in turn.
+    pub(crate) gateways: Vec<SocketAddr>,
+    /// The services, asked in turn.
+    pub(crate) services: Vec<Asked>,
+    /// Requests per second, over all of them.
     pub(crate) rate: u32,
 }
 
@@ -43,8 +69,18 @@ pub(crate) struct Load {
     shared: Arc<Shared>,
     stop: CancellationToken,
     pacing: tokio::task::JoinHandle<()>,
-    /// When it began.
-    pub(crate) started: Instant,
+    started: Instant,
+}
+
+/// What a load counted in the end.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    /// The phases, in order.
+    pub(crate) phases: Vec<PhaseTally>,
+    /// From its start to its last answer.
+    pub(crate) took: Duration,
+    /// How long its machine let it send nothing.
+    pub(crate) held_up: Duration,
 }
 
 /// The counts of a load, for a view.
@@ -53,31 +89,65 @@ pub(crate) struct Meter {
     shared: Arc<Shared>,
 }
 
+/// Counts of a phase, or of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) sent: u64,
+    pub(crate) failed: u64,
+    /// Errors that instances answered.
+    pub(crate) errors: u64,
+    pub(crate) in_flight: usize,
+}
+
 impl Meter {
-    /// Sent and failed in all, and in flight now.
-    pub(crate) fn totals(&self) -> (u64, u64, usize) {
+    /// What was counted so far.
+    pub(crate) fn totals(&self) -> Counts {
         let tally = self.shared.tally();
         let sum = |of: fn(&PhaseTally) -> u64| tally.phases().iter().map(of).sum();
-        (sum(|phase| phase.sent), sum(|phase| phase.failed), tally.in_flight())
+        Counts {
+            sent: sum(|phase| phase.sent),
+            failed: sum(|phase| phase.failed),
+            errors: sum(PhaseTally::errors),
+            in_flight: tally.in_flight(),
+        }
+    }
+
+    /// What was counted of one phase so far.
+    pub(crate) fn phase(&self, index: usize) -> Option<Counts> {
+        let tally = self.shared.tally();
+        let phase = tally.phases().get(index)?;
+        let ended = phase.answered() + phase.failed;
+        let in_flight = usize::try_from(phase.sent.saturating_sub(ended)).unwrap_or(usize::MAX);
+        Some(Counts { sent: phase.sent, failed: phase.failed, errors: phase.errors(), in_flight })
+    }
+
+    /// What each release answered so far.
+    pub(crate) fn sides(&self) -> BTreeMap<Side, SideTally> {
+        self.shared.tally().sides().clone()
     }
 }
 
 #[derive(Debug)]
 struct Shared {
-    targets: Vec<SocketAddr>,
-    idle: Vec<Mutex<Vec<Connection>>>,
+    gateways: Vec<SocketAddr>,
+    services: Vec<Asked>,
+    idle: Vec<Mutex<Vec<(Connection, Instant)>>>,
     tally: Mutex<Tally>,
     slots: Arc<Semaphore>,
+    in_flight_max: u32,
 }
 
 impl Load {
     /// Begins to send.
     pub(crate) fn start(options: LoadOptions) -> Self {
+        let in_flight_max = (options.rate / IN_FLIGHT_OF_RATE).max(1);
         let shared = Arc::new(Shared {
-            idle: options.targets.iter().map(|_| Mutex::default()).collect(),
-            tally: Mutex::new(Tally::new(options.targets.len())),
-            slots: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
-            targets: options.targets,
+            idle: options.gateways.iter().map(|_| Mutex::default()).collect(),
+            tally: Mutex::new(Tally::new()),
+            slots: Arc::new(Semaphore::new(usize::try_from(in_flight_max).unwrap_or(usize::MAX))),
+            in_flight_max,
+            gateways: options.gateways,
+            services: options.services,
         });
         let stop = CancellationToken::new();
         let pacing = {
@@ -87,9 +157,9 @@ impl Load {
         Self { shared, stop, pacing, started: Instant::now() }
     }
 
-    /// Ends the present phase: requests sent from now on count for the next one.
-    pub(crate) fn next_phase(&self) {
-        self.shared.tally().next_phase();
+    /// Begins a phase and ends the one before: requests sent from now on count for it. Gives its place in the counts.
+    pub(crate) fn begin_phase(&self) -> usize {
+        self.shared.tally().begin_phase()
     }
 
     /// Its counts for a view, as long as the view lives.
@@ -97,31 +167,50 @@ impl Load {
         Meter { shared: self.shared.clone() }
     }
 
-    /// Begins to remember which requests are in flight to the target with this index.
-    pub(crate) fn open_window(&self, target: usize) {
-        self.shared.tally().open_window(target);
+    /// What a release answered so far; `None` before its first answer.
+    pub(crate) fn side(&self, side: &Side) -> Option<SideTally> {
+        self.shared.tally().sides().get(side).cloned()
     }
 
-    /// The requests in flight to it at any time since.
-    pub(crate) fn close_window(&self, target: usize) -> std::collections::BTreeSet<RequestNumber> {
-        self.shared.tally().close_window(target)
+    /// The process of an instance that answered last, and when it first did.
+    pub(crate) fn answered(&self, instance: &str) -> Option<(u32, Instant)> {
+        self.shared.tally().answered(instance)
     }
 
-    /// The process that answered last at this target, and when it first did.
-    pub(crate) fn answered(&self, target: usize) -> Option<(u32, Instant)> {
-        self.shared.tally().answered(target)
+    /// Asks once with a header more, by a connection of its own: which release answers rightly at this gateway.
+    /// Not a part of the load, and not counted.
+    pub(crate) async fn preview(
+        &self,
+        gateway: usize,
+        asked: &Asked,
+        header: &str,
+    ) -> Result<String, Failure> {
+        let line = format!("{header}: 1\r\n");
+        let (number, keep) = (1, false);
+        let whole = async {
+            let connection = Connection::open(self.shared.gateways[gateway]).await?;
+            let path = format!("/quote/{number}");
+            connection.get(Question { host: asked.host, path: &path, headers: &line, keep }).await
+        };
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, whole).await.unwrap_or(Err(Failure::TimedOut))?;
+        match judge(&answer, asked, number) {
+            Outcome::Right(author) => Ok(author.release),
+            Outcome::Error(_) => Err(Failure::Status),
+            Outcome::Failed(failure) => Err(failure),
+        }
     }
 
     /// Sends no more, waits for what is in flight (each request ends within its own timeout), and gives the
     /// final counts.
-    pub(crate) async fn finish(mut self) -> Vec<PhaseTally> {
+    pub(crate) async fn finish(mut self) -> Counted {
         self.stop.cancel();
         // The pacing thread ends by itself; it has nothing to say.
         let _ = (&mut self.pacing).await;
-        let all = u32::try_from(IN_FLIGHT_MAX).expect("a few thousand");
         // Holding every slot means that every request is settled.
-        let _ = self.shared.slots.acquire_many(all).await;
-        self.shared.tally().phases().to_vec()
+        let _ = self.shared.slots.acquire_many(self.shared.in_flight_max).await;
+        let took = self.started.elapsed();
+        let tally = self.shared.tally();
+        Counted { phases: tally.phases().to_vec(), took, held_up: tally.held_up_for() }
     }
 }
 
@@ -137,149 +226,122 @@ impl Shared {
     }
 
     /// An idle connection that is still open, newest first, or none.
-    fn take_idle(&self, target: usize) -> Option<Connection> {
-        let mut idle = self.idle[target].lock().expect("no code that holds the pool panics");
-        while let Some(connection) = idle.pop() {
-            if connection.is_open() {
+    fn take_idle(&self, gateway: usize) -> Option<Connection> {
+        let mut idle = self.idle[gateway].lock().expect("no code that holds the pool panics");
+        while let Some((connection, since)) = idle.pop() {
+            if since.elapsed() < IDLE_FOR && connection.is_open() {
                 return Some(connection);
             }
         }
         None
     }
 
-    fn keep_idle(&self, target: usize, connection: Connection) {
-        let mut idle = self.idle[target].lock().expect("no code that holds the pool panics");
+    fn keep_idle(&self, gateway: usize, connection: Connection) {
+        let mut idle = self.idle[gateway].lock().expect("no code that holds the pool panics");
         if idle.len() < IDLE_MAX {
-            idle.push(connection);
+            idle.push((connection, Instant::now()));
         }
     }
 }
 
-/// Sends requests when they are due, target after target, until told to stop.
+/// One request of the load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Turn {
+    gateway: usize,
+    service: usize,
+    number: u64,
+    user: u64,
+    /// Over a connection of its own.
+    fresh: bool,
+}
+
+impl Turn {
+    /// The request with this number: gateways in turn, and in each round over them the next service, so that every
+    /// service is asked at every gateway and each pair gets its share of fresh connections.
+    fn of(number: u64, gateways: usize, services: usize) -> Self {
+        let index = |number: u64, of: usize| usize::try_from(number % of as u64).expect("an index");
+        let round = number / gateways as u64;
+        Self {
+            gateway: index(number, gateways),
+            service: index(round, services),
+            number: number % QUESTIONS,
+            user: number % USERS,
+            fresh: (round / services as u64).is_multiple_of(FRESH_EVERY),
+        }
+    }
+}
+
+/// Sends requests when they are due, until told to stop.
 ///
 /// On a thread of its own: the runtime's timers tick in milliseconds, and that would be counted as latency.
 fn pace(runtime: &tokio::runtime::Handle, shared: &Arc<Shared>, rate: u32, stop: &CancellationToken) {
-    let start = Instant::now();
+    let mut start = Instant::now();
     for number in 0_u64.. {
-        let due = start + Duration::from_nanos(number.saturating_mul(1_000_000_000) / u64::from(rate.max(1)));
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let mut due =
+            start + Duration::from_nanos(number.saturating_mul(1_000_000_000) / u64::from(rate.max(1)));
+        let late = sleep_until(due);
+        if late > HELD_UP {
+            // A machine that stood still sent nothing; to send it all at once now would be another load.
+            shared.tally().held_up(late);
+            start += late;
+            due += late;
+        }
         if stop.is_cancelled() {
             return;
         }
         let Ok(slot) = runtime.block_on(shared.slots.clone().acquire_owned()) else { return };
-        let target = usize::try_from(number % shared.targets.len() as u64).expect("an index");
-        // By rounds over the targets, so that each of them gets its share of fresh connections.
-        let fresh = (number / shared.targets.len() as u64).is_multiple_of(FRESH_EVERY);
+        let turn = Turn::of(number, shared.gateways.len(), shared.services.len());
         let shared = shared.clone();
         runtime.spawn(async move {
-            request(&shared, target, fresh, due).await;
+            request(&shared, turn, due).await;
             drop(slot);
         });
     }
 }
 
+/// Sleeps, and gives how much too late it woke up; nothing where it was late before it slept.
+fn sleep_until(due: Instant) -> Duration {
+    let before = Instant::now();
+    std::thread::sleep(due.saturating_duration_since(before));
+    before.max(due).elapsed()
+}
+
 /// Sends one request once and counts what became of it.
-async fn request(shared: &Shared, target: usize, fresh: bool, due: Instant) {
-    let ticket = shared.tally().send(target);
-    let asked = tokio::time::timeout(REQUEST_TIMEOUT, ask(shared, target, fresh)).await;
-    let outcome = asked.unwrap_or(Err(Failure::TimedOut));
+async fn request(shared: &Shared, turn: Turn, due: Instant) {
+    let asked = &shared.services[turn.service];
+    let ticket = shared.tally().send(asked.service);
+    let outcome = match tokio::time::timeout(REQUEST_TIMEOUT, ask(shared, turn)).await {
+        Ok(Ok(answer)) => judge(&answer, asked, turn.number),
+        Ok(Err(failure)) => Outcome::Failed(failure),
+        Err(_) => Outcome::Failed(Failure::TimedOut),
+    };
     let now = Instant::now();
     shared.tally().settle(ticket, outcome, now.saturating_duration_since(due), now);
 }
 
-async fn ask(shared: &Shared, target: usize, fresh: bool) -> Result<Page, Failure> {
-    let address = shared.targets[target];
-    let idle = if fresh { None } else { shared.take_idle(target) };
+async fn ask(shared: &Shared, turn: Turn) -> Result<Answer, Failure> {
+    let idle = if turn.fresh { None } else { shared.take_idle(turn.gateway) };
     let connection = match idle {
         Some(connection) => connection,
-        None => Connection::open(address).await?,
+        None => Connection::open(shared.gateways[turn.gateway]).await?,
     };
-    let answer = connection.get(address, !fresh).await?;
-    if let Some(connection) = answer.connection {
-        shared.keep_idle(target, connection);
+    let (path, cookie) = (format!("/quote/{}", turn.number), format!("Cookie: user={}\r\n", turn.user));
+    let host = shared.services[turn.service].host;
+    let question = Question { host, path: &path, headers: &cookie, keep: !turn.fresh };
+    let mut answer = connection.get(question).await?;
+    if let Some(connection) = answer.connection.take() {
+        shared.keep_idle(turn.gateway, connection);
     }
-    Page::parse(&answer.body).ok_or(Failure::Body)
+    Ok(answer)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
-
-    /// Long enough for a loaded machine; nothing here waits this long when it works.
-    const ROOM: Duration = Duration::from_secs(20);
-
-    /// A server that gives each request, in order, what `script` says, and keeps connections open.
-    async fn serve(script: fn(u64) -> &'static str) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let served = Arc::new(std::sync::atomic::AtomicU64::new(0));
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let served = served.clone();
-                tokio::spawn(async move {
-                    let mut bytes = [0; 1024];
-                    while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {
-                        let number = served.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                        let answer = script(number);
-                        if answer.is_empty() || stream.write_all(answer.as_bytes()).await.is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
-        });
-        address
-    }
-
-    const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n1.0 web.1 7\n";
-    const ERROR: &str = "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n";
-    const OTHER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-
-    async fn run(target: SocketAddr, until: impl Fn(&Load) -> bool) -> PhaseTally {
-        let load = Load::start(LoadOptions { targets: vec![target], rate: 500 });
-        let deadline = Instant::now() + ROOM;
-        while !until(&load) {
-            assert!(Instant::now() < deadline, "the load did not come so far: {:?}", load.meter().totals());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        load.finish().await.remove(0)
-    }
-
-    #[tokio::test]
-    async fn good_answers_are_counted_by_release() {
-        let target = serve(|_| GOOD).await;
-        let tally = run(target, |load| load.meter().totals().0 >= 50).await;
-        assert_eq!((tally.ok, tally.failed), (tally.sent, 0));
-        assert_eq!(tally.releases.get("1.0"), Some(&tally.sent));
-        assert!(tally.latency.latency().max > 0.0);
-    }
-
-    #[tokio::test]
-    async fn each_kind_of_failure_is_counted_once_and_nothing_is_retried() {
-        let target = serve(|number| match number {
-            3 => ERROR,
-            5 => OTHER,
-            7 => "",
-            9 => "HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nshort",
-            _ => GOOD,
-        })
-        .await;
-        // The request whose answer stays short times out by itself: its connection stays open.
-        let tally = run(target, |load| load.meter().totals().1 >= 4).await;
-        let kinds: Vec<_> = tally.kinds.into_iter().collect();
-        let expected = [(Failure::Cut, 1), (Failure::TimedOut, 1), (Failure::Status, 1), (Failure::Body, 1)];
-        assert_eq!(kinds, expected);
-        assert_eq!(tally.ok + tally.failed, tally.sent);
-    }
-
-    #[tokio::test]
-    async fn nobody_listening_is_refused() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = listener.local_addr().unwrap();
-        drop(listener);
-        let tally = run(target, |load| load.meter().totals().1 >= 5).await;
-        assert_eq!(tally.kinds.get(&Failure::Refused), Some(&tally.sent));
+/// What an answer is worth.
+fn judge(answer: &Answer, asked: &Asked, number: u64) -> Outcome {
+    let Some(author) = &answer.author else { return Outcome::Failed(Failure::Status) };
+    let of_service = author.instance.split_once('.').is_some_and(|(service, _)| service == asked.service);
+    match answer.status {
+        200 if of_service && answer.body == quote(number) => Outcome::Right(author.clone()),
+        500..=599 if of_service => Outcome::Error(author.clone()),
+        _ => Outcome::Failed(Failure::Body),
     }
 }

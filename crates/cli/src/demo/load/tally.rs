@@ -1,90 +1,128 @@
-//! What is counted: per phase, per kind of failure, and which requests are in flight to which target.
+//! What is counted: per phase and per release, how each request ended.
 
-use super::client::Failure;
+use super::client::{Author, Failure};
 use baton_model::evidence::histogram::Histogram;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Failures remembered one by one; more are only counted.
-const FAILURES_REMEMBERED: usize = 10_000;
+/// A release of a service, as the answers name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Side {
+    pub(crate) service: &'static str,
+    pub(crate) version: String,
+}
 
-/// A request in flight or done: its number in the order of sending.
-pub(crate) type RequestNumber = u64;
+impl Side {
+    /// Of this service and version.
+    pub(crate) fn new(service: &'static str, version: &str) -> Self {
+        Self { service, version: version.to_owned() }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// With the right answer.
+    Right(Author),
+    /// With an error that an instance answered itself, and said so: nothing was lost on the way.
+    Error(Author),
+    /// In any other way.
+    Failed(Failure),
+}
 
 /// The counts of one phase; a request belongs to the phase in which it was sent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PhaseTally {
     pub(crate) sent: u64,
-    pub(crate) ok: u64,
     pub(crate) failed: u64,
     pub(crate) kinds: BTreeMap<Failure, u64>,
-    /// Which requests failed, up to [`FAILURES_REMEMBERED`].
-    pub(crate) failures: BTreeSet<RequestNumber>,
-    /// Answers by the release that gave them.
-    pub(crate) releases: BTreeMap<String, u64>,
+    /// Of all that ended.
     pub(crate) latency: Histogram,
+    /// What each release answered.
+    pub(crate) sides: BTreeMap<Side, SideTally>,
 }
 
-/// The requests in flight to one target.
-#[derive(Debug, Default)]
-struct Flight {
-    now: BTreeSet<RequestNumber>,
-    /// While a window is open: every request that was in flight at any time of it.
-    window: Option<BTreeSet<RequestNumber>>,
-    /// The process that answered last, and when it first did.
-    answered: Option<(u32, Instant)>,
+impl PhaseTally {
+    /// Requests that ended with an answer of an instance, right or an error.
+    pub(crate) fn answered(&self) -> u64 {
+        self.sides.values().map(|side| side.right + side.errors).sum()
+    }
+
+    /// Errors that instances answered.
+    pub(crate) fn errors(&self) -> u64 {
+        self.sides.values().map(|side| side.errors).sum()
+    }
+}
+
+/// What one release answered.
+#[derive(Clone, Debug)]
+pub(crate) struct SideTally {
+    pub(crate) right: u64,
+    pub(crate) errors: u64,
+    pub(crate) latency: Histogram,
+    /// When its first answer came.
+    pub(crate) first: Instant,
+    /// When its latest answer came.
+    pub(crate) last: Instant,
+}
+
+impl SideTally {
+    const fn new(now: Instant, latency: Histogram) -> Self {
+        Self { right: 0, errors: 0, latency, first: now, last: now }
+    }
+
+    fn count(&mut self, right: bool, latency: Duration, now: Instant) {
+        if right {
+            self.right += 1;
+        } else {
+            self.errors += 1;
+        }
+        self.latency.record(latency);
+        self.last = now;
+    }
 }
 
 /// All counts of a load.
 #[derive(Debug)]
 pub(crate) struct Tally {
     phases: Vec<PhaseTally>,
-    flights: Vec<Flight>,
-    next: RequestNumber,
+    /// A phase has begun; before that, what is sent belongs to the first.
+    begun: bool,
+    /// By release, over all phases.
+    sides: BTreeMap<Side, SideTally>,
+    /// By instance: the process that answered last, and when it first did.
+    authors: BTreeMap<String, (u32, Instant)>,
+    in_flight: usize,
+    held_up: Duration,
 }
 
 /// A request that was sent, and must be settled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
-    number: RequestNumber,
-    target: usize,
     phase: usize,
-}
-
-/// What the sample said: `RELEASE INSTANCE PID`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Page {
-    pub(crate) release: String,
-    pub(crate) instance: String,
-    pub(crate) pid: u32,
-}
-
-impl Page {
-    /// Reads a body; `None` when it is not the sample's.
-    pub(crate) fn parse(body: &str) -> Option<Self> {
-        let mut words = body.split_whitespace();
-        let (release, instance, pid) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
-        words.next().is_none().then(|| Self {
-            release: release.to_owned(),
-            instance: instance.to_owned(),
-            pid,
-        })
-    }
+    service: &'static str,
 }
 
 impl Tally {
-    /// Nothing counted yet, in the first phase.
-    pub(crate) fn new(targets: usize) -> Self {
+    /// Nothing counted yet.
+    pub(crate) fn new() -> Self {
         Self {
             phases: vec![PhaseTally::default()],
-            flights: (0..targets).map(|_| Flight::default()).collect(),
-            next: 0,
+            begun: false,
+            sides: BTreeMap::new(),
+            authors: BTreeMap::new(),
+            in_flight: 0,
+            held_up: Duration::ZERO,
         }
     }
 
-    /// Ends the present phase and begins the next.
-    pub(crate) fn next_phase(&mut self) {
-        self.phases.push(PhaseTally::default());
+    /// Begins a phase, which ends the one before; gives its place.
+    pub(crate) fn begin_phase(&mut self) -> usize {
+        if self.begun {
+            self.phases.push(PhaseTally::default());
+        }
+        self.begun = true;
+        self.phases.len() - 1
     }
 
     /// The phases so far, the present one last.
@@ -92,69 +130,62 @@ impl Tally {
         &self.phases
     }
 
-    /// Counts a request as sent to `target` in the present phase.
-    pub(crate) fn send(&mut self, target: usize) -> Ticket {
-        let number = self.next;
-        self.next += 1;
+    /// Counts a request to a service as sent in the present phase.
+    pub(crate) fn send(&mut self, service: &'static str) -> Ticket {
         let phase = self.phases.len() - 1;
         self.phases[phase].sent += 1;
-        let flight = &mut self.flights[target];
-        flight.now.insert(number);
-        if let Some(window) = &mut flight.window {
-            window.insert(number);
-        }
-        Ticket { number, target, phase }
+        self.in_flight += 1;
+        Ticket { phase, service }
     }
 
     /// Counts how a request ended, `latency` after the time it was due to be sent.
-    pub(crate) fn settle(
-        &mut self,
-        ticket: Ticket,
-        outcome: Result<Page, Failure>,
-        latency: Duration,
-        now: Instant,
-    ) {
+    pub(crate) fn settle(&mut self, ticket: Ticket, outcome: Outcome, latency: Duration, now: Instant) {
         let phase = &mut self.phases[ticket.phase];
-        let flight = &mut self.flights[ticket.target];
-        flight.now.remove(&ticket.number);
+        self.in_flight -= 1;
         phase.latency.record(latency);
-        match outcome {
-            Ok(page) => {
-                phase.ok += 1;
-                *phase.releases.entry(page.release).or_default() += 1;
-                if flight.answered.is_none_or(|(pid, _)| pid != page.pid) {
-                    flight.answered = Some((page.pid, now));
-                }
-            }
-            Err(failure) => {
+        let (author, right) = match outcome {
+            Outcome::Right(author) => (author, true),
+            Outcome::Error(author) => (author, false),
+            Outcome::Failed(failure) => {
                 phase.failed += 1;
                 *phase.kinds.entry(failure).or_default() += 1;
-                if phase.failures.len() < FAILURES_REMEMBERED {
-                    phase.failures.insert(ticket.number);
-                }
+                return;
             }
+        };
+        let side = Side { service: ticket.service, version: author.release };
+        for sides in [&mut phase.sides, &mut self.sides] {
+            let side = sides.entry(side.clone()).or_insert_with(|| SideTally::new(now, Histogram::default()));
+            side.count(right, latency, now);
+        }
+        let known = self.authors.get(&author.instance);
+        if known.is_none_or(|(pid, _)| *pid != author.pid) {
+            self.authors.insert(author.instance, (author.pid, now));
         }
     }
 
-    /// Begins to remember which requests are in flight to `target`.
-    pub(crate) fn open_window(&mut self, target: usize) {
-        let flight = &mut self.flights[target];
-        flight.window = Some(flight.now.clone());
+    /// What each release answered so far, over all phases.
+    pub(crate) const fn sides(&self) -> &BTreeMap<Side, SideTally> {
+        &self.sides
     }
 
-    /// The requests that were in flight to `target` at any time since the window was opened.
-    pub(crate) fn close_window(&mut self, target: usize) -> BTreeSet<RequestNumber> {
-        self.flights[target].window.take().unwrap_or_default()
+    /// The process of an instance that answered last, and when it answered first.
+    pub(crate) fn answered(&self, instance: &str) -> Option<(u32, Instant)> {
+        self.authors.get(instance).copied()
     }
 
-    /// The process that answered last at `target`, and when it answered first.
-    pub(crate) fn answered(&self, target: usize) -> Option<(u32, Instant)> {
-        self.flights[target].answered
+    /// The machine let the load send nothing for so long.
+    pub(crate) fn held_up(&mut self, late: Duration) {
+        self.held_up += late;
+    }
+
+    /// For how long the machine let the load send nothing.
+    pub(crate) const fn held_up_for(&self) -> Duration {
+        self.held_up
     }
 
     /// Requests sent and not yet settled.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.flights.iter().map(|flight| flight.now.len()).sum()
+    pub(crate) const fn in_flight(&self) -> usize {
+        self.in_flight
     }
 }
 
@@ -162,46 +193,55 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn page() -> Result<Page, Failure> {
-        Ok(Page::parse("1.0 web.1 42\n").unwrap())
+    fn author(pid: u32) -> Author {
+        Author { release: "1.0".into(), instance: "web.1".into(), pid }
     }
 
     #[test]
     fn a_request_belongs_to_the_phase_it_was_sent_in() {
-        let mut tally = Tally::new(1);
-        let ticket = tally.send(0);
-        tally.next_phase();
-        tally.settle(ticket, Err(Failure::Reset), Duration::from_millis(1), Instant::now());
-        assert_eq!((tally.phases()[0].sent, tally.phases()[0].failed), (1, 1));
+        let mut tally = Tally::new();
+        let early = tally.send("web");
+        assert_eq!(tally.begin_phase(), 0, "what was sent before the first phase belongs to it");
+        let ticket = tally.send("web");
+        assert_eq!(tally.begin_phase(), 1);
+        for ticket in [early, ticket] {
+            tally.settle(ticket, Outcome::Failed(Failure::Reset), Duration::from_millis(1), Instant::now());
+        }
+        assert_eq!((tally.phases()[0].sent, tally.phases()[0].failed), (2, 2));
         assert_eq!((tally.phases()[1].sent, tally.phases()[1].failed), (0, 0));
         assert_eq!(tally.in_flight(), 0);
     }
 
     #[test]
-    fn a_window_holds_what_was_in_flight_at_any_time_of_it_and_nothing_else() {
-        let mut tally = Tally::new(2);
+    fn an_error_of_an_instance_is_its_release_s_and_no_failure() {
+        let mut tally = Tally::new();
         let now = Instant::now();
-        let before = tally.send(0);
-        tally.settle(before, page(), Duration::ZERO, now);
-        let at_opening = tally.send(0);
-        let elsewhere = tally.send(1);
-        tally.open_window(0);
-        tally.settle(at_opening, page(), Duration::ZERO, now);
-        let during = tally.send(0);
-        let window = tally.close_window(0);
-        let after = tally.send(0);
-        assert_eq!(window, BTreeSet::from([at_opening.number, during.number]));
-        assert!(!window.contains(&elsewhere.number) && !window.contains(&after.number));
+        for (service, outcome) in [
+            ("web", Outcome::Right(author(1))),
+            ("web", Outcome::Error(author(1))),
+            ("shop", Outcome::Right(author(1))),
+            ("web", Outcome::Failed(Failure::Cut)),
+        ] {
+            let ticket = tally.send(service);
+            tally.settle(ticket, outcome, Duration::ZERO, now);
+        }
+        let phase = &tally.phases()[0];
+        assert_eq!((phase.sent, phase.answered(), phase.errors(), phase.failed), (4, 3, 1, 1));
+        let web = &tally.sides()[&Side::new("web", "1.0")];
+        assert_eq!((web.right, web.errors, web.latency.total()), (1, 1, 2));
+        assert_eq!(tally.sides().len(), 2, "the same version of two services is two");
     }
 
     #[test]
-    fn only_the_samples_own_words_are_a_page() {
-        assert_eq!(
-            Page::parse("2.0 web.3 7\n"),
-            Some(Page { release: "2.0".into(), instance: "web.3".into(), pid: 7 })
-        );
-        for body in ["", "2.0 web.3", "2.0 web.3 x", "2.0 web.3 7 8", "<html>"] {
-            assert_eq!(Page::parse(body), None, "{body}");
+    fn another_process_of_an_instance_is_seen_when_it_first_answers() {
+        let mut tally = Tally::new();
+        let start = Instant::now();
+        let times = [start, start + Duration::from_secs(1), start + Duration::from_secs(2)];
+        for (pid, now) in [7, 8, 8].into_iter().zip(times) {
+            let ticket = tally.send("web");
+            tally.settle(ticket, Outcome::Right(author(pid)), Duration::ZERO, now);
         }
+        assert_eq!(tally.answered("web.1"), Some((8, times[1])));
+        assert_eq!(tally.answered("web.2"), None);
     }
 }
