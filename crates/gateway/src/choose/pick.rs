@@ -49,7 +49,7 @@ impl RouteState {
             Purpose::First | Purpose::Retry | Purpose::Hedge => {
                 self.pick_live(decision.release, &search, purpose, now)
             }
-            Purpose::Mirror => self.pick_copy(decision.mirror, &search, now),
+            Purpose::Mirror | Purpose::Again => self.pick_copy(decision.mirror, &search, purpose, now),
         };
         match picked {
             Picked::Nobody | Picked::Busy if self.service.in_force() > self.table => Picked::Stale,
@@ -102,7 +102,13 @@ impl RouteState {
         shares.into_iter().filter_map(|(_, release)| self.group(release))
     }
 
-    fn pick_copy(&self, release: Option<ReleaseNumber>, search: &Search<'_>, now: Instant) -> Picked {
+    fn pick_copy(
+        &self,
+        release: Option<ReleaseNumber>,
+        search: &Search<'_>,
+        purpose: Purpose,
+        now: Instant,
+    ) -> Picked {
         let (Some(release), Some(mirror)) = (release, &self.mirror) else { return Picked::Nobody };
         let copies = &self.service.copies;
         if copies.fetch_add(1, SeqCst) >= mirror.in_flight_max {
@@ -115,7 +121,7 @@ impl RouteState {
             found @ (Found::Upstream(_) | Found::Full) => found,
         };
         match found {
-            Found::Upstream(upstream) => Picked::Upstream(InFlight::new(upstream, Purpose::Mirror, now)),
+            Found::Upstream(upstream) => Picked::Upstream(InFlight::new(upstream, purpose, now)),
             Found::Full => {
                 copies.fetch_sub(1, SeqCst);
                 Picked::Busy
@@ -135,6 +141,11 @@ impl RouteState {
             self.service.counters.count(ServiceEvent::OverBudget);
         }
         may
+    }
+
+    /// Counts a copy that was compared.
+    pub fn compared(&self, release: ReleaseNumber) {
+        self.count(release, ReleaseEvent::Compared);
     }
 
     /// Counts a copy that was wanted and not sent.
