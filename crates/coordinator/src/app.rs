@@ -247,6 +247,7 @@ impl Bound {
             "reconcile",
         );
         background::mark(&coordinator).await;
+        background::save_trials(&coordinator).await;
         journal_stop.cancel();
         settle(writing.await, "journal");
         tracing::info!("stopped");

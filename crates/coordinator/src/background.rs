@@ -109,7 +109,8 @@ pub(crate) async fn mark(coordinator: &Coordinator) {
     }
 }
 
-async fn save_trials(coordinator: &Coordinator) {
+/// Stores what was counted of comparisons.
+pub(crate) async fn save_trials(coordinator: &Coordinator) {
     if let Err(error) = coordinator.trials.save(&coordinator.records).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,

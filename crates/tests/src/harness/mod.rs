@@ -6,6 +6,7 @@ pub mod load;
 pub mod local;
 pub mod openmetrics;
 mod service;
+pub mod users;
 pub mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Ran, baton_program};
