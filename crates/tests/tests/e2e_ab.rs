@@ -27,6 +27,9 @@ fn file() -> ServiceFile {
         .with_env("NODE_ADDRESS", "${NODE_ADDRESS}")
         .with_section("placement", "replicas = 2\n")
         .with_section("route", "path = \"/\"\n")
+        // Each release has one instance: on a machine that is busy, it must not be left out for being slow.
+        .with_section("route.check", "interval = \"30s\"\ntimeout = \"30s\"\nfall = 10\n")
+        .with_section("route.ejection", "failures = 0\n")
 }
 
 /// Begins a test of 2.0 with half of the users, and waits until both gateways split them.

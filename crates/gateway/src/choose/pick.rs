@@ -3,7 +3,8 @@
 //! In this order: a well instance of the decided release that was not tried; one of another release of the split (the
 //! greatest share first), counted as a fallback; any instance of the decided release, well or not, since trying beats
 //! refusing; any of another release; and for a retry, one that was tried. So no request fails while anybody might
-//! answer it. A copy goes to its release or nowhere; a hedge never goes where the request already is.
+//! answer it. A copy goes to its release or nowhere. A hedge never goes where the request already is, nor to another
+//! release: that one's speed would hide how slow its own is, and its client would see the other of two that are compared.
 
 use super::group::{Found, Group, Search};
 use super::{Decision, RouteState};
@@ -73,6 +74,9 @@ impl RouteState {
                 Found::Upstream(upstream) => return Picked::Upstream(InFlight::new(upstream, purpose, now)),
                 Found::Full => return Picked::Busy,
                 Found::Nobody => {}
+            }
+            if purpose == Purpose::Hedge {
+                continue;
             }
             if let Some(upstream) = self.others(release).find_map(|group| match group.find(search, any) {
                 Found::Upstream(upstream) => Some(upstream),
