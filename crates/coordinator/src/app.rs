@@ -20,6 +20,7 @@ use crate::sessions::{Sessions, Timing};
 use crate::state::Coordinator;
 use crate::store::{SqliteStore, Store};
 use crate::systemd;
+use crate::trials::TrialLog;
 use baton_engine::cycle::Versioned;
 use baton_model::time::{Millis, UnixMs};
 use baton_proto::identity::{ServerTls, incoming, server_tls};
@@ -131,12 +132,14 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
     let stored = records.set(records::CLOCK, &clock.now()).await?;
     let gateways = Gateways::new(clock, timing, stored, cache.routes());
     let evidence = EvidenceLog::new(clock);
+    let trials = TrialLog::open(&records).await?;
     let (reconcile, view) = Reconcile::new(
         cache,
         records.clone(),
         Arc::clone(&sessions),
         Arc::clone(&gateways),
         Arc::clone(&evidence),
+        Arc::clone(&trials),
         Arc::clone(&journal),
         clock,
         opened.next_outbox,
@@ -156,6 +159,7 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
         sessions,
         gateways,
         evidence,
+        trials,
         artifacts,
         authority,
         secrets,
@@ -243,6 +247,7 @@ impl Bound {
             "reconcile",
         );
         background::mark(&coordinator).await;
+        background::save_trials(&coordinator).await;
         journal_stop.cancel();
         settle(writing.await, "journal");
         tracing::info!("stopped");

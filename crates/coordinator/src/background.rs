@@ -1,5 +1,5 @@
-//! What a coordinator does from time to time: look for silence, store the time, collect artifacts; and the upgrade of
-//! the agents.
+//! What a coordinator does from time to time: look for silence, store the time, collect artifacts, save
+//! what was compared; and the upgrade of the agents.
 
 use crate::artifacts::{COLLECT_EVERY, collect};
 use crate::clock::MARK_EVERY;
@@ -8,6 +8,7 @@ use crate::gateways::stream::about;
 use crate::metrics;
 use crate::records::{self, SERVICES};
 use crate::state::Coordinator;
+use crate::trials::SAVE_EVERY;
 use crate::upgrade;
 use crate::webhooks;
 use baton_model::desired::Service;
@@ -31,24 +32,27 @@ pub(crate) fn start(
     stop: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
     let look = Duration::from_millis(coordinator.sessions.timing.silence.0 / LOOKS_PER_SILENCE).max(LOOK_MIN);
-    let mut tasks =
-        vec![
-            tokio::spawn(upgrade::keep(Arc::clone(coordinator), stop.clone())),
-            tokio::spawn(webhooks::keep(Arc::clone(coordinator), stop.clone())),
-            every(look, coordinator, stop, |coordinator| async move {
-                tell_silent(&coordinator);
-                tell_silent_gateways(&coordinator);
-            }),
-            every(
-                MARK_EVERY.duration(),
-                coordinator,
-                stop,
-                |coordinator| async move { mark(&coordinator).await },
-            ),
-            every(COLLECT_EVERY, coordinator, stop, |coordinator| async move {
-                collect_artifacts(coordinator).await
-            }),
-        ];
+    let mut tasks = vec![
+        tokio::spawn(upgrade::keep(Arc::clone(coordinator), stop.clone())),
+        tokio::spawn(webhooks::keep(Arc::clone(coordinator), stop.clone())),
+        every(look, coordinator, stop, |coordinator| async move {
+            tell_silent(&coordinator);
+            tell_silent_gateways(&coordinator);
+        }),
+        every(
+            MARK_EVERY.duration(),
+            coordinator,
+            stop,
+            |coordinator| async move { mark(&coordinator).await },
+        ),
+        every(SAVE_EVERY, coordinator, stop, |coordinator| async move { save_trials(&coordinator).await }),
+        every(
+            COLLECT_EVERY,
+            coordinator,
+            stop,
+            |coordinator| async move { collect_artifacts(coordinator).await },
+        ),
+    ];
     if let Some(address) = scraped_at {
         let shared = Arc::clone(coordinator);
         let page = move || metrics::text(&shared);
@@ -104,6 +108,16 @@ fn tell_silent_gateways(coordinator: &Coordinator) {
 pub(crate) async fn mark(coordinator: &Coordinator) {
     if let Err(error) = coordinator.records.set(records::CLOCK, &coordinator.clock.now()).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "cannot store the time; it is tried again");
+    }
+}
+
+/// Stores what was counted of comparisons.
+pub(crate) async fn save_trials(coordinator: &Coordinator) {
+    if let Err(error) = coordinator.trials.save(&coordinator.records).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "cannot store what was counted of a comparison; it is tried again"
+        );
     }
 }
 

@@ -257,7 +257,7 @@ mod tests {
             releases: BTreeMap::from([(ReleaseNumber(1), release)]),
             ..ServiceEvidence::default()
         };
-        Evidence { span, services: BTreeMap::from([(web(), service)]) }
+        Evidence { span, services: BTreeMap::from([(web(), service)]), ..Evidence::default() }
     }
 
     fn web() -> ServiceName {

@@ -34,6 +34,7 @@ mod sessions;
 mod state;
 pub mod store;
 mod systemd;
+mod trials;
 mod upgrade;
 mod webhooks;
 

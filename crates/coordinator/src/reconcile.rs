@@ -17,6 +17,7 @@ use crate::provisions::Provider;
 use crate::records::{self, Records, RecordsError};
 use crate::sessions::Sessions;
 use crate::store::{Change, Watch};
+use crate::trials::TrialLog;
 use crate::webhooks;
 use baton_engine::cycle::{Action, Cycle, PlanRecord, Snapshot, Write, Written};
 use baton_engine::outcome::EventDraft;
@@ -50,6 +51,7 @@ pub(crate) struct Reconcile {
     sessions: Arc<Sessions>,
     gateways: Arc<Gateways>,
     evidence: Arc<EvidenceLog>,
+    trials: Arc<TrialLog>,
     journal: Arc<Journal>,
     clock: Clock,
     cache: Cache,
@@ -79,6 +81,7 @@ impl Reconcile {
         sessions: Arc<Sessions>,
         gateways: Arc<Gateways>,
         evidence: Arc<EvidenceLog>,
+        trials: Arc<TrialLog>,
         journal: Arc<Journal>,
         clock: Clock,
         next_outbox: u64,
@@ -92,6 +95,7 @@ impl Reconcile {
             sessions,
             gateways,
             evidence,
+            trials,
             journal,
             clock,
             cache,
@@ -162,8 +166,13 @@ impl Reconcile {
         let rolling = snapshot.progress.iter().filter(|(_, read)| {
             read.value.rollout.as_ref().is_some_and(|rollout| rollout.ended_at.is_none())
         });
-        let evidence = self.evidence.watch(&rolling.map(|(name, _)| name.clone()).collect());
-        Observed { gateways: self.gateways.observed(), evidence, ..self.sessions.observed() }
+        let rolling = rolling.map(|(name, _)| name.clone()).collect();
+        Observed {
+            gateways: self.gateways.observed(),
+            evidence: self.evidence.watch(&rolling),
+            trials: self.trials.watch(&rolling),
+            ..self.sessions.observed()
+        }
     }
 
     /// Reads what has changed, as often as it takes.

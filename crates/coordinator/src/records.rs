@@ -8,6 +8,7 @@
 //! service/<name>           a service as its operators want it          written by the API
 //! progress/<service>       what the engine remembers                   written by reconcile alone; of a service
 //!                          that is gone its last slot number stays
+//! trial/<service>          what gateways counted of a comparison  written by its task alone, while a rollout compares
 //! plan/<node>              who runs what, with its generation          written by reconcile alone
 //! outbox/<number>          events of a decision, on their way there    written with the decision, removed by the journal
 //! webhook/<id>             a verdict that is to be posted           written with the decision, removed by the journal
@@ -37,6 +38,7 @@ pub(crate) const GATEWAYS: &str = "gateway/";
 pub(crate) const SERVICES: &str = "service/";
 pub(crate) const PROGRESS: &str = "progress/";
 pub(crate) const PLANS: &str = "plan/";
+pub(crate) const TRIALS: &str = "trial/";
 pub(crate) const SECRETS: &str = "secret/";
 pub(crate) const EVENTS: &str = "event/";
 pub(crate) const OUTBOX: &str = "outbox/";
@@ -79,6 +81,10 @@ pub(crate) fn plan(node: &NodeName) -> String {
 
 pub(crate) fn secret(name: &SecretName) -> String {
     format!("{SECRETS}{name}")
+}
+
+pub(crate) fn trial(service: &ServiceName) -> String {
+    format!("{TRIALS}{service}")
 }
 
 /// Padded, so that the order of keys is the order of numbers.

@@ -12,6 +12,9 @@ use crate::reconcile::View;
 use crate::records::Records;
 use crate::secrets::Secrets;
 use crate::sessions::Sessions;
+use crate::trials::TrialLog;
+use baton_model::evidence::Evidence;
+use baton_model::id::GatewayName;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +28,7 @@ pub(crate) struct Coordinator {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) gateways: Arc<Gateways>,
     pub(crate) evidence: Arc<EvidenceLog>,
+    pub(crate) trials: Arc<TrialLog>,
     pub(crate) artifacts: Arc<Artifacts>,
     pub(crate) logs: Arc<LogBroker>,
     pub(crate) authority: Arc<Authority>,
@@ -33,4 +37,12 @@ pub(crate) struct Coordinator {
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// Cancelled when the coordinator stops: answers that go on for ever end.
     pub(crate) stop: CancellationToken,
+}
+
+impl Coordinator {
+    /// Takes in what a gateway counted.
+    pub(crate) fn take_evidence(&self, gateway: &GatewayName, mut evidence: Evidence) {
+        self.trials.take(&self.gateways.table(), std::mem::take(&mut evidence.trials));
+        self.evidence.take(gateway, evidence);
+    }
 }

@@ -31,6 +31,7 @@ mod scale;
 mod sight;
 #[cfg(test)]
 mod stories;
+mod trial;
 mod turn;
 pub mod upgrade;
 

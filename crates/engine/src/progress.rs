@@ -2,8 +2,8 @@
 
 use baton_model::id::{NodeName, ReleaseNumber, RolloutId, RouteRevision, RunNumber, ServiceName};
 use baton_model::report::RolloutReport;
-use baton_model::rollout::{RolloutOutcome, Verdict};
-use baton_model::route::{Mirror, Route, Rule, UpstreamId, Weight};
+use baton_model::rollout::{Comparison, RolloutOutcome, Verdict};
+use baton_model::route::{Between, Mirror, Route, Rule, Trial, UpstreamId, Weight};
 use baton_model::time::{Millis, UnixMs};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -174,6 +174,22 @@ pub struct RolloutProgress {
     pub traffic: Option<Traffic>,
 }
 
+impl RolloutProgress {
+    /// The two releases that are compared now.
+    pub(crate) fn trial(&self) -> Option<Trial> {
+        self.trial_between(self.traffic.as_ref()?.trial.clone()?)
+    }
+
+    /// The two releases that a stage compares.
+    pub(crate) fn trial_of(&self, stage: &StageProgress) -> Option<Trial> {
+        self.trial_between(stage.traffic.as_ref()?.trial.clone()?)
+    }
+
+    fn trial_between(&self, between: Between) -> Option<Trial> {
+        Some(Trial { rollout: self.id, control: self.from?, treatment: self.to, between })
+    }
+}
+
 /// The memory of one stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageProgress {
@@ -232,6 +248,9 @@ pub struct StageProgress {
     /// The evidence was bad for this reason, and the policy wants an operator to look.
     #[serde(default)]
     pub held: Option<String>,
+    /// The two releases compared, once the stage no longer compares them.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
 }
 
 /// What a stage does to the traffic of its service.
@@ -245,4 +264,7 @@ pub struct Traffic {
     pub mirror: Option<Mirror>,
     /// New requests wait at the gateways meanwhile.
     pub held: bool,
+    /// By what the two releases of the rollout are compared.
+    #[serde(default)]
+    pub trial: Option<Between>,
 }

@@ -75,6 +75,7 @@ pub(crate) fn fleet(instances: u64) -> Fleet {
             rules: vec![],
             mirror: None,
             held: false,
+            trial: None,
             upstreams: BTreeMap::new(),
         },
     };

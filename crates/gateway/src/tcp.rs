@@ -7,6 +7,7 @@ use crate::request::RequestView;
 use crate::serve::copy_both;
 use crate::upstream::{InFlight, Purpose, Serial};
 use crate::worker::Worker;
+use http::StatusCode;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,15 +29,25 @@ pub(crate) async fn carry(
     let view = RequestView::connection(from.ip());
     let decision = route.decide(&view, Instant::now());
     let mut connecting = Connecting { worker, route, decision, view, port, tried: Vec::new(), attempts: 0 };
+    let part = connecting.route.part(&connecting.decision);
+    let begun = Instant::now();
     match connecting.open().await {
         Some((in_flight, instance)) => {
+            if let Some(part) = &part {
+                part.answered(StatusCode::SWITCHING_PROTOCOLS, begun.elapsed());
+            }
             let idle = connecting.route.spec().timeouts.idle.duration();
             if let Err(error) = copy_both(client, instance, idle).await {
                 tracing::debug!(client = %from, %error, "a connection ended");
             }
             drop(in_flight);
         }
-        None => connecting.route.service().counters.count(ServiceEvent::Unanswered),
+        None => {
+            if let Some(part) = &part {
+                part.unanswered();
+            }
+            connecting.route.service().counters.count(ServiceEvent::Unanswered);
+        }
     }
     drop(permit);
 }

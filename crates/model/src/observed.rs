@@ -1,6 +1,7 @@
 //! What is: reported by agents, kept by the coordinator's sessions, never stored.
 
 pub use crate::evidence::series::EvidenceSeries;
+pub use crate::evidence::trial::TrialObserved;
 
 use crate::confinement::Ability;
 use crate::id::{
@@ -28,6 +29,9 @@ pub struct Observed {
     /// What the gateways together counted lately, of the services that are being watched.
     #[serde(skip)]
     pub evidence: BTreeMap<ServiceName, EvidenceSeries>,
+    /// What they counted of comparisons of two releases.
+    #[serde(skip)]
+    pub trials: BTreeMap<ServiceName, TrialObserved>,
 }
 
 /// What is known of one gateway.

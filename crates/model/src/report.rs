@@ -1,7 +1,7 @@
 //! Why each thing is done, doing, or waiting. The coordinator can always say what it waits for.
 
 use crate::id::{InstanceId, NodeName, ReleaseNumber, RolloutId, ServiceName, Version};
-use crate::rollout::{RolloutOutcome, Verdict};
+use crate::rollout::{Comparison, RolloutOutcome, Verdict};
 use crate::route::Weight;
 use crate::time::UnixMs;
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,9 @@ pub struct StageReport {
     /// What the evidence answered, with the data of each answer.
     #[serde(default)]
     pub verdicts: Vec<Verdict>,
+    /// The two releases compared, where the stage compares them.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
 }
 
 /// How a stage stands.

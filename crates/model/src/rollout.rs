@@ -3,9 +3,11 @@
 //! The stages a policy compiles into, and the machine that runs them, are the engine's.
 
 mod analysis;
+mod comparison;
 mod strategy;
 
 pub use analysis::{AnalysisAction, Answer, Measured, Metric, Threshold, Verdict};
+pub use comparison::{ArmReport, Comparison, Estimate, LatencyEffect, Percent, SampleRatio};
 pub use strategy::{AbTest, AfterDark, BlueGreen, Canary, CanaryStep, DarkLaunch, Preview, Strategy};
 
 use crate::amount::Amount;

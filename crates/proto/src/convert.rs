@@ -27,6 +27,7 @@ pub mod spec;
 pub mod status;
 pub mod strategy;
 pub mod traffic;
+mod trial;
 pub mod upgrade;
 
 pub use field::WireError;

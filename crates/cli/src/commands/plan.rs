@@ -172,6 +172,7 @@ mod tests {
             step: 0,
             weight: None,
             verdicts: Vec::new(),
+            comparison: None,
         };
         let waiting = Waiting {
             subject: Subject::Stage(2),

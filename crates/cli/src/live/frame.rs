@@ -41,6 +41,7 @@ pub(crate) fn frame(scene: &Scene<'_>, height: u16) -> Vec<Line> {
         top.extend(stages(rollout, scene.now, height == u16::MAX));
     }
     top.extend(super::traffic::lines(&status.traffic));
+    top.extend(status.report.rollout.as_ref().map(super::comparison::of_rollout).unwrap_or_default());
     let mut bottom = waiting(&status.report, scene.now);
     bottom.extend(events(scene.events));
     if let Some(note) = scene.note {

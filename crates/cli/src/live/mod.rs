@@ -6,6 +6,7 @@
 //!                                                         └─────  --json:   one status per line
 //! ```
 
+pub(crate) mod comparison;
 mod feed;
 mod frame;
 mod line;

@@ -31,6 +31,7 @@ impl Teller {
                 let text = stage_text(stage);
                 if stage.state != StageState::Pending && self.stages.get(&stage.number) != Some(&text) {
                     news.push(text.clone());
+                    news.extend(compared(rollout, stage));
                     self.stages.insert(stage.number, text);
                 }
             }
@@ -76,6 +77,13 @@ fn stage_text(stage: &StageReport) -> String {
         StageState::Failed => "failed",
     };
     format!("stage {} ({}): {word}", stage.number, stage.title)
+}
+
+/// What a stage that is over has compared.
+fn compared(rollout: &RolloutReport, stage: &StageReport) -> Vec<String> {
+    let over = stage.comparison.as_ref().filter(|_| stage.ended_at.is_some());
+    let lines = over.map(|it| super::comparison::lines(rollout, it)).unwrap_or_default();
+    lines.into_iter().map(|line| line.render(usize::MAX, false).trim_start().to_owned()).collect()
 }
 
 fn instance_text(status: &ServiceStatus, instance: &PlacedInstance) -> String {

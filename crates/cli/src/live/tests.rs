@@ -66,6 +66,7 @@ fn stage(number: u32, state: StageState, step: Step, times: (Option<u64>, Option
         step: 0,
         weight: None,
         verdicts: Vec::new(),
+        comparison: None,
     }
 }
 

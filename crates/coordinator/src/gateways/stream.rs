@@ -231,7 +231,7 @@ impl Listener<'_> {
             Message::Evidence(counted) => {
                 let counted = counted.try_into().map_err(invalid)?;
                 if self.hear(None) {
-                    self.coordinator.evidence.take(self.gateway, counted);
+                    self.coordinator.take_evidence(self.gateway, counted);
                 }
             }
             Message::Goodbye(_) => {

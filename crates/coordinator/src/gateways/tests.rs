@@ -39,6 +39,7 @@ fn routes(revision: u64) -> BTreeMap<ServiceName, Route> {
         rules: vec![],
         mirror: None,
         held: false,
+        trial: None,
         upstreams: BTreeMap::new(),
     };
     BTreeMap::from([(web(), route)])

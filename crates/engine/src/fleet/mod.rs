@@ -18,6 +18,7 @@ pub use agent::{Agent, START_MS};
 use baton_model::desired::Desired;
 use baton_model::evidence::ReleaseEvidence;
 use baton_model::evidence::series::EvidenceSeries;
+use baton_model::evidence::trial::TrialObserved;
 use baton_model::id::{GatewayName, NodeName, ReleaseNumber, Revision, ServiceName};
 use baton_model::observed::{GatewayObserved, NodeObserved, Observed};
 use baton_model::report::{Report, ServiceReport};
@@ -56,6 +57,8 @@ pub struct Fleet {
     pub answers: BTreeMap<ReleaseNumber, ReleaseEvidence>,
     /// What they have counted.
     pub evidence: BTreeMap<ServiceName, EvidenceSeries>,
+    /// What gateways counted of comparisons.
+    pub trials: BTreeMap<ServiceName, TrialObserved>,
     /// The floor is not counted: a fault or an operator has taken instances away.
     pub faulty: bool,
     /// The gateways.
@@ -131,6 +134,7 @@ impl Fleet {
             listening_since: self.listening_since,
             gateways: self.heard_gateways.clone(),
             evidence: self.evidence.clone(),
+            trials: self.trials.clone(),
         }
     }
 

@@ -100,7 +100,7 @@ fn count(metric: &Metric, evidence: &ReleaseEvidence) -> u64 {
     match metric {
         Metric::ErrorShare { .. } | Metric::RequestRate { .. } => evidence.ended(),
         Metric::Latency { .. } => evidence.latency.total(),
-        Metric::Differing { .. } => evidence.mirrored,
+        Metric::Differing { .. } => evidence.compared,
         Metric::Restarts { .. } => 0,
     }
 }

@@ -1,6 +1,6 @@
 //! How a rollout begins: from a request, or by turning round.
 
-use super::{compile, stop};
+use super::{comparison, compile, stop};
 use crate::progress::{RolloutProgress, Traffic};
 use crate::turn::Turn;
 use baton_model::event::Severity;
@@ -80,6 +80,7 @@ pub(super) fn turn_round(turn: &mut Turn<'_>, reason: &str) {
         stop::hold(turn, &format!("{reason}; the release before is not kept any more: deploy a good one"));
         return;
     };
+    comparison::keep(turn);
     let Some(rollout) = turn.memory.rollout.as_mut() else { return };
     rollout.stages.retain(|stage| stage.started_at.is_some());
     for stage in &mut rollout.stages {

@@ -189,6 +189,7 @@ pub(super) fn stage(title: String, cohort: BTreeSet<u64>) -> StageProgress {
         second_set: false,
         switches: false,
         analysed: false,
+        comparison: None,
         verdicts: Vec::new(),
         restarts_before: 0,
         held: None,

@@ -1,5 +1,6 @@
 //! A rollout as people see it.
 
+use super::comparison;
 use crate::progress::{RolloutProgress, StageProgress};
 use crate::turn::Turn;
 use baton_model::id::Version;
@@ -34,6 +35,7 @@ pub(crate) fn describe(turn: &Turn<'_>, rollout: &RolloutProgress, whole: bool) 
             step: stage.step,
             weight: stage.traffic.as_ref().map(|traffic| traffic.weight),
             verdicts: stage.verdicts.clone(),
+            comparison: stage.comparison.clone().or_else(|| comparison::of(turn, rollout, index)),
         }
     });
     Some(RolloutReport {

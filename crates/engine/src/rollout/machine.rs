@@ -11,7 +11,7 @@
 use super::analysis::Opinion;
 use super::tally::{Tally, tally};
 use super::zone::OneZone;
-use super::{analysis, begin, finish, shift, stop};
+use super::{analysis, begin, comparison, finish, shift, stop};
 use crate::gate::health::{self, Health};
 use crate::gate::{bake, hold};
 use crate::progress::{RolloutProgress, StageProgress};
@@ -72,7 +72,10 @@ fn start(turn: &mut Turn<'_>, index: usize) {
     let stage = &rollout.stages[index];
     let title = stage.title.clone();
     if hold::unapproved(control, rollout, stage, number) {
-        let reason = format!("stage {number} ({title}) waits for an operator: `baton rollout promote`");
+        let service = turn.name;
+        let advice = format!("`baton rollout promote {service}`, or `baton rollout abort {service}`");
+        let caution = comparison::caution(rollout, index);
+        let reason = format!("stage {number} ({title}) waits for an operator: {advice}{caution}");
         wait_for_approval(turn, number, reason);
         return;
     }
@@ -166,6 +169,7 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
     if !shift::shift(turn, index) {
         return;
     }
+    comparison::look(turn, index);
     match analysis::watch(turn, index, policy) {
         Opinion::Open => bake_or_end(turn, index, policy, Gates { held, shut: false }),
         Opinion::Shut => bake_or_end(turn, index, policy, Gates { held, shut: true }),
@@ -341,6 +345,7 @@ fn bake_or_end(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, gates:
         return;
     }
     analysis::keep_last(turn, index, policy);
+    comparison::keep(turn);
     if let Some(rollout) = &mut turn.memory.rollout {
         rollout.stages[index].ended_at = Some(now);
         rollout.progressed_at = now;

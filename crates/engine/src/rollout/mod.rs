@@ -17,6 +17,7 @@
 
 mod analysis;
 mod begin;
+mod comparison;
 mod compile;
 mod control;
 mod describe;

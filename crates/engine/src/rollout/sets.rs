@@ -6,7 +6,7 @@ use crate::progress::{StageProgress, Traffic};
 use crate::turn::Turn;
 use baton_model::id::ReleaseNumber;
 use baton_model::rollout::{AfterDark, BlueGreen, DarkLaunch, Preview};
-use baton_model::route::{Entry, Mirror, Rule, Weight};
+use baton_model::route::{Between, Entry, Mirror, Rule, Weight};
 use baton_model::spec::ServiceSpec;
 use baton_model::time::Millis;
 use std::collections::BTreeSet;
@@ -40,7 +40,11 @@ pub(super) fn dark(policy: &DarkLaunch, to: ReleaseNumber, spec: &ServiceSpec) -
         unsafe_methods: policy.unsafe_methods,
         compare_bodies: policy.compare_bodies,
     };
-    let traffic = Traffic { mirror: Some(mirror), ..previewed(&policy.preview, to, spec) };
+    let traffic = Traffic {
+        mirror: Some(mirror),
+        trial: Some(Between::Copies),
+        ..previewed(&policy.preview, to, spec)
+    };
     let watched = StageProgress {
         bake_ms: policy.duration.0,
         analysed: true,

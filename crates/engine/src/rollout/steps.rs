@@ -6,7 +6,7 @@ use crate::progress::{StageProgress, Traffic};
 use crate::turn::Turn;
 use baton_model::id::ReleaseNumber;
 use baton_model::rollout::{AbTest, Canary, CanaryStep};
-use baton_model::route::{Condition, Key, Rule, Weight};
+use baton_model::route::{Between, Condition, Key, Rule, Weight};
 use baton_model::spec::ServiceSpec;
 use baton_model::time::Millis;
 
@@ -51,7 +51,9 @@ fn cohort(canary: &Canary, share: Weight, key: &Key, to: ReleaseNumber) -> Vec<R
 pub(super) fn ab(turn: &Turn<'_>, test: &AbTest, to: ReleaseNumber, spec: &ServiceSpec) -> Plan {
     let mut slots = Slots::of(turn, to, spec);
     let condition = Condition::Share { key: test.key.clone(), share: test.share };
-    let traffic = Traffic { rules: vec![Rule { conditions: vec![condition], to }], ..Traffic::default() };
+    let trial = Some(Between::Clients { key: test.key.clone(), share: test.share });
+    let rules = vec![Rule { conditions: vec![condition], to }];
+    let traffic = Traffic { rules, trial, ..Traffic::default() };
     let share = slots.of_step(&CanaryStep { weight: test.share, bake: test.duration, instances: None });
     let title = format!("{} by {}", test.share, test.key);
     let mut stages = slots.step(share, Step { title, number: 1, traffic, bake: test.duration });

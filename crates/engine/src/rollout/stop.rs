@@ -1,5 +1,6 @@
 //! How a rollout stops: for good, or until an operator acts.
 
+use super::comparison;
 use super::describe::describe;
 use crate::turn::Turn;
 use baton_model::event::Severity;
@@ -7,6 +8,7 @@ use baton_model::rollout::RolloutOutcome;
 
 /// Ends the rollout, keeps its report and says so.
 pub(super) fn end(turn: &mut Turn<'_>, outcome: RolloutOutcome, reason: String) {
+    comparison::keep(turn);
     let now = turn.now;
     let Some(rollout) = turn.memory.rollout.as_mut() else { return };
     rollout.outcome = outcome;

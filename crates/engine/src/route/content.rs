@@ -27,6 +27,7 @@ pub(super) fn route(turn: &Turn<'_>, spec: &RouteSpec, ends: bool) -> Route {
         rules: share.rules,
         mirror: share.mirror,
         held: share.held,
+        trial: share.trial,
         upstreams,
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::turn::Turn;
 use baton_model::id::ReleaseNumber;
-use baton_model::route::{Condition, Mirror, Rule, Split, Upstream, UpstreamId, Weight};
+use baton_model::route::{Condition, Mirror, Rule, Split, Trial, Upstream, UpstreamId, Weight};
 use std::collections::BTreeMap;
 
 /// What a route says beside its upstreams.
@@ -14,6 +14,7 @@ pub(super) struct Share {
     pub(super) rules: Vec<Rule>,
     pub(super) mirror: Option<Mirror>,
     pub(super) held: bool,
+    pub(super) trial: Option<Trial>,
 }
 
 /// The share of each release, of those that have upstreams.
@@ -37,6 +38,7 @@ pub(super) fn share(turn: &Turn<'_>, upstreams: &BTreeMap<UpstreamId, Upstream>)
         rules: traffic.rules.iter().filter(|rule| is_ready(rule.to)).cloned().collect(),
         mirror: traffic.mirror.clone().filter(|mirror| is_ready(mirror.to)),
         held: traffic.held,
+        trial: rollout.trial(),
     }
 }
 

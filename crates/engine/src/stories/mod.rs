@@ -7,6 +7,7 @@ mod random;
 mod rolling;
 mod routes;
 mod strategies;
+mod trials;
 
 use crate::fleet::{Fleet, fleet, spec};
 use baton_model::rollout::RolloutOutcome;

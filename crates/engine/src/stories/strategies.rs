@@ -286,7 +286,8 @@ fn a_dark_launch_serves_nobody_until_it_is_promoted() {
     // By rule: the answers must be the same.
     let metric = Metric::Differing { at_most: Weight(100) };
     let by_rule = Strategy::Dark(DarkLaunch { then: AfterDark::Promote, ..dark });
-    let copies = |differing| ReleaseEvidence { mirrored: 10, differing, ..ReleaseEvidence::default() };
+    let copies =
+        |differing| ReleaseEvidence { mirrored: 10, compared: 10, differing, ..ReleaseEvidence::default() };
     fleet.answers.insert(ReleaseNumber(3), copies(1));
     fleet.deploy(watching(by_rule.clone(), metric, AnalysisAction::RollBack));
     assert_eq!(course(&mut fleet, RolloutOutcome::RolledBack), ["2=100%", "2=100% copies=3:10%", "2=100%"]);

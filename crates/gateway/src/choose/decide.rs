@@ -2,14 +2,19 @@
 
 use super::RouteState;
 use crate::clock::tick;
+use crate::evidence::TrialCounters;
 use crate::evidence::counters::{ReleaseEvent, ServiceEvent};
 use crate::hash::{POINTS, Salt, point};
 use crate::request::{Lookup, RequestView};
 use crate::table::hosts;
 use baton_model::id::ReleaseNumber;
-use baton_model::route::{self, Weight};
-use http::HeaderValue;
-use std::time::Instant;
+use baton_model::route::{self, Between, Weight};
+use http::{HeaderValue, StatusCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the hash of a rule's share is for.
+const SHARE: &str = "share";
 
 /// What is done with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +25,10 @@ pub struct Decision {
     pub by: DecidedBy,
     /// A `Set-Cookie` for the answer: the client is new, and stays where it is from now on.
     pub set_cookie: Option<HeaderValue>,
-    /// A copy goes to this release, if its body is not too large.
+    /// It was drawn to be copied to this release.
     pub mirror: Option<ReleaseNumber>,
+    /// The group of clients that it counts for, where two are compared.
+    pub arm: Option<Arm>,
     /// It waits for a newer table before it is sent.
     pub held: bool,
 }
@@ -37,6 +44,66 @@ pub enum DecidedBy {
     Split,
     /// Chance: the request has neither cookie nor key.
     Chance,
+}
+
+/// One of two groups that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    /// The release before.
+    Control,
+    /// The new one.
+    Treatment,
+}
+
+/// A request that takes part in a comparison of clients: what becomes of it is counted for its arm.
+#[derive(Clone, Debug)]
+pub struct Part {
+    counters: Arc<TrialCounters>,
+    arm: Arm,
+}
+
+impl Part {
+    /// The head of the answer that the client gets, and how long it took from the request's coming in.
+    pub fn answered(&self, status: StatusCode, latency: Duration) {
+        self.counters.answered(self.arm, status, latency);
+    }
+
+    /// No instance answered.
+    pub fn unanswered(&self) {
+        self.counters.unanswered(self.arm);
+    }
+}
+
+/// Who takes part in a comparison of clients, and in which arm. It is asked by the hash that the rule of the same share
+/// asks, so a client counts for the release that its rule gives it, also while another has to answer.
+#[derive(Debug)]
+pub(super) struct Experiment {
+    key: Lookup,
+    share_salt: Salt,
+    share: Weight,
+    /// Clients are counted by a hash that has nothing to do with the one that chose them.
+    exposure_salt: Salt,
+}
+
+impl Experiment {
+    pub(super) fn new(trial: &route::Trial, service: &str) -> Option<Self> {
+        match &trial.between {
+            Between::Clients { key, share } => Some(Self {
+                key: Lookup::new(key).expect("the names of headers were checked"),
+                share_salt: Salt::new(service, SHARE),
+                share: *share,
+                exposure_salt: Salt::new(service, "exposure"),
+            }),
+            Between::Copies => None,
+        }
+    }
+
+    /// The arm of a request and the hash of its client; `None` where it has no key.
+    fn arm(&self, view: &RequestView<'_>) -> Option<(Arm, u64)> {
+        let point = point(self.key.hash(view, self.share_salt)?);
+        let arm = if point < self.share.0 { Arm::Treatment } else { Arm::Control };
+        Some((arm, self.key.hash(view, self.exposure_salt)?))
+    }
 }
 
 /// A rule made ready.
@@ -64,7 +131,7 @@ impl Rule {
             }
             route::Condition::Host { name } => Condition::Host { name: name.to_ascii_lowercase() },
             route::Condition::Share { key, share } => {
-                Condition::Share { key: lookup(key), salt: Salt::new(service, "share"), share: *share }
+                Condition::Share { key: lookup(key), salt: Salt::new(service, SHARE), share: *share }
             }
         });
         Self { conditions: conditions.collect(), to: rule.to }
@@ -98,7 +165,8 @@ impl RouteState {
         if let (Some(release), Some(_)) = (release, &set_cookie) {
             self.count(release, ReleaseEvent::Exposure);
         }
-        Decision { release, by, set_cookie, mirror: self.mirrored(view, release), held: self.held }
+        let mirror = self.mirrored(release);
+        Decision { release, by, set_cookie, mirror, arm: self.exposed(view), held: self.held }
     }
 
     /// Decides anew for a request that was decided by an older revision and still waits: by this one's rules and split,
@@ -118,7 +186,14 @@ impl RouteState {
                 (release, by)
             }
         };
-        Decision { release, by, set_cookie: before.set_cookie.clone(), mirror: None, held: self.held }
+        Decision {
+            release,
+            by,
+            set_cookie: before.set_cookie.clone(),
+            mirror: None,
+            arm: before.arm,
+            held: self.held,
+        }
     }
 
     fn split(&self, view: &RequestView<'_>) -> (Option<ReleaseNumber>, DecidedBy, Option<HeaderValue>) {
@@ -140,10 +215,22 @@ impl RouteState {
         self.borders.iter().find(|(end, _)| point < *end).map(|(_, release)| *release)
     }
 
-    fn mirrored(&self, view: &RequestView<'_>, release: Option<ReleaseNumber>) -> Option<ReleaseNumber> {
+    fn mirrored(&self, release: Option<ReleaseNumber>) -> Option<ReleaseNumber> {
         let mirror = self.mirror.as_ref()?;
         // A copy to the very release that answers would only count twice.
-        let wanted = release != Some(mirror.to) && (mirror.unsafe_methods || view.method.is_safe());
-        (wanted && fastrand::u16(..POINTS) < mirror.share.0).then_some(mirror.to)
+        (release != Some(mirror.to) && fastrand::u16(..POINTS) < mirror.share.0).then_some(mirror.to)
+    }
+
+    /// The arm of a request whose client takes part in a comparison; the client is counted.
+    fn exposed(&self, view: &RequestView<'_>) -> Option<Arm> {
+        let (arm, client) = self.experiment.as_ref()?.arm(view)?;
+        self.trial.as_ref()?.exposed(arm, client);
+        Some(arm)
+    }
+
+    /// Where what becomes of a request is counted, if it takes part in a comparison of clients.
+    #[must_use]
+    pub fn part(&self, decision: &Decision) -> Option<Part> {
+        Some(Part { counters: Arc::clone(self.trial.as_ref()?), arm: decision.arm? })
     }
 }

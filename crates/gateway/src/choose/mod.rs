@@ -6,10 +6,11 @@ mod decide;
 mod group;
 mod pick;
 
-pub use decide::{DecidedBy, Decision};
+pub use decide::{Arm, DecidedBy, Decision, Part};
 pub use pick::Picked;
 
 use crate::clock::Tick;
+use crate::evidence::TrialCounters;
 use crate::evidence::counters::ReleaseEvent;
 use crate::hash::Salt;
 use crate::request::Lookup;
@@ -18,7 +19,7 @@ use balance::Balancer;
 use baton_model::id::{ReleaseNumber, RouteRevision, ServiceName, TableRevision};
 use baton_model::route::{Mirror, Route, RouteSpec, Split};
 use cookie::Cookie;
-use decide::Rule;
+use decide::{Experiment, Rule};
 use group::Group;
 use std::sync::Arc;
 
@@ -36,6 +37,9 @@ pub struct RouteState {
     split_salt: Salt,
     cookie: Option<Cookie>,
     mirror: Option<Mirror>,
+    trial: Option<Arc<TrialCounters>>,
+    /// Where clients are compared.
+    experiment: Option<Experiment>,
     held: bool,
     balancer: Balancer,
     /// By release number, growing.
@@ -43,13 +47,15 @@ pub struct RouteState {
 }
 
 impl RouteState {
-    /// `route` passed the checks of `baton_model::route`; `upstreams` are the states of its upstreams.
+    /// `route` passed the checks of `baton_model::route`; `upstreams` are the states of its upstreams. What `before` has
+    /// counted of a comparison that goes on is counted further.
     pub(crate) fn new(
         table: TableRevision,
         route: &Route,
         service: Arc<ServiceState>,
         upstreams: &[Arc<UpstreamState>],
         zone: Option<&str>,
+        before: Option<&Self>,
     ) -> Self {
         let name = service.name.as_str();
         let lookup = |key| Lookup::new(key).expect("the names of headers were checked");
@@ -70,6 +76,11 @@ impl RouteState {
             split_salt: Salt::new(name, "split"),
             cookie: route.spec.sticky_cookie.as_deref().map(|cookie| Cookie::new(cookie, &route.spec.entry)),
             mirror: route.mirror.clone(),
+            experiment: route.trial.as_ref().and_then(|trial| Experiment::new(trial, name)),
+            trial: route.trial.clone().map(|trial| {
+                let known = before.and_then(|it| it.trial.clone()).filter(|it| *it.trial() == trial);
+                known.unwrap_or_else(|| Arc::new(TrialCounters::new(trial)))
+            }),
             held: route.held,
             balancer: Balancer::new(&route.spec.balance, name),
             groups: releases.into_iter().map(group).collect(),
@@ -100,6 +111,12 @@ impl RouteState {
     #[must_use]
     pub const fn mirror(&self) -> Option<&Mirror> {
         self.mirror.as_ref()
+    }
+
+    /// What is counted of the comparison of two releases, where there is one.
+    #[must_use]
+    pub const fn trial(&self) -> Option<&Arc<TrialCounters>> {
+        self.trial.as_ref()
     }
 
     /// The revision of the route.

@@ -3,7 +3,8 @@
 //! In this order: a well instance of the decided release that was not tried; one of another release of the split (the
 //! greatest share first), counted as a fallback; any instance of the decided release, well or not, since trying beats
 //! refusing; any of another release; and for a retry, one that was tried. So no request fails while anybody might
-//! answer it. A copy goes to its release or nowhere; a hedge never goes where the request already is.
+//! answer it. A copy goes to its release or nowhere. A hedge never goes where the request already is, nor to another
+//! release: that one's speed would hide how slow its own is, and its client would see the other of two that are compared.
 
 use super::group::{Found, Group, Search};
 use super::{Decision, RouteState};
@@ -49,7 +50,7 @@ impl RouteState {
             Purpose::First | Purpose::Retry | Purpose::Hedge => {
                 self.pick_live(decision.release, &search, purpose, now)
             }
-            Purpose::Mirror => self.pick_copy(decision.mirror, &search, now),
+            Purpose::Mirror | Purpose::Again => self.pick_copy(decision.mirror, &search, purpose, now),
         };
         match picked {
             Picked::Nobody | Picked::Busy if self.service.in_force() > self.table => Picked::Stale,
@@ -73,6 +74,9 @@ impl RouteState {
                 Found::Upstream(upstream) => return Picked::Upstream(InFlight::new(upstream, purpose, now)),
                 Found::Full => return Picked::Busy,
                 Found::Nobody => {}
+            }
+            if purpose == Purpose::Hedge {
+                continue;
             }
             if let Some(upstream) = self.others(release).find_map(|group| match group.find(search, any) {
                 Found::Upstream(upstream) => Some(upstream),
@@ -102,7 +106,13 @@ impl RouteState {
         shares.into_iter().filter_map(|(_, release)| self.group(release))
     }
 
-    fn pick_copy(&self, release: Option<ReleaseNumber>, search: &Search<'_>, now: Instant) -> Picked {
+    fn pick_copy(
+        &self,
+        release: Option<ReleaseNumber>,
+        search: &Search<'_>,
+        purpose: Purpose,
+        now: Instant,
+    ) -> Picked {
         let (Some(release), Some(mirror)) = (release, &self.mirror) else { return Picked::Nobody };
         let copies = &self.service.copies;
         if copies.fetch_add(1, SeqCst) >= mirror.in_flight_max {
@@ -115,7 +125,7 @@ impl RouteState {
             found @ (Found::Upstream(_) | Found::Full) => found,
         };
         match found {
-            Found::Upstream(upstream) => Picked::Upstream(InFlight::new(upstream, Purpose::Mirror, now)),
+            Found::Upstream(upstream) => Picked::Upstream(InFlight::new(upstream, purpose, now)),
             Found::Full => {
                 copies.fetch_sub(1, SeqCst);
                 Picked::Busy
@@ -135,6 +145,11 @@ impl RouteState {
             self.service.counters.count(ServiceEvent::OverBudget);
         }
         may
+    }
+
+    /// Counts a copy that was compared.
+    pub fn compared(&self, release: ReleaseNumber) {
+        self.count(release, ReleaseEvent::Compared);
     }
 
     /// Counts a copy that was wanted and not sent.

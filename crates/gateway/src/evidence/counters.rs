@@ -38,6 +38,8 @@ pub enum ReleaseEvent {
     Mirrored,
     /// A copy that was not sent.
     Unmirrored,
+    /// A copy whose answer, or want of one, was compared with the client's.
+    Compared,
     /// A copy whose answer was another than the client's.
     Differing,
 }
@@ -177,6 +179,7 @@ impl ReleaseCounters {
             in_flight: 0,
             mirrored: of(ReleaseEvent::Mirrored),
             unmirrored: of(ReleaseEvent::Unmirrored),
+            compared: of(ReleaseEvent::Compared),
             differing: of(ReleaseEvent::Differing),
             latency: self.latency(),
         }

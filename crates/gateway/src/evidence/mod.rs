@@ -7,9 +7,11 @@ pub mod counters;
 pub mod prometheus;
 mod report;
 pub(crate) mod shard;
+pub mod trial;
 
 pub use counters::{ReleaseCounters, ServiceCounters};
 pub use report::Reporter;
+pub use trial::TrialCounters;
 
 use crate::table::Table;
 use crate::upstream::ServiceState;

@@ -36,7 +36,7 @@ const OF_SERVICES: [ServiceCount; 6] = [
 ];
 
 type ReleaseCount = (&'static str, &'static str, fn(&ReleaseEvidence) -> u64);
-const OF_RELEASES: [ReleaseCount; 9] = [
+const OF_RELEASES: [ReleaseCount; 10] = [
     ("failures", "Tries without an answer", |it| it.failures),
     ("broken", "Answers that broke off after their head", |it| it.broken),
     ("cancelled", "Tries that were not waited for", |it| it.cancelled),
@@ -45,6 +45,7 @@ const OF_RELEASES: [ReleaseCount; 9] = [
     ("exposures", "Clients that were given the release for the first time", |it| it.exposures),
     ("mirrored", "Copies that were sent", |it| it.mirrored),
     ("unmirrored", "Copies that were not sent", |it| it.unmirrored),
+    ("compared", "Copies that were compared with what the client got", |it| it.compared),
     ("differing", "Copies whose answer was another than the client's", |it| it.differing),
 ];
 

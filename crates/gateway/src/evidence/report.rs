@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Makes reports. Each count is in exactly one of them, also those of a service that has left the table.
+/// Makes reports. Each count is in exactly one of them, also those of a service that has left the table. What is counted of a
+/// comparison is in each of them whole, for as long as the table compares.
 #[derive(Debug)]
 pub struct Reporter {
     told: Vec<Told>,
@@ -37,6 +38,7 @@ impl Reporter {
     /// A report that was lost on its way is lost: evidence is a measurement, and late samples would be worse than few.
     pub fn next(&mut self, table: &Table, now: Instant) -> Evidence {
         let mut services: BTreeMap<ServiceName, ServiceEvidence> = BTreeMap::new();
+        let mut trials = BTreeMap::new();
         let mut before = std::mem::take(&mut self.told);
         for (name, route) in table.routes() {
             let service = route.service();
@@ -45,6 +47,7 @@ impl Reporter {
             let counted = next.since(earlier.map(|at| before.swap_remove(at)).as_ref());
             service.forget_releases(|release| route.names(release) || next.in_flight(release));
             services.insert(name.clone(), counted);
+            trials.extend(route.trial().map(|trial| (name.clone(), trial.total())));
             self.told.push(next);
         }
         // Those that have left the table are told of for as long as something of theirs is in flight.
@@ -57,7 +60,7 @@ impl Reporter {
         }
         let span = u64::try_from(now.saturating_duration_since(self.at).as_millis()).unwrap_or(u64::MAX);
         self.at = now;
-        Evidence { span: Millis(span), services }
+        Evidence { span: Millis(span), services, trials }
     }
 }
 

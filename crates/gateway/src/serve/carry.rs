@@ -8,7 +8,7 @@ use super::respond::{self, Problem};
 use super::upgrade;
 use crate::access::{self, Record};
 use crate::body::{HELD_MAX, Progress, SentBody, declared, hold};
-use crate::choose::RouteState;
+use crate::choose::{Part, RouteState};
 use crate::evidence::counters::ServiceEvent;
 use crate::mirror;
 use crate::request::RequestView;
@@ -91,14 +91,16 @@ async fn exchange(
         secure: client.origin.encrypted,
     };
     let decision = route.decide(&view, asked.begun);
+    let part = route.part(&decision);
     let id = headers::to_instance(&mut parts, client.origin, wish, || client.worker.fresh_id());
     if let Some(record) = &mut asked.record {
         record.named(&id);
     }
     asked.id = Some(id.clone());
-    let most = decision.mirror.and(route.mirror()).map_or(0, |it| it.body_bytes_max.min(COPIED_MAX));
+    let mirror = decision.mirror.and(route.mirror()).filter(|it| it.unsafe_methods || parts.method.is_safe());
+    let most = mirror.map_or(0, |it| it.body_bytes_max.min(COPIED_MAX));
     let (body, progress) =
-        replay(body, &parts, &route, most).await.inspect_err(|problem| count(&route, *problem))?;
+        replay(body, &parts, &route, most).await.inspect_err(|problem| count(&route, *problem, None))?;
     if parts.version == Version::HTTP_2 && speaks(&route) == HttpProtocol::Http1 {
         join_cookies(&mut parts.headers);
     }
@@ -118,7 +120,11 @@ async fn exchange(
         refused_at: None,
     };
     let mut copy = exchange.copied();
-    let answered = exchange.run().await.inspect_err(|problem| count(&exchange.route, *problem))?;
+    let answered =
+        exchange.run().await.inspect_err(|problem| count(&exchange.route, *problem, part.as_ref()))?;
+    if let Some(part) = &part {
+        part.answered(answered.response.status(), asked.begun.elapsed());
+    }
     let mut given = Given { client, exchange: &exchange, id: &id, wish, upgrade };
     if let Some(copy) = &mut copy {
         copy.head(answered.response.status());
@@ -187,7 +193,7 @@ impl Given<'_> {
             }
             // An instance that switches although nobody asked for it cannot be understood.
             (Some(_), Some(_) | None) => {
-                count(route, Problem::Upstream);
+                count(route, Problem::Upstream, None);
                 Err(Problem::Upstream)
             }
         }
@@ -226,8 +232,8 @@ async fn replay(
     Ok((Replay::Once(Some(body)), Some(progress)))
 }
 
-/// Counts a request that no instance answered.
-fn count(route: &RouteState, problem: Problem) {
+/// Counts a request that no instance answered; what was wrong with it itself says nothing of a release.
+fn count(route: &RouteState, problem: Problem, part: Option<&Part>) {
     let event = match problem {
         Problem::Malformed(_)
         | Problem::Coding
@@ -236,6 +242,9 @@ fn count(route: &RouteState, problem: Problem) {
         | Problem::BodyTooLarge
         | Problem::SlowBody => ServiceEvent::Refused,
         Problem::NoInstance | Problem::Overload | Problem::Waited | Problem::Upstream | Problem::Timeout => {
+            if let Some(part) = part {
+                part.unanswered();
+            }
             ServiceEvent::Unanswered
         }
     };

@@ -103,7 +103,8 @@ impl Table {
             self.upstreams.insert(id.clone(), Arc::clone(&state));
             states.push(state);
         }
-        let state = Arc::new(RouteState::new(self.revision, route, service, &states, zone));
+        let state =
+            Arc::new(RouteState::new(self.revision, route, service, &states, zone, before.map(Arc::as_ref)));
         match &route.spec.entry {
             Entry::Http { hosts, path, .. } => self.hosts.add(hosts, path, &state),
             Entry::Tcp { listen } => {

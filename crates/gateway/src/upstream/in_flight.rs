@@ -20,6 +20,8 @@ pub enum Purpose {
     Hedge,
     /// A copy for nobody: only ever to the mirror's own release.
     Mirror,
+    /// A copy to the release that answered, to tell noise from difference. It is nobody's request and no evidence.
+    Again,
 }
 
 /// What is known of the try so far.
@@ -46,12 +48,18 @@ impl InFlight {
     /// Its place was taken by `enter` and, for a copy, among the copies.
     pub(crate) fn new(upstream: Arc<UpstreamState>, purpose: Purpose, began: Instant) -> Self {
         match purpose {
-            Purpose::First => {}
+            Purpose::First | Purpose::Again => {}
             Purpose::Retry => upstream.counters.count(ReleaseEvent::Retry),
             Purpose::Hedge => upstream.counters.count(ReleaseEvent::Hedge),
             Purpose::Mirror => upstream.counters.count(ReleaseEvent::Mirrored),
         }
         Self { upstream, purpose, began, stage: Stage::Asked }
+    }
+
+    fn count(&self, event: ReleaseEvent) {
+        if self.purpose != Purpose::Again {
+            self.upstream.counters.count(event);
+        }
     }
 
     /// Where it goes.
@@ -71,7 +79,9 @@ impl InFlight {
     pub fn answered(&mut self, status: StatusCode, latency: Duration, now: Instant) {
         let now = tick(now);
         self.stage = Stage::Answered;
-        self.upstream.counters.answered(ReleaseEvent::of(status), latency);
+        if self.purpose != Purpose::Again {
+            self.upstream.counters.answered(ReleaseEvent::of(status), latency);
+        }
         if status.is_server_error() {
             self.upstream.load.at_least(latency, now);
         } else {
@@ -100,7 +110,7 @@ impl InFlight {
             Stage::Answered | Stage::Told => ReleaseEvent::Broken,
         };
         self.stage = Stage::Told;
-        self.upstream.counters.count(event);
+        self.count(event);
         self.upstream.load.at_least(now.saturating_duration_since(self.began), tick(now));
         self.upstream.failed("it gives no answers", tick(now));
     }
@@ -126,11 +136,11 @@ impl Drop for InFlight {
     /// long it had not answered.
     fn drop(&mut self) {
         if self.stage == Stage::Asked {
-            self.upstream.counters.count(ReleaseEvent::Cancelled);
+            self.count(ReleaseEvent::Cancelled);
             let now = Instant::now();
             self.upstream.load.at_least(now.saturating_duration_since(self.began), tick(now));
         }
-        if self.purpose == Purpose::Mirror {
+        if matches!(self.purpose, Purpose::Mirror | Purpose::Again) {
             self.upstream.service.copies.fetch_sub(1, SeqCst);
         }
         self.upstream.flight.exit();

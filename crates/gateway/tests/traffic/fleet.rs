@@ -174,6 +174,7 @@ pub(crate) fn releases(instances: &[(u64, &Instance)]) -> Route {
         rules: Vec::new(),
         mirror: None,
         held: false,
+        trial: None,
         upstreams: upstreams.collect(),
     }
 }

@@ -97,6 +97,18 @@ impl Histogram {
         self.total += count;
     }
 
+    /// The steps that were hit, in their order, and their counts.
+    #[must_use]
+    pub fn counts(&self) -> &[(u16, u64)] {
+        &self.counts
+    }
+
+    /// The largest, in microseconds.
+    #[must_use]
+    pub const fn max_us(&self) -> u64 {
+        self.max_us
+    }
+
     /// How many were counted.
     #[must_use]
     pub const fn total(&self) -> u64 {

@@ -5,12 +5,15 @@
 
 pub mod histogram;
 pub mod series;
+pub mod sketch;
+pub mod trial;
 
 use crate::id::{ReleaseNumber, ServiceName};
 use crate::time::Millis;
 use histogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use trial::TrialEvidence;
 
 /// What one gateway counted in a span of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,9 @@ pub struct Evidence {
     pub span: Millis,
     /// By service; one for which nothing was counted and nothing is in flight may be missing.
     pub services: BTreeMap<ServiceName, ServiceEvidence>,
+    /// Comparisons of two releases, by service: not of the span, but all of it since the gateway began to compare.
+    #[serde(default)]
+    pub trials: BTreeMap<ServiceName, TrialEvidence>,
 }
 
 /// What was counted of one service.
@@ -66,9 +72,11 @@ pub struct ReleaseEvidence {
     pub in_flight: u64,
     /// Copies sent to this release.
     pub mirrored: u64,
-    /// Copies that should have been sent and were not: too large, too many, or nobody to take them.
+    /// Copies that should have been sent and were not: not safe, too large, too many, or nobody to take them.
     pub unmirrored: u64,
-    /// Copies whose answer differed from the one that the client got.
+    /// Copies whose answer, or whose want of one, was compared with what the client got.
+    pub compared: u64,
+    /// Of these, those that differed.
     pub differing: u64,
     /// From the request's end to the head of the answer; for connections of a TCP route, how long they took to open.
     pub latency: Histogram,
@@ -148,6 +156,7 @@ impl ReleaseEvidence {
             in_flight: self.in_flight,
             mirrored: self.mirrored.saturating_sub(earlier.mirrored),
             unmirrored: self.unmirrored.saturating_sub(earlier.unmirrored),
+            compared: self.compared.saturating_sub(earlier.compared),
             differing: self.differing.saturating_sub(earlier.differing),
             latency: self.latency.since(&earlier.latency),
         }
@@ -166,6 +175,7 @@ impl ReleaseEvidence {
         self.in_flight += other.in_flight;
         self.mirrored += other.mirrored;
         self.unmirrored += other.unmirrored;
+        self.compared += other.compared;
         self.differing += other.differing;
         self.latency.merge(&other.latency);
     }

@@ -4,7 +4,9 @@
 //! A release without upstreams is no contradiction, in the split or in a rule: its last instance may just have died, and
 //! a gateway that refused the table then would go on sending requests to the dead one.
 
-use super::{Balance, Condition, Entry, Key, Route, RouteTable, Rule, UpstreamId, Weight, is_host, is_path};
+use super::{
+    Balance, Between, Condition, Entry, Key, Route, RouteTable, Rule, UpstreamId, Weight, is_host, is_path,
+};
 use crate::id::ServiceName;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -92,6 +94,7 @@ impl Route {
             self.check_split(),
             self.check_rules(),
             self.check_mirror(),
+            self.check_trial(),
             self.check_upstreams(service),
         ];
         let wrong = checks.into_iter().find_map(Result::err);
@@ -232,6 +235,20 @@ impl Route {
             return Err("a TCP connection cannot be mirrored: take the mirror out".to_owned());
         }
         check_share(mirror.share, "the mirror's share")
+    }
+
+    fn check_trial(&self) -> Result<(), String> {
+        let Some(trial) = &self.trial else { return Ok(()) };
+        if trial.control == trial.treatment {
+            return Err(format!("release {} cannot be compared with itself", trial.control));
+        }
+        match &trial.between {
+            Between::Clients { key, share } => {
+                self.check_key(key, "the key of the comparison")?;
+                check_share(*share, "the share of the comparison")
+            }
+            Between::Copies => Ok(()),
+        }
     }
 
     fn check_upstreams(&self, service: &ServiceName) -> Result<(), String> {

@@ -40,6 +40,9 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     /// New requests wait, bounded in number and time by the spec's queue, until this is taken back: a planned switch.
     pub held: bool,
+    /// Two releases that are compared: what becomes of their requests is counted apart.
+    #[serde(default)]
+    pub trial: Option<Trial>,
     /// The running instances that may be sent requests.
     pub upstreams: BTreeMap<UpstreamId, Upstream>,
 }
@@ -161,6 +164,34 @@ pub struct Mirror {
     pub unsafe_methods: bool,
     /// Compare the bodies of the two answers.
     pub compare_bodies: bool,
+}
+
+/// Two releases that are compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The rollout that compares them: counts go on for as long as this stays.
+    pub rollout: crate::id::RolloutId,
+    /// The release before.
+    pub control: ReleaseNumber,
+    /// The new one.
+    pub treatment: ReleaseNumber,
+    /// By what.
+    pub between: Between,
+}
+
+/// By what two releases are compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Between {
+    /// By what becomes of the requests of two groups of clients.
+    Clients {
+        /// What tells clients apart; a request without it takes no part.
+        key: Key,
+        /// How many of them get the new release: those that [`Condition::Share`] of this share takes.
+        share: Weight,
+    },
+    /// By their answers to the same requests: those that the mirror copies.
+    Copies,
 }
 
 /// Which requests belong to a service, and how they are treated. From its file's `[route]`.

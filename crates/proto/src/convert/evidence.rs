@@ -13,6 +13,7 @@ impl From<Evidence> for v1::Evidence {
         Self {
             span_ms: evidence.span.0,
             services: services.map(|(name, counted)| (name.into(), counted.into())).collect(),
+            trials: evidence.trials.into_iter().map(|(name, trial)| (name.into(), trial.into())).collect(),
         }
     }
 }
@@ -20,7 +21,11 @@ impl From<Evidence> for v1::Evidence {
 impl TryFrom<v1::Evidence> for Evidence {
     type Error = WireError;
     fn try_from(wire: v1::Evidence) -> Result<Self, WireError> {
-        Ok(Self { span: Millis(wire.span_ms), services: keyed("services", wire.services)? })
+        Ok(Self {
+            span: Millis(wire.span_ms),
+            services: keyed("services", wire.services)?,
+            trials: keyed("trials", wire.trials)?,
+        })
     }
 }
 
@@ -63,16 +68,8 @@ impl TryFrom<v1::ServiceEvidence> for ServiceEvidence {
 
 impl From<ReleaseEvidence> for v1::ReleaseEvidence {
     fn from(evidence: ReleaseEvidence) -> Self {
-        let StatusCounts { informational, successful, redirected, client_error, server_error } =
-            evidence.status;
         Self {
-            status: Some(v1::StatusCounts {
-                informational,
-                successful,
-                redirected,
-                client_error,
-                server_error,
-            }),
+            status: Some(evidence.status.into()),
             failures: evidence.failures,
             broken: evidence.broken,
             cancelled: evidence.cancelled,
@@ -82,6 +79,7 @@ impl From<ReleaseEvidence> for v1::ReleaseEvidence {
             in_flight: evidence.in_flight,
             mirrored: evidence.mirrored,
             unmirrored: evidence.unmirrored,
+            compared: evidence.compared,
             differing: evidence.differing,
             latency: Some(evidence.latency.into()),
         }
@@ -91,15 +89,8 @@ impl From<ReleaseEvidence> for v1::ReleaseEvidence {
 impl TryFrom<v1::ReleaseEvidence> for ReleaseEvidence {
     type Error = WireError;
     fn try_from(wire: v1::ReleaseEvidence) -> Result<Self, WireError> {
-        let status = wire.status.ok_or_else(|| WireError::missing("status"))?;
         Ok(Self {
-            status: StatusCounts {
-                informational: status.informational,
-                successful: status.successful,
-                redirected: status.redirected,
-                client_error: status.client_error,
-                server_error: status.server_error,
-            },
+            status: required("status", wire.status)?,
             failures: wire.failures,
             broken: wire.broken,
             cancelled: wire.cancelled,
@@ -109,9 +100,25 @@ impl TryFrom<v1::ReleaseEvidence> for ReleaseEvidence {
             in_flight: wire.in_flight,
             mirrored: wire.mirrored,
             unmirrored: wire.unmirrored,
+            compared: wire.compared,
             differing: wire.differing,
             latency: required("latency", wire.latency)?,
         })
+    }
+}
+
+impl From<StatusCounts> for v1::StatusCounts {
+    fn from(counts: StatusCounts) -> Self {
+        let StatusCounts { informational, successful, redirected, client_error, server_error } = counts;
+        Self { informational, successful, redirected, client_error, server_error }
+    }
+}
+
+impl TryFrom<v1::StatusCounts> for StatusCounts {
+    type Error = WireError;
+    fn try_from(wire: v1::StatusCounts) -> Result<Self, WireError> {
+        let v1::StatusCounts { informational, successful, redirected, client_error, server_error } = wire;
+        Ok(Self { informational, successful, redirected, client_error, server_error })
     }
 }
 

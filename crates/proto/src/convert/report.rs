@@ -159,6 +159,7 @@ impl From<StageReport> for v1::StageReport {
             step: stage.step,
             weight: stage.weight.map(|weight| weight.0.into()),
             verdicts: stage.verdicts.into_iter().map(Into::into).collect(),
+            comparison: stage.comparison.map(Into::into),
         }
     }
 }
@@ -189,6 +190,7 @@ impl TryFrom<v1::StageReport> for StageReport {
             step: wire.step,
             weight: wire.weight.map(|share| weight("weight", share)).transpose()?,
             verdicts: each("verdicts", wire.verdicts)?,
+            comparison: optional("comparison", wire.comparison)?,
         })
     }
 }

@@ -31,6 +31,7 @@ impl From<Route> for v1::Route {
             rules: route.rules.into_iter().map(Into::into).collect(),
             mirror: route.mirror.map(Into::into),
             held: route.held,
+            trial: route.trial.map(Into::into),
             upstreams: upstreams.collect(),
         }
     }
@@ -46,6 +47,7 @@ impl TryFrom<v1::Route> for Route {
             rules: each("rules", wire.rules)?,
             mirror: optional("mirror", wire.mirror)?,
             held: wire.held,
+            trial: optional("trial", wire.trial)?,
             upstreams: keyed("upstreams", wire.upstreams)?,
         })
     }

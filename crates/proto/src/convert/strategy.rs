@@ -243,16 +243,31 @@ impl TryFrom<v1::AnalysisAction> for AnalysisAction {
     }
 }
 
+impl From<Answer> for v1::Answer {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Pass => Self::Pass,
+            Answer::Fail => Self::Fail,
+            Answer::Inconclusive => Self::Inconclusive,
+        }
+    }
+}
+
+/// The answer to a question.
+pub(super) fn answer(field: &str, wire: i32) -> Result<Answer, WireError> {
+    Ok(match choice(field, wire)? {
+        v1::Answer::Unspecified => return Err(WireError::unset(field)),
+        v1::Answer::Pass => Answer::Pass,
+        v1::Answer::Fail => Answer::Fail,
+        v1::Answer::Inconclusive => Answer::Inconclusive,
+    })
+}
+
 impl From<Verdict> for v1::Verdict {
     fn from(verdict: Verdict) -> Self {
-        let answer = match verdict.answer {
-            Answer::Pass => v1::Answer::Pass,
-            Answer::Fail => v1::Answer::Fail,
-            Answer::Inconclusive => v1::Answer::Inconclusive,
-        };
         Self {
             name: verdict.name,
-            answer: answer.into(),
+            answer: v1::Answer::from(verdict.answer).into(),
             at_ms: verdict.at.0,
             since_ms: verdict.since.0,
             requests: verdict.requests,
@@ -265,15 +280,9 @@ impl From<Verdict> for v1::Verdict {
 impl TryFrom<v1::Verdict> for Verdict {
     type Error = WireError;
     fn try_from(wire: v1::Verdict) -> Result<Self, WireError> {
-        let answer = match choice("answer", wire.answer)? {
-            v1::Answer::Unspecified => return Err(WireError::unset("answer")),
-            v1::Answer::Pass => Answer::Pass,
-            v1::Answer::Fail => Answer::Fail,
-            v1::Answer::Inconclusive => Answer::Inconclusive,
-        };
         Ok(Self {
             name: wire.name,
-            answer,
+            answer: answer("answer", wire.answer)?,
             at: UnixMs(wire.at_ms),
             since: UnixMs(wire.since_ms),
             requests: wire.requests,

@@ -6,6 +6,7 @@ mod routes;
 mod samples;
 mod specs;
 mod strategies;
+mod trials;
 
 use super::WireError;
 use super::event::{agent_event, agent_event_to_wire};

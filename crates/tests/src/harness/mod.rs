@@ -8,6 +8,7 @@ pub mod local;
 pub mod openmetrics;
 mod service;
 pub mod users;
+pub mod visitors;
 pub mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Ran, baton_program};

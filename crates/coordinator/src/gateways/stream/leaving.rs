@@ -43,7 +43,7 @@ async fn listen(
                 coordinator.gateways.hear_leaving(gateway, session, Some(said(state)?.busy));
             }
             Message::Evidence(counted) => {
-                coordinator.evidence.take(gateway, counted.try_into().map_err(invalid)?);
+                coordinator.take_evidence(gateway, counted.try_into().map_err(invalid)?);
             }
             Message::Goodbye(_) => return Ok(()),
         }

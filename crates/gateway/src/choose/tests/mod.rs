@@ -1,3 +1,4 @@
 mod instance;
 mod split;
+mod trial;
 mod trouble;

@@ -50,6 +50,7 @@ fn good(name: &str, entry: Entry) -> Route {
         rules: vec![],
         mirror: None,
         held: false,
+        trial: None,
         upstreams: BTreeMap::from([upstream(1, 1), upstream(2, 2)]),
     }
 }

@@ -6,11 +6,11 @@ use crate::v1;
 use baton_model::desired::Gateway;
 use baton_model::evidence::histogram::Histogram;
 use baton_model::evidence::{Evidence, ReleaseEvidence, ServiceEvidence, StatusCounts};
-use baton_model::id::{ReleaseNumber, RouteRevision, TableRevision};
+use baton_model::id::{ReleaseNumber, RolloutId, RouteRevision, TableRevision};
 use baton_model::observed::{GatewayFacts, GatewayState, TableRefused};
 use baton_model::route::{
-    Balance, Condition, Ejection, Entry, HttpProtocol, Key, Mirror, Retries, Route, RouteSpec, RouteTable,
-    Rule, Split, Timeouts, TrafficCheck, TrafficLimits, Upstream, Weight,
+    Balance, Between, Condition, Ejection, Entry, HttpProtocol, Key, Mirror, Retries, Route, RouteSpec,
+    RouteTable, Rule, Split, Timeouts, TrafficCheck, TrafficLimits, Trial, Upstream, Weight,
 };
 use baton_model::status::{GatewayStatus, RouteStatus, ServiceTraffic, Traffic};
 use baton_model::time::{Millis, UnixMs};
@@ -62,6 +62,10 @@ pub(super) fn route_spec(n: usize) -> RouteSpec {
     }
 }
 
+fn trial(between: Between) -> Trial {
+    Trial { rollout: RolloutId(7), control: ReleaseNumber(1), treatment: ReleaseNumber(2), between }
+}
+
 fn route(n: usize) -> Route {
     let to = ReleaseNumber(2);
     let key = || keys()[n % 4].clone();
@@ -98,6 +102,11 @@ fn route(n: usize) -> Route {
         rules: if full { vec![Rule { conditions, to }, Rule { conditions: vec![], to }] } else { vec![] },
         mirror: full.then_some(mirror),
         held: full,
+        trial: match n % 3 {
+            0 => None,
+            1 => Some(trial(Between::Copies)),
+            _ => Some(trial(Between::Clients { key: keys()[n % 4].clone(), share: Weight(5_000) })),
+        },
         upstreams: if full {
             upstreams.into_iter().map(|(id, upstream)| (id.parse().unwrap(), upstream)).collect()
         } else {
@@ -158,6 +167,7 @@ pub(super) fn evidence() -> Vec<Evidence> {
         in_flight: 12,
         mirrored: 13,
         unmirrored: 14,
+        compared: 23,
         differing: 15,
         latency,
     };
@@ -174,7 +184,11 @@ pub(super) fn evidence() -> Vec<Evidence> {
     };
     let services =
         [(super::specs::service("web"), service), (super::specs::service("db"), ServiceEvidence::default())];
-    vec![Evidence::default(), Evidence { span: Millis(1001), services: services.into() }]
+    let trials = [(super::specs::service("web"), super::trials::evidence())];
+    vec![
+        Evidence::default(),
+        Evidence { span: Millis(1001), services: services.into(), trials: trials.into() },
+    ]
 }
 
 pub(super) fn gateway_statuses() -> Vec<GatewayStatus> {

@@ -194,6 +194,11 @@ fn stages() -> Vec<StageReport> {
             step: number - 1,
             weight: (number > 2).then_some(Weight(250)),
             verdicts: if number > 3 { super::strategies::verdicts() } else { Vec::new() },
+            comparison: match number {
+                4 => Some(super::trials::by_clients()),
+                5 => Some(super::trials::by_copies()),
+                _ => None,
+            },
         })
         .collect()
 }

@@ -265,6 +265,7 @@ fn table(upstreams: &[SocketAddr], balance: Balance) -> Result<RouteTable> {
         rules: Vec::new(),
         mirror: None,
         held: false,
+        trial: None,
         upstreams: upstreams.collect(),
     };
     Ok(RouteTable { revision: TableRevision(1), routes: BTreeMap::from([(service, route)]) })
