@@ -86,6 +86,7 @@ mod tests {
             release: ReleaseNumber(2),
             version: Some("2.0".parse().unwrap()),
             weight: Weight(5_000),
+            rules: Vec::new(),
             instances: 1,
             span: Millis::secs(10),
             requests: 7,

@@ -7,6 +7,8 @@ use super::{Fault, SLOW_BY, Site, Strategy, Version};
 const HEALTHY_DEADLINE: &str = if cfg!(debug_assertions) { "45s" } else { "15s" };
 /// What will not be healthy need not be waited for as long: its artifact is there already.
 const UNHEALTHY_DEADLINE: &str = "4s";
+// Nothing is hedged: whoever is asked answers, so that a slow version is as slow to clients as it is, and seen to be.
+
 /// The port of `web` on each node's address.
 const WEB_PORT: u16 = 8080;
 
@@ -41,6 +43,9 @@ replicas = {replicas}
 hosts = ["{host}"]
 split_by = "cookie:user"
 slow_start = "1s"
+
+[route.retries]
+hedge_after = "0s"
 
 [rollout]
 min_healthy = "500ms"
