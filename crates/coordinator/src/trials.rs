@@ -102,7 +102,10 @@ impl TrialLog {
 
     /// Writes what is new, and removes what is not kept any longer. What could not be written is tried again next time.
     pub(crate) async fn save(&self, records: &Records) -> Result<(), RecordsError> {
-        let (new, gone) = self.lock().unsaved();
+        let (new, gone) = {
+            let state = self.lock();
+            (state.unsaved(), state.gone())
+        };
         for (service, counted) in new {
             let revision = records.set(&records::trial(&service), &counted).await?;
             let mut state = self.lock();
@@ -142,13 +145,15 @@ impl State {
         ledger.sum = None;
     }
 
-    fn unsaved(&self) -> (Vec<(ServiceName, Counted)>, Vec<(ServiceName, Revision)>) {
+    fn unsaved(&self) -> Vec<(ServiceName, Counted)> {
         let new = self.ledgers.iter().filter(|(_, ledger)| ledger.unsaved);
+        new.map(|(service, ledger)| (service.clone(), ledger.counted.clone())).collect()
+    }
+
+    /// Records of what is not kept any longer.
+    fn gone(&self) -> Vec<(ServiceName, Revision)> {
         let gone = self.stored.iter().filter(|(service, _)| !self.ledgers.contains_key(*service));
-        (
-            new.map(|(service, ledger)| (service.clone(), ledger.counted.clone())).collect(),
-            gone.map(|(service, revision)| (service.clone(), *revision)).collect(),
-        )
+        gone.map(|(service, revision)| (service.clone(), *revision)).collect()
     }
 }
 
