@@ -1,5 +1,6 @@
 //! The service file of each version. Deadlines, bakes and evidence are short, so that the demo is; the defaults are for
-//! real services.
+//! real services. Nothing is hedged: whoever is asked answers, so that a slow version is as slow to clients as it is, and is
+//! seen to be.
 
 use super::{Fault, SLOW_BY, Site, Strategy, Version};
 
@@ -7,8 +8,6 @@ use super::{Fault, SLOW_BY, Site, Strategy, Version};
 const HEALTHY_DEADLINE: &str = if cfg!(debug_assertions) { "45s" } else { "15s" };
 /// What will not be healthy need not be waited for as long: its artifact is there already.
 const UNHEALTHY_DEADLINE: &str = "4s";
-// Nothing is hedged: whoever is asked answers, so that a slow version is as slow to clients as it is, and seen to be.
-
 /// The port of `web` on each node's address.
 const WEB_PORT: u16 = 8080;
 
