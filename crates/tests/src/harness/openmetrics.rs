@@ -142,32 +142,6 @@ fn check_buckets(name: &str, family: &Family) -> Result<(), String> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::parse;
-
-    #[test]
-    fn what_is_not_as_specified_is_refused() {
-        let page = "# HELP a_seconds X.\n# TYPE a_seconds histogram\na_seconds_sum 1.5\na_seconds_count 2\n\
-                    a_seconds_bucket{le=\"1.0\"} 1\na_seconds_bucket{le=\"+Inf\"} 2\n# TYPE b counter\nb_total{c=\"d\\\"\"} 1\n# EOF\n";
-        let families = parse(page).expect("as specified");
-        assert_eq!(families["b"].samples["b_total{c=\"d\\\"\"}"], 1.0);
-        for (right, wrong) in [
-            ("# EOF\n", ""),
-            ("b_total{", "b{"),
-            ("b_total{c=\"d\\\"\"} 1", "b_total{c=\"d\\\"\"} -1"),
-            ("c=\"d\\\"\"", "c=\"d\\\"\",c=\"e\""),
-            ("c=\"d\\\"\"", "c=\"d\\\"\","),
-            ("{le=\"+Inf\"} 2", "{le=\"+Inf\"} 3"),
-            ("{le=\"1.0\"} 1", "{le=\"1.0\"} 3"),
-            ("# TYPE b counter", "# TYPE a_seconds counter"),
-            ("# TYPE b counter", "# TYPE b summary"),
-        ] {
-            assert!(parse(&page.replacen(right, wrong, 1)).is_err(), "{wrong}");
-        }
-    }
-}
-
 /// The page of the role of `baton dev` at an address, with its head checked.
 ///
 /// # Errors
@@ -199,4 +173,30 @@ pub fn fetch_at(address: &str) -> std::io::Result<String> {
         "{head}"
     );
     Ok(page.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn what_is_not_as_specified_is_refused() {
+        let page = "# HELP a_seconds X.\n# TYPE a_seconds histogram\na_seconds_sum 1.5\na_seconds_count 2\n\
+                    a_seconds_bucket{le=\"1.0\"} 1\na_seconds_bucket{le=\"+Inf\"} 2\n# TYPE b counter\nb_total{c=\"d\\\"\"} 1\n# EOF\n";
+        let families = parse(page).expect("as specified");
+        assert_eq!(families["b"].samples["b_total{c=\"d\\\"\"}"], 1.0);
+        for (right, wrong) in [
+            ("# EOF\n", ""),
+            ("b_total{", "b{"),
+            ("b_total{c=\"d\\\"\"} 1", "b_total{c=\"d\\\"\"} -1"),
+            ("c=\"d\\\"\"", "c=\"d\\\"\",c=\"e\""),
+            ("c=\"d\\\"\"", "c=\"d\\\"\","),
+            ("{le=\"+Inf\"} 2", "{le=\"+Inf\"} 3"),
+            ("{le=\"1.0\"} 1", "{le=\"1.0\"} 3"),
+            ("# TYPE b counter", "# TYPE a_seconds counter"),
+            ("# TYPE b counter", "# TYPE b summary"),
+        ] {
+            assert!(parse(&page.replacen(right, wrong, 1)).is_err(), "{wrong}");
+        }
+    }
 }

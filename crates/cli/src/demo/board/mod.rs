@@ -150,7 +150,10 @@ impl Board {
 
     /// Keeps the service in view as it is now, where it is drawn, and never ends.
     pub(super) async fn look(&self, mut api: Api) -> Infallible {
-        while self.drawn {
+        if !self.drawn {
+            return std::future::pending().await;
+        }
+        loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let site = self.shown().site;
             // A coordinator that is slow now is asked again; what goes wrong for good, the phase itself finds.
@@ -160,7 +163,6 @@ impl Board {
                 self.status(status);
             }
         }
-        std::future::pending().await
     }
 
     fn say_line(&self, text: &str) {
