@@ -27,7 +27,7 @@ const LATENCY_MAX: Millis = Millis::secs(3600);
 const REQUESTS_MAX: u32 = 10_000_000;
 const BODY_BYTES_MIN: u64 = 1024;
 /// Bodies that are copied are held in a gateway's memory.
-const BODY_BYTES_MAX: u64 = 16 << 20;
+const BODY_BYTES_MAX: u64 = 1 << 20;
 const IN_FLIGHT_MAX: u32 = 10_000;
 
 pub(super) fn check(spec: &ServiceSpec, findings: &mut Findings) {
@@ -270,7 +270,7 @@ fn dark(it: &DarkLaunch, spec: &ServiceSpec, route: &RouteSpec, findings: &mut F
         findings.add(
             &["rollout.dark.body"],
             format!("`rollout.dark.body` is {} bytes, {side} than it may be", it.body_bytes_max),
-            "write a size from \"1KiB\" to \"16MiB\"",
+            "write a size from \"1KiB\" to \"1MiB\"",
         );
     }
 }
