@@ -6,7 +6,7 @@ use crate::show;
 use anyhow::{Context as _, Result};
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
 use baton_proto::v1::upload_artifact_request::Part;
-use baton_proto::v1::{StatArtifactRequest, UploadArtifactRequest, UploadStart};
+use baton_proto::v1::{StatArtifactRequest, StatArtifactResponse, UploadArtifactRequest, UploadStart};
 use bytes::Bytes;
 use std::io::Read as _;
 use std::io::Write as _;
@@ -116,11 +116,16 @@ enum Stopped {
     Refused(Status),
 }
 
-/// Whether a further attempt may succeed.
+/// Whether a further attempt may succeed: also where somebody else is sending the same, or has just given it up.
 fn may_pass(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Unknown
+        Code::Unavailable
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unknown
     )
 }
 
@@ -136,11 +141,14 @@ fn given_up(last: Option<&Status>) -> anyhow::Error {
     .into()
 }
 
-/// How much the coordinator holds; all of it where the artifact is complete.
-async fn offset(client: &mut OperatorServiceClient<Channel>, packed: &Packed) -> Result<u64, Status> {
+/// How much the coordinator holds, and whether that is an artifact. All of its bytes are not one yet: they are checked
+/// and made durable first, which an upload that broke off at its very end has not come to, nor one that is just ending.
+async fn held_of(
+    client: &mut OperatorServiceClient<Channel>,
+    packed: &Packed,
+) -> Result<StatArtifactResponse, Status> {
     let request = StatArtifactRequest { digest: packed.artifact.digest.to_string() };
-    let held = client.stat_artifact(request).await?.into_inner();
-    Ok(if held.complete { packed.artifact.size_bytes } else { held.offset })
+    Ok(client.stat_artifact(request).await?.into_inner())
 }
 
 /// One attempt: asks where to go on, and sends from there. `held` learns where it began.
@@ -152,9 +160,10 @@ async fn send_rest(
     watch: &Watch,
 ) -> Result<(), Stopped> {
     let size = packed.artifact.size_bytes;
-    let start = offset(client, packed).await.map_err(Stopped::Refused)?;
+    let holds = held_of(client, packed).await.map_err(Stopped::Refused)?;
+    let start = if holds.complete { size } else { holds.offset };
     *held = Some(start);
-    if start == size {
+    if holds.complete {
         return Ok(());
     }
     if start > size {

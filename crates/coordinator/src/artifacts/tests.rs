@@ -71,6 +71,21 @@ fn an_upload_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn an_upload_that_broke_off_at_its_very_end_is_ended_without_a_byte_more() {
+    let folder = folder(1 << 20);
+    let data = b"all of it";
+    let (digest, size) = (digest_of(data), data.len() as u64);
+    let mut first = Upload::begin(&folder.artifacts, digest, size, 0).unwrap().unwrap();
+    first.append(data).unwrap();
+    drop(first);
+    assert_eq!(folder.artifacts.stat(digest), Stat { complete: false, offset: size });
+    let second = Upload::begin(&folder.artifacts, digest, size, size).unwrap().unwrap();
+    assert!(second.is_complete());
+    second.finish().unwrap();
+    assert_eq!(read_all(&folder, digest, 0).unwrap(), data);
+}
+
+#[test]
 fn bytes_that_are_not_the_artifact_are_refused_and_not_kept() {
     let folder = folder(1 << 20);
     let digest = digest_of(b"what was announced");
