@@ -1,7 +1,7 @@
 //! Every command of the CLI on a real cluster: reads have `--json`, exit codes are the documented ones, wrong
 //! input is told with what to do.
 
-use baton_tests::harness::{Cluster, ServiceFile, baton_program, wait};
+use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, baton_program, wait};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -170,5 +170,23 @@ fn completions_are_made_for_the_usual_shells() {
         assert!(output.status.success());
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("rollout") && text.contains("cordon"), "{shell} knows the commands");
+    }
+}
+
+#[test]
+fn deploys_of_one_artifact_at_the_same_time_all_succeed() {
+    let cluster = Cluster::start_with(&ClusterOptions { nodes: 1, ..ClusterOptions::default() });
+    let deploys: Vec<_> = (0..6)
+        .map(|number| {
+            let name = format!("web-{number}");
+            let file = ServiceFile::web(&name, 8300 + number).with_section("placement", "replicas = 1\n");
+            let path = cluster.write(&format!("{name}.toml"), &file.text());
+            let mut command = cluster.command(&["deploy", &path, "--version", "1"]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("baton starts")
+        })
+        .collect();
+    for deploy in deploys {
+        let ended = deploy.wait_with_output().expect("it ends");
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     }
 }
