@@ -1,4 +1,4 @@
-//! `baton demo`: the whole promise on one machine, in a minute and a half, with a receipt.
+//! `baton demo`: the whole promise on one machine, in a minute, with a receipt.
 //!
 //! A cluster of real processes ([`crate::dev`]), two services ([`site`]) of a real web server ([`crate::sample`])
 //! behind gateways, a steady load of real requests through them ([`load`]), and the [`story`]: deploy, roll, kill, go

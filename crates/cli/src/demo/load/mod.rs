@@ -257,14 +257,14 @@ struct Turn {
 
 impl Turn {
     /// The request with this number: gateways in turn, and in each round over them the next service, so that every
-    /// service is asked at every gateway and each pair gets its share of fresh connections.
+    /// service is asked everything at every gateway and each pair gets its share of fresh connections.
     fn of(number: u64, gateways: usize, services: usize) -> Self {
         let index = |number: u64, of: usize| usize::try_from(number % of as u64).expect("an index");
         let round = number / gateways as u64;
         Self {
             gateway: index(number, gateways),
             service: index(round, services),
-            number: number % QUESTIONS,
+            number: (round / services as u64) % QUESTIONS,
             user: number % USERS,
             fresh: (round / services as u64).is_multiple_of(FRESH_EVERY),
         }

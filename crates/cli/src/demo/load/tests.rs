@@ -128,11 +128,16 @@ async fn nobody_listening_is_refused() {
 }
 
 #[test]
-fn every_gateway_is_asked_for_every_service_over_fresh_connections_too() {
-    let turns: Vec<Turn> = (0..40).map(|number| Turn::of(number, 2, 2)).collect();
-    for (gateway, service) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-        let of = turns.iter().filter(|turn| (turn.gateway, turn.service) == (gateway, service));
-        assert_eq!(of.clone().count(), 10);
-        assert_eq!(of.filter(|turn| turn.fresh).count(), 2);
+fn every_gateway_is_asked_everything_for_every_service_over_fresh_connections_too() {
+    for gateways in [1, 2, 5] {
+        let pairs = (gateways * 2) as u64;
+        let turns: Vec<Turn> = (0..QUESTIONS * pairs).map(|number| Turn::of(number, gateways, 2)).collect();
+        for pair in (0..gateways).flat_map(|gateway| [(gateway, 0), (gateway, 1)]) {
+            let of: Vec<&Turn> = turns.iter().filter(|turn| (turn.gateway, turn.service) == pair).collect();
+            let asked: std::collections::BTreeSet<u64> = of.iter().map(|turn| turn.number).collect();
+            assert_eq!((of.len() as u64, asked.len() as u64), (QUESTIONS, QUESTIONS), "{gateways}: {pair:?}");
+            let fresh = of.iter().filter(|turn| turn.fresh).count() as u64;
+            assert_eq!(fresh, QUESTIONS / FRESH_EVERY, "{gateways}: {pair:?}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::release::Source;
 use anyhow::{Context as _, Result};
 use baton_model::id::ServiceName;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A service of the demo.
@@ -84,7 +85,7 @@ pub(super) struct Version {
     /// What it is called.
     pub(super) name: &'static str,
     /// The folder that is its artifact.
-    artifact: &'static str,
+    pub(super) artifact: &'static str,
     /// What is wrong with it.
     pub(super) fault: Fault,
     /// How it comes.
@@ -132,14 +133,23 @@ impl Version {
         format!("{} {}", self.site.name(), self.name)
     }
 
-    /// Writes its service file into `dir`, beside the artifacts, and packs them, as `baton deploy` does.
-    pub(super) fn prepare(self, dir: &Path, replicas: u8) -> Result<(Source, Packed)> {
+    /// Writes its service file into `dir`, beside the artifacts, and packs what it names, as `baton deploy` does;
+    /// `packed` is the same artifact, where an earlier version had it.
+    pub(super) fn prepare(
+        self,
+        dir: &Path,
+        replicas: u8,
+        packed: Option<Arc<Packed>>,
+    ) -> Result<(Source, Arc<Packed>)> {
         let file = dir.join(format!("{}-{}.toml", self.site.name(), self.name));
         std::fs::write(&file, file::text(self, replicas))?;
         // Nothing in this file is wrong, so there is nobody to be told in colour.
         let quiet = Global::quiet();
         let source = Source::load(&quiet, &file)?;
-        let packed = source.pack(&quiet)?;
+        let packed = match packed {
+            Some(packed) => packed,
+            None => Arc::new(source.pack(&quiet)?),
+        };
         Ok((source, packed))
     }
 }

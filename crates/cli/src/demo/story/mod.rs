@@ -11,7 +11,7 @@ use super::receipt::{self, PhaseDone};
 use super::site::{self, Site, Version};
 use crate::api::Api;
 use crate::dev::Cluster;
-use crate::pack::{ProgressLine, upload};
+use crate::pack::{Packed, ProgressLine, upload};
 use crate::release;
 use crate::show;
 use anyhow::{Context as _, Result};
@@ -19,10 +19,12 @@ use baton_model::id::{InstanceId, RolloutId};
 use baton_model::observed::InstanceState;
 use baton_model::receipt::Receipt;
 use baton_model::report::RolloutReport;
+use baton_model::rollout::RolloutOutcome;
 use baton_model::status::ServiceStatus;
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
 use follow::Followed;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 
@@ -45,6 +47,8 @@ pub(super) struct Story<'a> {
     board: &'a Board,
     client: OperatorServiceClient<Channel>,
     rate: u32,
+    /// The artifacts that were packed so far, by their names.
+    packed: Mutex<BTreeMap<&'static str, Arc<Packed>>>,
     done: Vec<PhaseDone>,
 }
 
@@ -87,7 +91,7 @@ impl<'a> Story<'a> {
         client: OperatorServiceClient<Channel>,
         rate: u32,
     ) -> Self {
-        Self { cluster, board, client, rate, done: Vec::new() }
+        Self { cluster, board, client, rate, packed: Mutex::default(), done: Vec::new() }
     }
 
     /// Goes through all phases and gives the receipt.
@@ -118,6 +122,10 @@ impl<'a> Story<'a> {
             show::thousands(self.rate.into())
         );
         Ok(receipt::receipt(title, self.done, &counted))
+    }
+
+    fn packed(&self) -> MutexGuard<'_, BTreeMap<&'static str, Arc<Packed>>> {
+        self.packed.lock().expect("no code that holds the artifacts panics")
     }
 
     fn api(&self) -> Api {
@@ -160,17 +168,21 @@ impl<'a> Story<'a> {
     /// Asks for a version as `baton deploy` does.
     async fn ask_for(&self, version: Version) -> Result<RolloutId> {
         let (dir, replicas) = (site::folder(&self.cluster.dir), u8::try_from(self.cluster.nodes.len())?);
-        let (source, packed) = tokio::task::spawn_blocking(move || version.prepare(&dir, replicas)).await??;
+        let known = self.packed().get(version.artifact).cloned();
+        let prepared = tokio::task::spawn_blocking(move || version.prepare(&dir, replicas, known));
+        let (source, packed) = prepared.await??;
+        self.packed().insert(version.artifact, packed.clone());
         let mut client = self.client.clone();
         upload(&mut client, &packed, ProgressLine::Silent).await?;
         let request = release::request(&source, &packed, &version.name.parse()?);
         Ok(RolloutId(client.deploy(request).await?.into_inner().rollout))
     }
 
-    /// Deploys a version and follows its rollout to the end.
+    /// Deploys a version and follows its rollout to the end, or until it waits for an operator: nobody will come.
     async fn release(&self, version: Version, load: Option<&Load>) -> Result<Followed> {
         let rollout = self.ask_for(version).await?;
-        self.follow(version, rollout, load, |_, rollout| rollout.outcome.is_final()).await
+        let stands = |outcome: RolloutOutcome| outcome.is_final() || outcome == RolloutOutcome::Paused;
+        self.follow(version, rollout, load, |_, rollout| stands(rollout.outcome)).await
     }
 
     async fn status(&self, site: Site) -> Result<ServiceStatus> {
