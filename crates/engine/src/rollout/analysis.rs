@@ -79,6 +79,11 @@ const fn rank(action: &AnalysisAction) -> u8 {
 /// Keeps the verdicts where an answer changed, and tells of it.
 fn note(turn: &mut Turn<'_>, at: usize, verdicts: &[Verdict], thresholds: &[Threshold]) {
     let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[at]) else { return };
+    let has = |answer| verdicts.iter().any(|verdict| verdict.answer == answer);
+    if stage.ended_at.is_some() && has(Answer::Inconclusive) && !has(Answer::Fail) {
+        // By what a step was done stays: the next step's instances, of which nothing is known yet, say nothing against it.
+        return;
+    }
     let before: Vec<Answer> = stage.verdicts.iter().map(|verdict| verdict.answer).collect();
     if before == verdicts.iter().map(|verdict| verdict.answer).collect::<Vec<_>>() {
         return;
