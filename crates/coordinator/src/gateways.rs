@@ -13,21 +13,19 @@
 pub(crate) mod stream;
 
 use crate::clock::Clock;
+use crate::flapping::Replacements;
 use crate::sessions::{Heard, Timing};
 use baton_model::evidence::histogram::Histogram;
 use baton_model::id::{GatewayName, Revision, RouteRevision, ServiceName, SessionId, TableRevision};
 use baton_model::observed::{GatewayFacts, GatewayObserved, GatewayState};
 use baton_model::route::{Route, RouteTable, UpstreamId};
-use baton_model::time::{Millis, UnixMs};
+use baton_model::time::UnixMs;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// This many replacements of a gateway's session within [`FLAPPING_WITHIN`] mean that two gateways use one identity.
-const FLAPPING_COUNT: usize = 3;
-const FLAPPING_WITHIN: Millis = Millis::secs(10);
 /// Tables whose way to the gateways is timed; older ones are no longer on their way anywhere.
 const TIMED_MAX: usize = 64;
 
@@ -56,8 +54,7 @@ struct Entry {
     /// What it said last, as far as it can be believed: see [`Gateways::open`].
     said: GatewayState,
     link: Option<Link>,
-    /// When sessions of this gateway were last replaced; at most [`FLAPPING_COUNT`].
-    replaced: VecDeque<UnixMs>,
+    replaced: Replacements,
     /// What earlier processes of it still have in flight, by their sessions.
     leaving: BTreeMap<SessionId, BTreeMap<UpstreamId, u64>>,
     /// It said goodbye: nobody needs to wait for it.
@@ -176,7 +173,7 @@ impl Gateways {
         if let Some(old) = entry.link.replace(Link { session, replaced_by, ended: ended.clone() }) {
             old.replaced_by.send_replace(Some(session));
             old.ended.cancel();
-            flapping = entry.note_replacement(now);
+            flapping = entry.replaced.note(now);
         }
         entry.last_heard = now;
         entry.gone = false;
@@ -370,25 +367,10 @@ impl Entry {
             facts: GatewayFacts::default(),
             said: GatewayState::default(),
             link: None,
-            replaced: VecDeque::new(),
+            replaced: Replacements::default(),
             leaving: BTreeMap::new(),
             gone: false,
         }
-    }
-
-    /// Notes that a session was replaced; `true` when that happens too often.
-    fn note_replacement(&mut self, now: UnixMs) -> bool {
-        self.replaced.push_back(now);
-        while self.replaced.len() > FLAPPING_COUNT {
-            self.replaced.pop_front();
-        }
-        let first = self.replaced.front().copied().unwrap_or(now);
-        let flapping = self.replaced.len() == FLAPPING_COUNT && now.since(first) <= FLAPPING_WITHIN;
-        if flapping {
-            // Counted anew: one of the two may go on while an operator looks into it.
-            self.replaced.clear();
-        }
-        flapping
     }
 }
 

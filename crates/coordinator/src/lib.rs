@@ -20,6 +20,7 @@ mod dispatch;
 mod error;
 mod events;
 mod evidence;
+mod flapping;
 mod gateways;
 mod init;
 mod lock;

@@ -33,9 +33,6 @@ use tokio_util::sync::CancellationToken;
 /// Messages that may wait for an agent: a plan, and what each of its services is given. One that leaves more unread is
 /// dropped, not waited for.
 const QUEUE_MAX: usize = 1024;
-/// This many replacements of a node's session within [`FLAPPING_WITHIN`] mean that two agents use one identity.
-const FLAPPING_COUNT: usize = 3;
-const FLAPPING_WITHIN: Millis = Millis::secs(10);
 
 /// How often each side speaks, and when it gives the other up.
 #[derive(Clone, Copy, Debug)]
@@ -173,7 +170,7 @@ impl Sessions {
         let mut flapping = false;
         if let Some(old) = entry.link.replace(link) {
             old.replaced(session);
-            flapping = entry.note_replacement(now);
+            flapping = entry.replaced.note(now);
         }
         entry.silent = false;
         entry.observed.last_heard = now;

@@ -237,6 +237,20 @@ pub enum InstanceState {
     Failed,
 }
 
+impl InstanceState {
+    /// Every state, in the order of a life.
+    pub const ALL: [Self; 8] = [
+        Self::Absent,
+        Self::Fetching,
+        Self::Staged,
+        Self::Starting,
+        Self::Ready,
+        Self::Draining,
+        Self::Stopped,
+        Self::Failed,
+    ];
+}
+
 impl fmt::Display for InstanceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

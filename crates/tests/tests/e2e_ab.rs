@@ -1,13 +1,12 @@
 //! A/B tests on a real cluster: who gets which release, who is counted, what is shown, and who decides.
 
 use baton_gateway::hash::{Salt, point};
-use baton_tests::harness::visitors::ask;
+use baton_tests::harness::users::get;
 use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, fixture, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 const ROOM: Duration = Duration::from_secs(90);
@@ -42,28 +41,18 @@ fn begin(cluster: &Cluster, duration: &str) {
         );
     let path = cluster.write("service-2.0.toml", &test.text());
     let _ = cluster.baton(&["deploy", &path, "--version", "2.0"]).expect(0);
-    wait::until("both gateways to split", ROOM, || {
-        let route = cluster.json(&["route", "show", "shop"]);
-        let served = route["gateways"].as_object().cloned().unwrap_or_default();
-        let newest = served.values().filter(|revision| **revision == route["route"]["revision"]).count();
-        let splits = route["route"]["trial"].is_object();
-        if splits && newest == 2 { Ok(()) } else { Err(route.to_string()) }
-    });
-}
-
-fn gateway(cluster: &Cluster, index: usize) -> SocketAddr {
-    cluster.ready["gateways"][index]["http"].as_str().expect("an address").parse().expect("an address")
+    let _ = cluster.routed_as("shop", "both gateways to split", |route| route["trial"].is_object());
 }
 
 /// The versions that these users get at a gateway.
 fn versions(cluster: &Cluster, index: usize, users: &[String]) -> BTreeMap<String, String> {
-    let target = gateway(cluster, index);
-    let get = |user: &String| {
-        let answer = ask(target, Some(user), "/");
+    let target = cluster.gateways()[index];
+    let version = |user: &String| {
+        let answer = get(target, Some(user), "/");
         assert_eq!(answer.status, 200, "{answer:?}");
         (user.clone(), answer.version)
     };
-    users.iter().map(get).collect()
+    users.iter().map(version).collect()
 }
 
 fn users(numbers: std::ops::Range<u32>) -> Vec<String> {
@@ -94,13 +83,6 @@ fn counted(cluster: &Cluster, expected: u64) -> Value {
     })
 }
 
-fn until_outcome(cluster: &Cluster, expected: &str) -> Value {
-    wait::until(expected, ROOM, || {
-        let rollout = rollout(cluster);
-        if rollout["outcome"] == expected { Ok(rollout) } else { Err(rollout.to_string()) }
-    })
-}
-
 /// Within four standard errors of the sketch, and one for rounding.
 #[track_caller]
 fn about(found: &Value, known: usize) {
@@ -121,7 +103,7 @@ fn users_keep_their_release_and_are_counted_once_over_gateways_and_restarts() {
     assert!((140..=260).contains(&new), "{new} of 400 got 2.0");
     // Without a key there is no part in it.
     for _ in 0..20 {
-        assert_eq!(ask(gateway(&cluster, 0), None, "/").version, "1.0");
+        assert_eq!(get(cluster.gateways()[0], None, "/").version, "1.0");
     }
     let before = counted(&cluster, 800);
     about(&before["treatment"]["clients"], new);
@@ -159,7 +141,7 @@ fn another_coordinator(cluster: &Cluster, than: u64) {
 fn nothing_is_promoted_but_by_an_operator_who_is_shown_the_evidence() {
     let cluster = shop();
     begin(&cluster, "2s");
-    let paused = until_outcome(&cluster, "paused");
+    let paused = cluster.ended("shop", "paused");
     assert!(
         paused["reason"].as_str().is_some_and(|it| it.contains("baton rollout promote shop")),
         "{paused}"
@@ -173,7 +155,7 @@ fn nothing_is_promoted_but_by_an_operator_who_is_shown_the_evidence() {
     assert_eq!(both.len(), 2, "{split:?}");
 
     let _ = cluster.baton(&["rollout", "promote", "shop"]).expect(0);
-    let done = until_outcome(&cluster, "succeeded");
+    let done = cluster.ended("shop", "succeeded");
     assert_eq!(comparison(&done), comparison(&paused), "what was decided by stays as it was");
     for index in [0, 1] {
         wait::until("2.0 for everybody", ROOM, || {
@@ -200,7 +182,7 @@ fn clients_of_one_release_that_stay_away_are_a_mismatch_and_the_evidence_is_not_
     about(&found["treatment"]["clients"], new.len().div_ceil(2));
     assert_eq!(found["sample_ratio"]["answer"], "fail", "{found}");
     let _ = cluster.baton(&["rollout", "promote", "shop", "--to", "2"]).expect(0);
-    let done = until_outcome(&cluster, "succeeded");
+    let done = cluster.ended("shop", "succeeded");
     let conclusion = comparison(&done)["conclusion"].as_str().unwrap_or_default().to_owned();
     assert!(
         conclusion.contains("sample ratio mismatch") && conclusion.contains("not to be trusted"),

@@ -154,14 +154,7 @@ fn a_coordinator_and_a_gateway_that_die_in_the_bake_take_no_switch_back() {
     let _ = cluster.baton(&["deploy", &path, "--version", "2.0"]).expect(0);
     let baking = |rollout: &serde_json::Value| rollout["stages"][1]["state"] == "baking";
     let _ = cluster.rollout("shop", "the switch to bake", baking);
-    for role in ["coordinator", "gateway-2"] {
-        let killed = cluster.role_pid(role);
-        cluster.kill(killed);
-        wait::until(&format!("another process of {role}"), ROOM, || match cluster.role_pid_now(role) {
-            Some(pid) if pid != killed => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-    }
+    ["coordinator", "gateway-2"].into_iter().for_each(|role| cluster.replace(role));
     let _ = cluster.ended("shop", "succeeded");
     all(&cluster, "2.0");
     let _ = cluster.baton(&["rollout", "undo", "shop", "--watch"]).expect(0);

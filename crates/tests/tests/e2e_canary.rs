@@ -239,14 +239,7 @@ fn whoever_dies_in_a_step_the_canary_goes_on() {
     begin(&cluster, &file, "2.0");
     let baking = |rollout: &Value| rollout["stages"][0]["state"] == "baking";
     let _ = cluster.rollout("shop", "the first step to bake", baking);
-    for role in ["coordinator", "gateway-2", "node-1"] {
-        let killed = cluster.role_pid(role);
-        cluster.kill(killed);
-        wait::until(&format!("another process of {role}"), ROOM, || match cluster.role_pid_now(role) {
-            Some(pid) if pid != killed => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-    }
+    ["coordinator", "gateway-2", "node-1"].into_iter().for_each(|role| cluster.replace(role));
     let rollout = cluster.ended("shop", "succeeded");
     for stage in
         rollout["stages"].as_array().expect("stages").iter().filter(|stage| !stage["weight"].is_null())

@@ -1,10 +1,9 @@
 //! Dark launches on a real cluster: every request that was to be copied is accounted for, nobody notices, answers are
 //! compared, and the new release serves when a person or the rule says so.
 
-use baton_tests::harness::visitors::{ask, post};
+use baton_tests::harness::users::{get, post};
 use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, fixture, wait};
 use serde_json::Value;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 const ROOM: Duration = Duration::from_secs(90);
@@ -31,25 +30,15 @@ fn file() -> ServiceFile {
 fn begin(cluster: &Cluster, file: &ServiceFile, version: &str) {
     let path = cluster.write(&format!("service-{version}.toml"), &file.text());
     let _ = cluster.baton(&["deploy", &path, "--version", version]).expect(0);
-    wait::until("both gateways to copy", ROOM, || {
-        let route = cluster.json(&["route", "show", "shop"]);
-        let served = route["gateways"].as_object().cloned().unwrap_or_default();
-        let newest = served.values().filter(|revision| **revision == route["route"]["revision"]).count();
-        let copies = route["route"]["mirror"].is_object();
-        if copies && newest == 2 { Ok(()) } else { Err(route.to_string()) }
-    });
+    let _ = cluster.routed_as("shop", "both gateways to copy", |route| route["mirror"].is_object());
 }
 
 /// As many requests, in turn at both gateways; each must be answered by this version.
 fn live(cluster: &Cluster, path: &str, count: usize, version: &str) {
     for number in 0..count {
-        let answer = ask(gateway(cluster, number % 2), None, path);
+        let answer = get(cluster.gateways()[number % 2], None, path);
         assert_eq!((answer.status, answer.version.as_str()), (200, version), "{answer:?}");
     }
-}
-
-fn gateway(cluster: &Cluster, index: usize) -> SocketAddr {
-    cluster.ready["gateways"][index]["http"].as_str().expect("an address").parse().expect("an address")
 }
 
 fn rollout(cluster: &Cluster) -> Value {
@@ -73,13 +62,6 @@ fn until_copies(cluster: &Cluster, what: &str, is: impl Fn(&Value) -> bool) -> V
     wait::until(what, ROOM, || {
         let counts = copies(&rollout(cluster));
         if counts.is_object() && is(&counts) { Ok(counts) } else { Err(counts.to_string()) }
-    })
-}
-
-fn until_outcome(cluster: &Cluster, expected: &str) -> Value {
-    wait::until(expected, ROOM, || {
-        let rollout = rollout(cluster);
-        if rollout["outcome"] == expected { Ok(rollout) } else { Err(rollout.to_string()) }
     })
 }
 
@@ -108,7 +90,7 @@ fn answers_are_compared_noise_is_none_and_an_operator_promotes() {
     assert!(shown.contains("60 compared, 20 differ"), "{shown}");
 
     let _ = cluster.baton(&["rollout", "promote", "shop", "--to", "3"]).expect(0);
-    let done = until_outcome(&cluster, "succeeded");
+    let done = cluster.ended("shop", "succeeded");
     assert_eq!(
         number(&copies(&done), "compared"),
         60,
@@ -117,7 +99,7 @@ fn answers_are_compared_noise_is_none_and_an_operator_promotes() {
     let history = cluster.json(&["rollout", "history", "shop"]);
     assert_eq!(copies(&history[0]), copies(&done), "{history}");
     for index in [0, 1] {
-        wait::until("answers of 2.0", ROOM, || match ask(gateway(&cluster, index), None, "/") {
+        wait::until("answers of 2.0", ROOM, || match get(cluster.gateways()[index], None, "/") {
             answer if answer.version == "2.0" => Ok(()),
             answer => Err(format!("{answer:?}")),
         });
@@ -134,14 +116,14 @@ fn a_shadow_that_hangs_or_resets_costs_no_request_and_every_copy_is_accounted_fo
     begin(&cluster, &hangs, "2.0");
     live(&cluster, "/", 60, "1.0");
     for _ in 0..10 {
-        assert_eq!(post(gateway(&cluster, 0), "/", 10).version, "1.0");
+        assert_eq!(post(cluster.gateways()[0], "/", 10).version, "1.0");
     }
     let counts = until_copies(&cluster, "70 requests to be drawn", |it| number(it, "drawn") == 70);
     assert_eq!(number(&counts, "sent") + not_sent(&counts), 70, "{counts}");
     assert_eq!(number(&counts, "not_safe"), 10, "{counts}");
     assert!(number(&counts, "not_free") > 0, "four at a time and gateway: {counts}");
     let _ = cluster.baton(&["rollout", "abort", "shop"]).expect(0);
-    let back = until_outcome(&cluster, "rolled-back");
+    let back = cluster.ended("shop", "rolled-back");
     assert_eq!(number(&copies(&back), "drawn"), 70, "{back}");
 
     let resets = file().with_env("BEHAVIOUR", "reset").with_section(
@@ -151,7 +133,7 @@ fn a_shadow_that_hangs_or_resets_costs_no_request_and_every_copy_is_accounted_fo
     begin(&cluster, &resets, "3.0");
     live(&cluster, "/", 40, "1.0");
     for bytes in [10, 10, 5000] {
-        assert_eq!(post(gateway(&cluster, 1), "/", bytes).version, "1.0");
+        assert_eq!(post(cluster.gateways()[1], "/", bytes).version, "1.0");
     }
     let counts = until_copies(&cluster, "the end of every copy", |it| {
         number(it, "drawn") == 43 && number(it, "compared") == number(it, "sent")
@@ -182,9 +164,9 @@ fn by_rule_it_is_promoted_when_enough_was_compared_and_not_before() {
     assert_eq!(rollout(&cluster)["outcome"], "running", "nothing compared is no pass");
     // It may be promoted before the last of them.
     for number in 0..40 {
-        assert_eq!(ask(gateway(&cluster, number % 2), None, "/same").status, 200);
+        assert_eq!(get(cluster.gateways()[number % 2], None, "/same").status, 200);
     }
-    let done = until_outcome(&cluster, "succeeded");
+    let done = cluster.ended("shop", "succeeded");
     assert!(number(&copies(&done), "compared") >= 30, "{done}");
     assert_eq!(number(&copies(&done), "differs_body"), 0, "{done}");
 }

@@ -5,7 +5,6 @@ use baton_tests::harness::load::{Load, Plan};
 use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,26 +23,8 @@ fn routed() -> ServiceFile {
         .with_section("route", "path = \"/\"\n")
 }
 
-fn http(cluster: &Cluster, gateway: usize) -> SocketAddr {
-    cluster.ready["gateways"][gateway]["http"].as_str().expect("an address").parse().expect("an address")
-}
-
 fn steady(targets: Vec<SocketAddr>) -> Load {
     Load::start(&Plan { targets, connections: 8, rate: Some(200.0), requests_per_connection: 50 })
-}
-
-fn route(cluster: &Cluster) -> Value {
-    cluster.json(&["route", "show", "web"])
-}
-
-/// Waits until every connected gateway serves by the newest route, and as many of them as are expected.
-fn wait_for_gateways(cluster: &Cluster, expected: usize) -> Value {
-    wait::until("every gateway to serve by the newest route", ROOM, || {
-        let status = route(cluster);
-        let gateways = status["gateways"].as_object().cloned().unwrap_or_default();
-        let newest = gateways.values().filter(|served| **served == status["route"]["revision"]).count();
-        if newest == expected { Ok(status) } else { Err(format!("{newest} of {expected}: {gateways:?}")) }
-    })
 }
 
 fn signal(pid: u64, signal: Signal) {
@@ -55,18 +36,18 @@ fn a_rolling_deploy_behind_gateways_loses_nothing() {
     let cluster = cluster(2);
     let file = routed();
     let _ = cluster.deploy(&file, "1.0").expect(0);
-    let status = wait_for_gateways(&cluster, 2);
-    assert_eq!(status["route"]["upstreams"].as_object().map(serde_json::Map::len), Some(3), "{status}");
+    let route = cluster.routed("web");
+    assert_eq!(route["upstreams"].as_object().map(serde_json::Map::len), Some(3), "{route}");
     let before = cluster.pids("web");
 
-    let load = steady(vec![http(&cluster, 0), http(&cluster, 1)]);
+    let load = steady(cluster.gateways());
     let _ = cluster.deploy(&file, "2.0").expect(0);
     let counted = load.stop();
 
     assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
     assert!(counted.versions["1.0"] > 0 && counted.versions["2.0"] > 0, "{:?}", counted.versions);
-    let after = wait_for_gateways(&cluster, 2);
-    let upstreams = after["route"]["upstreams"].as_object().expect("upstreams");
+    let after = cluster.routed("web");
+    let upstreams = after["upstreams"].as_object().expect("upstreams");
     assert!(upstreams.values().all(|it| it["release"] == 2), "{upstreams:?}");
     wait::until("the end of the old processes", ROOM, || {
         let left: Vec<_> = before.iter().filter(|(_, pid)| wait::is_alive(*pid)).collect();
@@ -78,10 +59,10 @@ fn a_rolling_deploy_behind_gateways_loses_nothing() {
 fn a_gateway_serves_without_its_coordinator_even_after_a_restart() {
     let cluster = cluster(1);
     let _ = cluster.deploy(&routed(), "1.0").expect(0);
-    wait_for_gateways(&cluster, 1);
+    let _ = cluster.routed("web");
     let coordinator = cluster.role_pid("coordinator");
     signal(coordinator, Signal::SIGSTOP);
-    let load = steady(vec![http(&cluster, 0)]);
+    let load = steady(vec![cluster.gateways()[0]]);
     // Longer than either side's patience.
     std::thread::sleep(Duration::from_secs(4));
     let counted = load.stop();
@@ -89,7 +70,7 @@ fn a_gateway_serves_without_its_coordinator_even_after_a_restart() {
 
     let gateway = cluster.role_pid("gateway-1");
     cluster.kill(gateway);
-    let target = http(&cluster, 0);
+    let target = cluster.gateways()[0];
     wait::until("an answer by the table on disk", ROOM, || {
         let load = Load::start(&Plan {
             targets: vec![target],
@@ -104,7 +85,7 @@ fn a_gateway_serves_without_its_coordinator_even_after_a_restart() {
     assert_ne!(cluster.role_pid("gateway-1"), gateway, "it was another process that answered");
 
     signal(coordinator, Signal::SIGCONT);
-    wait_for_gateways(&cluster, 1);
+    let _ = cluster.routed("web");
     let _ = cluster.deploy(&routed(), "2.0").expect(0);
 }
 
@@ -112,20 +93,20 @@ fn a_gateway_serves_without_its_coordinator_even_after_a_restart() {
 fn a_coordinator_that_dies_costs_no_request_and_its_tables_go_on_growing() {
     let cluster = cluster(1);
     let _ = cluster.deploy(&routed(), "1.0").expect(0);
-    wait_for_gateways(&cluster, 1);
+    let _ = cluster.routed("web");
     let table = |cluster: &Cluster| {
         let gateways = cluster.json(&["gateway", "ls"]);
         gateways[0]["state"]["table"].as_u64().expect("a revision")
     };
     let before = table(&cluster);
-    let load = steady(vec![http(&cluster, 0)]);
+    let load = steady(vec![cluster.gateways()[0]]);
     let killed = cluster.role_pid("coordinator");
     cluster.kill(killed);
     wait::until("another coordinator", ROOM, || match cluster.role_pid_now("coordinator") {
         Some(pid) if pid != killed && cluster.baton(&["gateway", "ls"]).code == 0 => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    wait_for_gateways(&cluster, 1);
+    let _ = cluster.routed("web");
     assert!(table(&cluster) > before, "a gateway would refuse a table that is older than its own");
     let _ = cluster.deploy(&routed(), "2.0").expect(0);
     let counted = load.stop();
@@ -137,10 +118,10 @@ fn a_coordinator_that_dies_costs_no_request_and_its_tables_go_on_growing() {
 fn a_gateway_that_is_cut_off_is_waited_out_and_comes_back() {
     let cluster = cluster(2);
     let _ = cluster.deploy(&routed(), "1.0").expect(0);
-    wait_for_gateways(&cluster, 2);
+    let _ = cluster.routed("web");
     let gone = cluster.role_pid("gateway-2");
     signal(gone, Signal::SIGSTOP);
-    let load = steady(vec![http(&cluster, 0)]);
+    let load = steady(vec![cluster.gateways()[0]]);
     // Nothing of 2.0 counts as available, and nothing of 1.0 is stopped, before the lease of the silent one is over.
     let _ = cluster.deploy(&routed(), "2.0").expect(0);
     let counted = load.stop();
@@ -149,8 +130,8 @@ fn a_gateway_that_is_cut_off_is_waited_out_and_comes_back() {
     assert!(events.contains("gateway-2"), "its silence is told: {events}");
 
     signal(gone, Signal::SIGCONT);
-    wait_for_gateways(&cluster, 2);
-    let load = steady(vec![http(&cluster, 1)]);
+    let _ = cluster.routed("web");
+    let load = steady(vec![cluster.gateways()[1]]);
     std::thread::sleep(Duration::from_secs(1));
     let counted = load.stop();
     assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
@@ -161,11 +142,11 @@ fn a_gateway_that_is_cut_off_is_waited_out_and_comes_back() {
 fn a_gateway_is_upgraded_in_place_without_a_refused_connection() {
     let cluster = cluster(1);
     let _ = cluster.deploy(&routed(), "1.0").expect(0);
-    wait_for_gateways(&cluster, 1);
+    let _ = cluster.routed("web");
     let old = cluster.role_pid("gateway-1");
     let dir = cluster.ready["gateways"][0]["dir"].as_str().expect("a folder").to_owned();
     let load = Load::start(&Plan {
-        targets: vec![http(&cluster, 0)],
+        targets: vec![cluster.gateways()[0]],
         connections: 8,
         rate: Some(200.0),
         requests_per_connection: 5,

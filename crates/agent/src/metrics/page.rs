@@ -14,17 +14,6 @@ use std::fmt;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-const STATES: [InstanceState; 8] = [
-    InstanceState::Absent,
-    InstanceState::Fetching,
-    InstanceState::Staged,
-    InstanceState::Starting,
-    InstanceState::Ready,
-    InstanceState::Draining,
-    InstanceState::Stopped,
-    InstanceState::Failed,
-];
-
 /// Where what is on the page is found.
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
@@ -88,7 +77,7 @@ impl Collector for Page {
         for (name, help, value) in OF_NODE {
             write_one(out, name, help, gauge(value(&self.sample)))?;
         }
-        let states = STATES.map(|state| {
+        let states = InstanceState::ALL.map(|state| {
             let count = self.observed.instances.values().filter(|(it, _)| it.state == state).count();
             ([("state", state.to_string())], gauge(count as u64))
         });

@@ -3,6 +3,7 @@ use baton_model::id::ReleaseNumber;
 use baton_model::route::{
     Balance, Ejection, Entry, HttpProtocol, Key, Retries, RouteSpec, Split, Timeouts, TrafficLimits, Weight,
 };
+use baton_model::time::Millis;
 
 fn gateways() -> Arc<Gateways> {
     let timing = Timing { heartbeat: Millis(10), silence: Millis::secs(60) };

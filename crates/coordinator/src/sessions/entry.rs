@@ -1,12 +1,13 @@
 //! What is known of one node, and the session it has.
 
-use super::{FLAPPING_COUNT, FLAPPING_WITHIN, Link, NotConnected, QUEUE_MAX};
+use super::{Link, NotConnected, QUEUE_MAX};
+use crate::flapping::Replacements;
 use baton_model::id::{Generation, NodeName};
 use baton_model::metrics::NodeMetrics;
 use baton_model::observed::{NodeFacts, NodeObserved};
 use baton_model::time::UnixMs;
 use baton_proto::v1;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
 /// One node.
@@ -18,8 +19,7 @@ pub(super) struct Entry {
     pub(super) silent: bool,
     pub(super) metrics: Option<NodeMetrics>,
     pub(super) link: Option<Link>,
-    /// When sessions of this node were last replaced; at most [`FLAPPING_COUNT`].
-    pub(super) replaced: VecDeque<UnixMs>,
+    pub(super) replaced: Replacements,
 }
 
 impl Entry {
@@ -36,23 +36,8 @@ impl Entry {
             silent: false,
             metrics: None,
             link: None,
-            replaced: VecDeque::new(),
+            replaced: Replacements::default(),
         }
-    }
-
-    /// Notes that a session was replaced; `true` when that happens too often.
-    pub(super) fn note_replacement(&mut self, now: UnixMs) -> bool {
-        self.replaced.push_back(now);
-        while self.replaced.len() > FLAPPING_COUNT {
-            self.replaced.pop_front();
-        }
-        let first = self.replaced.front().copied().unwrap_or(now);
-        let flapping = self.replaced.len() == FLAPPING_COUNT && now.since(first) <= FLAPPING_WITHIN;
-        if flapping {
-            // Counted anew: one of the two may go on while an operator looks into it.
-            self.replaced.clear();
-        }
-        flapping
     }
 
     pub(super) fn send(

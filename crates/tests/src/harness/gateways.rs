@@ -23,17 +23,33 @@ impl Cluster {
     /// Waits until every gateway serves by the newest route of the service, and returns the route.
     #[must_use]
     pub fn routed(&self, service: &str) -> Value {
+        self.routed_as(service, "every gateway to serve by the newest route", |_| true)
+    }
+
+    /// Waits until the newest route of the service is as asked, and every gateway serves by it.
+    #[must_use]
+    pub fn routed_as(&self, service: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let expected = self.gateways().len();
-        wait::until("every gateway to serve by the newest route", ROOM, || {
+        wait::until(what, ROOM, || {
             let status = self.asked(&["route", "show", service])?;
             let served = status["gateways"].as_object().cloned().unwrap_or_default();
             let newest = served.values().filter(|it| **it == status["route"]["revision"]).count();
-            if newest == expected {
+            if newest == expected && is_so(&status["route"]) {
                 Ok(status["route"].clone())
             } else {
-                Err(format!("{newest}: {served:?}"))
+                Err(format!("{newest} of {expected}: {status:#}"))
             }
         })
+    }
+
+    /// Kills the process of a role, and waits until the cluster has started another.
+    pub fn replace(&self, role: &str) {
+        let killed = self.role_pid(role);
+        self.kill(killed);
+        wait::until(&format!("another process of {role}"), ROOM, || match self.role_pid_now(role) {
+            Some(pid) if pid != killed => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
     }
 
     /// Runs a read with `--json`. A coordinator that is being started, or a machine that stands still, gives no answer.

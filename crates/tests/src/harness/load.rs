@@ -1,6 +1,7 @@
 //! A load of real HTTP/1.1 requests from plain threads: no retries, every failure counted.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use super::answer;
+use std::io::{BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -178,7 +179,7 @@ fn request(
     let last = used + 1 >= most;
     let close = if last { "Connection: close\r\n" } else { "" };
     reader.get_mut().write_all(format!("GET / HTTP/1.1\r\nHost: test\r\n{close}\r\n").as_bytes())?;
-    let answer = read_answer(&mut reader)?;
+    let answer = answer::read(&mut reader)?;
     if !last && !answer.close {
         *connection = Some((reader, used + 1));
     }
@@ -186,58 +187,4 @@ fn request(
         return Err(std::io::Error::other(format!("status {}", answer.status)));
     }
     Ok(answer.version)
-}
-
-/// One answer.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    /// The connection is not to be used again.
-    pub(super) close: bool,
-    /// The `version=` that its body carries.
-    pub(super) version: String,
-}
-
-/// Reads a whole answer.
-pub(super) fn read_answer(reader: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {
-    let cut =
-        || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the connection ended before the answer");
-    let mut line = String::new();
-    if reader.read_line(&mut line)? == 0 {
-        return Err(cut());
-    }
-    let status = line
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .ok_or_else(|| std::io::Error::other(format!("not HTTP: {line:?}")))?;
-    let (mut length, mut close) = (None, line.starts_with("HTTP/1.0"));
-    loop {
-        line.clear();
-        if reader.read_line(&mut line)? == 0 {
-            return Err(cut());
-        }
-        let header = line.trim_end().to_ascii_lowercase();
-        if header.is_empty() {
-            break;
-        }
-        if let Some(value) = header.strip_prefix("content-length:") {
-            length = value.trim().parse::<usize>().ok();
-        }
-        close |= header == "connection: close";
-    }
-    let mut body = Vec::new();
-    match length {
-        Some(length) => {
-            body.resize(length, 0);
-            reader.read_exact(&mut body)?;
-        }
-        None => {
-            close = true;
-            reader.read_to_end(&mut body)?;
-        }
-    }
-    let text = String::from_utf8_lossy(&body);
-    let version =
-        text.split_whitespace().find_map(|word| word.strip_prefix("version=")).unwrap_or("").to_owned();
-    Ok(Answer { status, close, version })
 }

@@ -1,6 +1,7 @@
 //! What end-to-end tests and benches stand on: a real cluster of real processes, driven as an operator drives it,
 //! through the `baton` program only.
 
+mod answer;
 mod cluster;
 mod gateways;
 pub mod load;
@@ -8,7 +9,6 @@ pub mod local;
 pub mod openmetrics;
 mod service;
 pub mod users;
-pub mod visitors;
 pub mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Ran, baton_program};

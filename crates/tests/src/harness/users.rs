@@ -1,7 +1,7 @@
 //! Users who come back: each asks under a name of its own, always at the same gateway, and one request after the other. What
 //! each was answered is kept in order, so that nobody who is moved between releases goes unseen.
 
-use super::load::read_answer;
+use super::answer::{self, Answer};
 use super::wait;
 use std::collections::BTreeMap;
 use std::io::{BufReader, Write as _};
@@ -34,12 +34,15 @@ impl Client {
         Self { gateway, connection: None }
     }
 
-    /// Asks for `/` with these headers, and returns the status and the version that answered, which is empty where no
-    /// version did.
+    /// Asks for `/` with these headers.
     ///
     /// # Errors
     /// There was no whole answer. It is not asked again.
-    pub fn ask(&mut self, headers: &[(&str, &str)]) -> std::io::Result<(u16, String)> {
+    pub fn ask(&mut self, headers: &[(&str, &str)]) -> std::io::Result<Answer> {
+        self.send("GET / HTTP/1.1", headers, "")
+    }
+
+    fn send(&mut self, line: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<Answer> {
         let mut reader = match self.connection.take() {
             Some(open) => open,
             None => {
@@ -49,18 +52,19 @@ impl Client {
                 BufReader::new(stream)
             }
         };
-        let mut text = "GET / HTTP/1.1\r\n".to_owned();
+        let mut text = format!("{line}\r\n");
         if headers.iter().all(|(name, _)| *name != "host") {
             text.push_str("host: test\r\n");
         }
         headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
         text.push_str("\r\n");
+        text.push_str(body);
         reader.get_mut().write_all(text.as_bytes())?;
-        let answer = read_answer(&mut reader)?;
+        let answer = answer::read(&mut reader)?;
         if !answer.close {
             self.connection = Some(reader);
         }
-        Ok((answer.status, answer.version))
+        Ok(answer)
     }
 }
 
@@ -71,9 +75,34 @@ impl Client {
 #[must_use]
 #[track_caller]
 pub fn version(gateway: SocketAddr, headers: &[(&str, &str)]) -> String {
-    let (status, version) = Client::new(gateway).ask(headers).expect("an answer");
-    assert_eq!(status, 200, "{headers:?}");
-    version
+    let answer = Client::new(gateway).ask(headers).expect("an answer");
+    assert_eq!(answer.status, 200, "{headers:?}");
+    answer.version
+}
+
+/// A request of one user, on a connection of its own. Without a name it is nobody's.
+///
+/// # Panics
+/// When there is no whole answer: nothing that a user asks may fail.
+#[must_use]
+#[track_caller]
+pub fn get(gateway: SocketAddr, user: Option<&str>, path: &str) -> Answer {
+    let headers: Vec<_> = user.map(|name| ("x-user", name)).into_iter().collect();
+    let answer = Client::new(gateway).send(&format!("GET {path} HTTP/1.1"), &headers, "");
+    answer.unwrap_or_else(|error| panic!("{path} of {user:?} at {gateway}: {error}"))
+}
+
+/// A request with a body of this many bytes.
+///
+/// # Panics
+/// As [`get`].
+#[must_use]
+#[track_caller]
+pub fn post(gateway: SocketAddr, path: &str, bytes: usize) -> Answer {
+    let length = bytes.to_string();
+    let headers = [("content-length", length.as_str())];
+    let answer = Client::new(gateway).send(&format!("POST {path} HTTP/1.1"), &headers, &"x".repeat(bytes));
+    answer.unwrap_or_else(|error| panic!("{bytes} bytes to {path} at {gateway}: {error}"))
 }
 
 /// The name of a user, as its `x-user` header says it.
@@ -92,9 +121,9 @@ pub fn everyone(gateways: &[SocketAddr], users: usize) -> Vec<String> {
     let mut versions = Vec::with_capacity(users);
     for user in 0..users {
         let client = user % clients.len();
-        let (status, version) = clients[client].ask(&[("x-user", &name(user))]).expect("an answer");
-        assert_eq!(status, 200, "{}", name(user));
-        versions.push(version);
+        let answer = clients[client].ask(&[("x-user", &name(user))]).expect("an answer");
+        assert_eq!(answer.status, 200, "{}", name(user));
+        versions.push(answer.version);
     }
     versions
 }
@@ -207,14 +236,14 @@ fn client(
             break;
         }
         match client.ask(&[("x-user", &name(user))]) {
-            Ok((200, version)) => {
+            Ok(Answer { status: 200, version, .. }) => {
                 *answered.good.entry(version.clone()).or_default() += 1;
                 let before = had.insert(user, version.clone()).filter(|before| *before != version);
                 if let Some(before) = before {
                     *answered.moves.entry((before, version)).or_default() += 1;
                 }
             }
-            Ok((status, version)) => {
+            Ok(Answer { status, version, .. }) => {
                 answered.fail(format!("{} was answered {status} by {version:?}", name(user)));
                 *answered.bad.entry(version).or_default() += 1;
             }

@@ -62,9 +62,8 @@ fn baton() -> Result<u64> {
     let extra = vec!["--gateways".to_owned(), "2".to_owned()];
     let cluster = Cluster::start_with(&ClusterOptions { nodes: 2, extra, ..ClusterOptions::default() });
     deploy(&cluster, "1", STRATEGIES[0].1)?;
-    let targets: Vec<SocketAddr> = [0, 1].into_iter().map(|at| http(&cluster, at)).collect::<Result<_>>()?;
     let load = Load::start(&Plan {
-        targets,
+        targets: cluster.gateways(),
         connections: CONNECTIONS,
         rate: None,
         requests_per_connection: REQUESTS_PER_CONNECTION,
@@ -102,10 +101,6 @@ fn baton() -> Result<u64> {
     }
     println!("    {:<12} {:>6.1} s (median of {})", "rollback", crate::median(&undone), undone.len());
     Ok(counted.failed)
-}
-
-fn http(cluster: &Cluster, gateway: usize) -> Result<SocketAddr> {
-    Ok(cluster.ready["gateways"][gateway]["http"].as_str().context("a gateway's address")?.parse()?)
 }
 
 /// Deploys a version by a strategy, promotes it where a person is asked, and watches to the end.
