@@ -227,6 +227,9 @@ pub struct StageProgress {
     /// When its cohort was healthy for the first time, and its traffic came into force: the evidence begins here.
     #[serde(default)]
     pub shifted_at: Option<UnixMs>,
+    /// The revision of the route by which its traffic is in force; the stage ends once every live gateway has acknowledged it.
+    #[serde(default)]
+    pub shifted_in: Option<RouteRevision>,
     /// The step of the strategy that it belongs to, counted from 1; zero where stages are all there is.
     #[serde(default)]
     pub step: u32,

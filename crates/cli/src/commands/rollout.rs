@@ -52,14 +52,14 @@ enum Action {
     Pause(Which),
     /// Go on after a pause.
     #[command(after_help = "Examples:\n  baton rollout resume web")]
-    Resume(Which),
+    Resume(Steered),
     /// Approve the stage that waits for an approval, or go on to a later step at once.
     #[command(
         after_help = "Examples:\n  baton rollout promote web\n  baton rollout promote web --to 25%\n  baton rollout promote web --to 3"
     )]
     Promote {
         #[command(flatten)]
-        which: Which,
+        steered: Steered,
         /// Go to this step without the bakes, the analysis and the approvals before it: its number, or the share of the
         /// requests that it gives to the new release.
         #[arg(long, value_name = "STEP")]
@@ -72,11 +72,11 @@ enum Action {
         service: ServiceName,
     },
     /// Go back to the release before.
-    #[command(after_help = "Examples:\n  baton rollout abort web")]
-    Abort(Which),
+    #[command(after_help = "Examples:\n  baton rollout abort web\n  baton rollout abort web --watch")]
+    Abort(Steered),
     /// Try failed instances again.
     #[command(after_help = "Examples:\n  baton rollout retry web")]
-    Retry(Which),
+    Retry(Steered),
     /// Go back to an earlier release, by a rollout of its own.
     #[command(after_help = "Examples:\n  baton rollout undo web\n  baton rollout undo web --to 1.4 --watch")]
     Undo {
@@ -85,12 +85,8 @@ enum Action {
         /// The version to go back to; the one before the present one where left out.
         #[arg(long, value_name = "VERSION")]
         to: Option<Version>,
-        /// Follow it until it ends.
-        #[arg(long)]
-        watch: bool,
-        /// Stop watching (the rollout goes on) after this long: `30s`, `10m`.
-        #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, requires = "watch")]
-        timeout: Option<Millis>,
+        #[command(flatten)]
+        following: Following,
     },
 }
 
@@ -138,6 +134,26 @@ struct Which {
     rollout: Option<u64>,
 }
 
+/// Whether it is then followed.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+struct Following {
+    /// Follow it until it ends or pauses.
+    #[arg(long)]
+    watch: bool,
+    /// Stop watching (the rollout goes on) after this long: `30s`, `10m`.
+    #[arg(long, value_name = "LENGTH", value_parser = Millis::parse, requires = "watch")]
+    timeout: Option<Millis>,
+}
+
+/// Which rollout is steered, and what is seen of it then.
+#[derive(Debug, clap::Args)]
+struct Steered {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    following: Following,
+}
+
 #[derive(Debug, clap::Args)]
 struct WatchArgs {
     /// The service.
@@ -161,15 +177,16 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
                 Follow { service: args.service, rollout: None, timeout: args.timeout.map(Millis::duration) };
             live::follow(global, follow).await
         }
-        Action::Pause(which) => control(global, which, RolloutAction::Pause, None).await,
-        Action::Resume(which) => control(global, which, RolloutAction::Resume, None).await,
-        Action::Promote { which, to } => control(global, which, RolloutAction::Promote, to).await,
-        Action::Weights { service } => weights(global, &service).await,
-        Action::Abort(which) => control(global, which, RolloutAction::Abort, None).await,
-        Action::Retry(which) => control(global, which, RolloutAction::Retry, None).await,
-        Action::Undo { service, to, watch, timeout } => {
-            undo(global, service, to, watch.then_some(timeout)).await
+        Action::Pause(which) => {
+            let following = Following::default();
+            control(global, Steered { which, following }, RolloutAction::Pause, None).await
         }
+        Action::Resume(steered) => control(global, steered, RolloutAction::Resume, None).await,
+        Action::Promote { steered, to } => control(global, steered, RolloutAction::Promote, to).await,
+        Action::Weights { service } => weights(global, &service).await,
+        Action::Abort(steered) => control(global, steered, RolloutAction::Abort, None).await,
+        Action::Retry(steered) => control(global, steered, RolloutAction::Retry, None).await,
+        Action::Undo { service, to, following } => undo(global, service, to, following).await,
     }
 }
 
@@ -244,10 +261,10 @@ async fn history(global: &Global, service: &ServiceName) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Steers the rollout, and says how it stands then.
+/// Steers the rollout, says how it stands then, and follows it where that is wanted.
 async fn control(
     global: &Global,
-    which: Which,
+    Steered { which, following }: Steered,
     action: v1::RolloutAction,
     to: Option<StepName>,
 ) -> Result<Exit> {
@@ -263,6 +280,12 @@ async fn control(
         step,
     };
     let status = api.control(request).await?;
+    if following.watch {
+        let rollout = status.report.rollout.as_ref().map(|rollout| rollout.id);
+        let exit = follow(global, which.service, rollout, following).await?;
+        let as_asked = action == v1::RolloutAction::Abort && exit == Exit::RolledBack;
+        return Ok(if as_asked { Exit::Done } else { exit });
+    }
     if global.json {
         global.print_json(&status)?;
         return Ok(Exit::Done);
@@ -288,12 +311,22 @@ async fn control(
     Ok(Exit::Done)
 }
 
-/// Goes back; where `watched`, follows it to its end, or for as long as is said there.
+async fn follow(
+    global: &Global,
+    service: ServiceName,
+    rollout: Option<RolloutId>,
+    following: Following,
+) -> Result<Exit> {
+    let timeout = following.timeout.map(Millis::duration);
+    live::follow(global, Follow { service, rollout, timeout }).await
+}
+
+/// Goes back, and follows that where it is wanted.
 async fn undo(
     global: &Global,
     service: ServiceName,
     to: Option<Version>,
-    watched: Option<Option<Millis>>,
+    following: Following,
 ) -> Result<Exit> {
     let request = v1::UndoRequest { service: service.to_string(), version: to.map(String::from) };
     let rollout = global.api().await?.undo(request).await?;
@@ -308,13 +341,12 @@ async fn undo(
         eprintln!("{service} is at that release already");
         return Ok(Exit::Done);
     }
-    let Some(timeout) = watched else {
+    if !following.watch {
         eprintln!(
             "rollout {} of {service} is under way; `baton rollout watch {service}` follows it",
             rollout.rollout
         );
         return Ok(Exit::Done);
-    };
-    let timeout = timeout.map(Millis::duration);
-    live::follow(global, Follow { service, rollout: Some(RolloutId(rollout.rollout)), timeout }).await
+    }
+    follow(global, service, Some(RolloutId(rollout.rollout)), following).await
 }

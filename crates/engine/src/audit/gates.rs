@@ -78,6 +78,12 @@ fn check_end(
         if !baked && !skipped {
             say("ends before it has baked");
         }
+        let moves = stage.switches || stage.traffic.is_some();
+        let known = stage.shifted_in.or(after.memory.route.current.as_ref().map(|route| route.revision));
+        let gateways = &after.sightings.gateways;
+        if moves && known.is_some_and(|revision| gateways.behind(after.name, revision).is_some()) {
+            say("ends before every gateway has acknowledged what it did to the traffic");
+        }
         // Asked of what was there before and of what is there after: in between, the decision may have moved on.
         let analysed = || {
             [&change.before, after]

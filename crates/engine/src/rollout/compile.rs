@@ -185,6 +185,7 @@ pub(super) fn stage(title: String, cohort: BTreeSet<u64>) -> StageProgress {
         ended_at: None,
         traffic: None,
         shifted_at: None,
+        shifted_in: None,
         step: 0,
         second_set: false,
         switches: false,

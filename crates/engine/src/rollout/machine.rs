@@ -169,9 +169,10 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
     if !shift::shift(turn, index) {
         return;
     }
+    let unknown = !shift::acknowledged(turn, index);
     comparison::look(turn, index);
     match analysis::watch(turn, index, policy) {
-        Opinion::Open => bake_or_end(turn, index, policy, Gates { held, shut: false }),
+        Opinion::Open => bake_or_end(turn, index, policy, Gates { held, shut: unknown }),
         Opinion::Shut => bake_or_end(turn, index, policy, Gates { held, shut: true }),
         Opinion::Acted => {}
     }
@@ -319,7 +320,7 @@ fn interrupted(turn: &Turn<'_>, stage: &StageProgress, healthy_at: UnixMs) -> bo
 struct Gates {
     /// An operator holds the rollout.
     held: bool,
-    /// Analysis is not content.
+    /// Analysis is not content, or a gateway has not acknowledged the stage's traffic.
     shut: bool,
 }
 

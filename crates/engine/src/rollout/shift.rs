@@ -3,10 +3,12 @@
 use crate::progress::StageProgress;
 use crate::turn::Turn;
 use baton_model::event::Severity;
+use baton_model::id::RouteRevision;
 use baton_model::report::Subject;
 
 /// Brings what the stage does to the traffic into force, and lets the two sets change places where it is a switch.
-/// `false` when that would leave less than the floor: then it is waited for.
+/// `false` when that would leave less than the floor, which is waited for, and in the round that did it: the next one sees
+/// the route that came of it.
 pub(super) fn shift(turn: &mut Turn<'_>, index: usize) -> bool {
     let Some(rollout) = turn.rollout() else { return false };
     let stage = &rollout.stages[index];
@@ -30,7 +32,33 @@ pub(super) fn shift(turn: &mut Turn<'_>, index: usize) -> bool {
         rollout.traffic = Some(traffic);
         tell(turn, index);
     }
-    true
+    false
+}
+
+/// Whether every live gateway has acknowledged what the stage did to the traffic; says which has not. Asked in a round after
+/// the shift's own, so that the route has been revised meanwhile.
+pub(super) fn acknowledged(turn: &mut Turn<'_>, index: usize) -> bool {
+    let Some(revision) = revision(turn, index) else { return true };
+    let Some((why, until)) = turn.sightings.gateways.behind(turn.name, revision) else { return true };
+    turn.wake(Some(until));
+    turn.wait(Subject::Stage(u32::try_from(index + 1).unwrap_or(u32::MAX)), "route", why, None);
+    false
+}
+
+/// The revision by which the stage's traffic is in force; noted once, since the route goes on changing with its instances.
+/// `None` where it moves nothing: going back, the requests follow the capacity.
+fn revision(turn: &mut Turn<'_>, index: usize) -> Option<RouteRevision> {
+    let rollout = turn.rollout()?;
+    let stage = &rollout.stages[index];
+    if rollout.back() || (stage.traffic.is_none() && !stage.switches) {
+        return None;
+    }
+    if stage.shifted_in.is_some() {
+        return stage.shifted_in;
+    }
+    let revision = turn.memory.route.current.as_ref()?.revision;
+    turn.stage_mut(index)?.shifted_in = Some(revision);
+    Some(revision)
 }
 
 /// Whether the set that is to serve can: the floor is counted in it, as if it served already.

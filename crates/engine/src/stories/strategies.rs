@@ -189,6 +189,21 @@ fn blue_green_switches_at_once_and_returns_at_once() {
 }
 
 #[test]
+fn a_switch_is_done_when_every_gateway_has_made_it() {
+    let mut fleet = behind(Strategy::Rolling);
+    fleet.deploy(by(blue_green())).until(RolloutOutcome::Succeeded, SOON).run(Millis::secs(5));
+    fleet.gateway("g2", |gateway| gateway.deaf = true).undo(1).run(Millis::secs(20));
+    assert_eq!((shares(&fleet).as_str(), fleet.gates()), ("1=100%", vec!["route"]), "{}", fleet.journal());
+    assert_eq!(fleet.outcome(), Some(RolloutOutcome::Running), "g2 still sends to the green set");
+    fleet.gateway("g2", |gateway| gateway.deaf = false).until(RolloutOutcome::Succeeded, Millis::secs(2));
+    // One that is silent is waited for until its lease is over.
+    fleet.run(Millis::secs(30)).deploy(by(blue_green())).until(RolloutOutcome::Succeeded, SOON);
+    fleet.run(Millis::secs(5)).gateway("g2", |gateway| gateway.silent = true).undo(1).run(Millis::secs(8));
+    assert_eq!(fleet.outcome(), Some(RolloutOutcome::Running), "{}", fleet.journal());
+    fleet.until(RolloutOutcome::Succeeded, Millis::secs(5));
+}
+
+#[test]
 fn the_warm_set_cools_down() {
     let mut fleet = behind(Strategy::Rolling);
     fleet.deploy(by(blue_green())).until(RolloutOutcome::Succeeded, SOON).run(Millis::secs(25));
