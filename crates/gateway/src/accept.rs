@@ -8,9 +8,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 /// The pause after the process has no descriptor left: one of its own must be closed before there is another.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -19,6 +21,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// program finds it.
 pub(crate) async fn accept(worker: Rc<Worker>, listener: Listener) {
     let place = listener.place;
+    // What is accepted has it too (Linux copies the listener's), and so it costs a call for a socket, not for a client.
+    if let Err(error) = rustix::net::sockopt::set_tcp_nodelay(&listener.socket, true) {
+        tracing::warn!(address = %place.address, %error, "small answers may wait for larger ones here");
+    }
     let socket = match tokio::net::TcpListener::from_std(listener.socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -27,6 +33,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: Listener) {
         }
     };
     let leaving = worker.shared.leaving.clone();
+    let mut leaves = std::pin::pin!(leaving.cancelled());
     loop {
         let next = async {
             let places = Arc::clone(&worker.shared.connections);
@@ -36,7 +43,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: Listener) {
         };
         let accepted = tokio::select! {
             biased;
-            () = leaving.cancelled() => break,
+            () = leaves.as_mut() => break,
             accepted = next => accepted,
         };
         match accepted {
@@ -89,7 +96,6 @@ async fn begin(
     place: Place,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
     let patience = worker.shared.config.limits.header_timeout.duration();
     let origin = |encrypted| Origin { address: client.ip().to_canonical(), encrypted };
     match place.purpose {
@@ -97,14 +103,24 @@ async fn begin(
             tcp::carry(&worker, stream, client, place.address.port(), permit).await;
         }
         Purpose::Http => {
-            let leaving = worker.shared.leaving.clone();
-            let first = tokio::select! {
-                first = tokio::time::timeout(patience, listen_to(stream)) => first,
+            let client = Client::new(&worker, origin(false), permit);
+            let deadline = Instant::now() + patience;
+            let mut alarm = worker.alarms.take(deadline);
+            let first = {
+                let mut words = std::pin::pin!(listen_to(stream));
+                let mut first =
+                    std::pin::pin!(std::future::poll_fn(|context| match words.as_mut().poll(context) {
+                        Poll::Pending =>
+                            alarm.poll(deadline, context).map(|()| Err(io::ErrorKind::TimedOut.into())),
+                        said @ Poll::Ready(_) => said,
+                    }));
                 // One that says nothing while the gateway leaves is as good as idle.
-                () = lingered(&worker, &leaving) => return Ok(()),
+                client.until_lingered(first.as_mut()).await.transpose()?.flatten()
             };
-            let Some((spoken, stream)) = first.map_err(|_| io::ErrorKind::TimedOut)?? else { return Ok(()) };
-            serve(Client::new(&worker, origin(false), spoken, permit), stream).await;
+            match first {
+                Some((spoken, stream)) => serve(client, spoken, stream, Some(alarm)).await,
+                None => worker.alarms.give_back(alarm),
+            }
         }
         Purpose::Https => {
             let Some(tls) = worker.shared.tls.clone() else { return Ok(()) };
@@ -115,13 +131,8 @@ async fn begin(
                 Some(b"h2") => Spoken::Http2,
                 Some(_) | None => Spoken::Http1,
             };
-            serve(Client::new(&worker, origin(true), spoken, permit), First::fresh(stream)).await;
+            serve(Client::new(&worker, origin(true), permit), spoken, First::fresh(stream), None).await;
         }
     }
     Ok(())
-}
-
-async fn lingered(worker: &Worker, leaving: &tokio_util::sync::CancellationToken) {
-    leaving.cancelled().await;
-    tokio::time::sleep(worker.shared.config.drain.linger.duration()).await;
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -38,12 +39,22 @@ impl Handle {
     /// # Errors
     /// The system gives no thread.
     pub(crate) fn start(shared: Arc<Shared>, number: usize) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (orders, coming) = mpsc::channel(ORDERS_MAX);
+        let (begun, begins) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("traffic-{number}")).spawn(move || {
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, Crew::new(&shared).run(coming));
+            // A runtime that never leaves its thread: its tasks need no set of their own to be woken through.
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            match builder.enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => {
+                    let _ = begun.send(Ok(()));
+                    runtime.block_on(Crew::new(&shared).run(coming));
+                }
+                Err(error) => {
+                    let _ = begun.send(Err(error));
+                }
+            }
         })?;
+        begins.recv().map_err(io::Error::other)??;
         Ok(Self { orders, thread })
     }
 
@@ -75,7 +86,7 @@ impl Crew {
     }
 
     async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        let cut = self.worker.shared.cut.clone();
+        let (cut, leaving) = (self.worker.shared.cut.clone(), self.worker.shared.leaving.clone());
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -86,6 +97,7 @@ impl Crew {
                     None => return,
                 },
                 _ = turn.tick() => self.worker.turn(),
+                () = leaving.cancelled(), if !self.worker.is_leaving() => self.worker.leave(),
                 () = cut.cancelled() => return,
             }
         }

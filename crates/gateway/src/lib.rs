@@ -8,6 +8,7 @@
 
 mod accept;
 mod access;
+mod alarm;
 mod app;
 mod body;
 pub mod budget;

@@ -1,6 +1,7 @@
 //! A worker: what one thread has for itself. Workers share the table in force and the counters, and nothing else.
 
 use crate::access::AccessLog;
+use crate::alarm::Alarms;
 use crate::choose::RouteState;
 use crate::config::GatewayConfig;
 use crate::pool::Pool;
@@ -41,7 +42,10 @@ pub(crate) struct Worker {
     pub(crate) pool: Rc<Pool>,
     /// Copies have connections of their own, so that they cannot take those of requests.
     pub(crate) copies: Rc<Pool>,
+    pub(crate) alarms: Alarms,
     looked_at: RefCell<Vec<Weak<dyn Look>>>,
+    /// As in [`Shared::leaving`], without asking what all threads ask.
+    leaving: Cell<bool>,
     /// Ids are a random number and a count, so that one costs no system call.
     id_base: u64,
     id_next: Cell<u64>,
@@ -54,7 +58,9 @@ impl Worker {
             shared,
             pool: Rc::default(),
             copies: Rc::default(),
+            alarms: Alarms::default(),
             looked_at: RefCell::default(),
+            leaving: Cell::new(false),
             id_base: fastrand::u64(..),
             id_next: Cell::new(fastrand::u64(..1 << 32)),
         })
@@ -69,6 +75,17 @@ impl Worker {
             it.iter().for_each(|it| it.look());
             it.is_some()
         });
+    }
+
+    /// Whether the gateway leaves.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// The gateway leaves: clients are told.
+    pub(crate) fn leave(&self) {
+        self.leaving.set(true);
+        self.turn();
     }
 
     /// Looked at on each turn, while it lives.

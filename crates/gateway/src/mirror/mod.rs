@@ -270,12 +270,13 @@ impl Copy {
             upstream: Arc::clone(in_flight.upstream()),
             protocol: self.request.protocol,
             connect_timeout: self.route.spec().timeouts.connect.duration(),
+            by_task: true,
             repeatable: false,
         };
-        let request = request(&self.request.head, self.request.body(), self.request.protocol);
+        let mut request = Some(request(&self.request.head, self.request.body(), self.request.protocol));
         let began = Instant::now();
         let deadline = tokio::time::Instant::from_std(began + self.within);
-        let sent = tokio::time::timeout_at(deadline, self.pool.send(&target, request)).await;
+        let sent = tokio::time::timeout_at(deadline, self.pool.send(&target, &mut request)).await;
         let Ok(Ok((response, lease))) = sent else {
             in_flight.failed(Instant::now());
             return None;

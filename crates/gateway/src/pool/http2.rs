@@ -71,21 +71,22 @@ impl Shared {
 pub(super) async fn send(
     shared: &Shared,
     target: &Target,
-    request: Request<SentBody>,
+    request: &mut Option<Request<SentBody>>,
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     let (mut sender, reused) = match shared.take() {
         Some(sender) => (sender, true),
         None => match obtain(shared, target).await {
             Some(sender) => (sender, false),
-            None => return Err(SendError { cause: Cause::Connect, unsent: Some(request), reused: false }),
+            None => return Err(SendError { cause: Cause::Connect, reused: false }),
         },
     };
-    match sender.try_send_request(request).await {
+    let closed = SendError { cause: Cause::Closed, reused };
+    match sender.try_send_request(request.take().ok_or(closed)?).await {
         Ok(response) => Ok((response, Lease::Http2)),
         Err(mut error) => {
-            let unsent = error.take_message();
+            *request = error.take_message();
             tracing::debug!(upstream = %target.upstream.id(), error = %error.error(), "no answer");
-            Err(SendError { cause: Cause::Closed, unsent, reused })
+            Err(closed)
         }
     }
 }

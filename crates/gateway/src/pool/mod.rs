@@ -4,6 +4,7 @@
 //! used last is used next, so that what a burst opened dies of age. HTTP/2 connections are shared by all streams.
 
 mod connect;
+mod driven;
 mod form;
 mod http1;
 mod http2;
@@ -38,16 +39,16 @@ pub(crate) struct Target {
     pub(crate) upstream: Arc<UpstreamState>,
     pub(crate) protocol: HttpProtocol,
     pub(crate) connect_timeout: Duration,
+    /// Its connection is worked by a task of its own: both directions go on while the client takes nothing of the answer.
+    pub(crate) by_task: bool,
     /// It may be sent again if its connection turns out to be closed.
     pub(crate) repeatable: bool,
 }
 
 /// Why there is no answer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct SendError {
     pub(crate) cause: Cause,
-    /// The request, where nothing of it was sent.
-    pub(crate) unsent: Option<Request<SentBody>>,
     /// The connection had been used before: that it ended may say nothing of the instance.
     pub(crate) reused: bool,
 }
@@ -76,14 +77,15 @@ struct Connections {
 }
 
 impl Pool {
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer. The request is large, and so is not handed from one to the
+    /// other: it is taken from where it lies when it is sent.
     ///
     /// # Errors
-    /// [`SendError`]; the request comes back if nothing of it was sent.
+    /// [`SendError`]; the request lies there still, or again, if nothing of it was sent.
     pub(crate) async fn send(
         self: &Rc<Self>,
         target: &Target,
-        request: Request<SentBody>,
+        request: &mut Option<Request<SentBody>>,
     ) -> Result<(Response<Incoming>, Lease), SendError> {
         match target.protocol {
             HttpProtocol::Http1 => http1::send(self, target, request).await,
@@ -105,7 +107,7 @@ impl Pool {
     }
 
     /// The connection that was used last, if it is young enough.
-    fn take_http1(&self, target: &Target) -> Option<http1::Sender> {
+    fn take_http1(&self, target: &Target) -> Option<http1::Wire> {
         let most = if target.repeatable { IDLE_FOR } else { IDLE_FOR_UNSAFE };
         self.with(&target.upstream, |connections| {
             while let Some(idle) = connections.http1.pop() {
@@ -118,18 +120,22 @@ impl Pool {
                     }
                     return None;
                 }
-                if !idle.sender.is_closed() {
-                    return Some(idle.sender);
+                // One that has ended and was not looked at since gives the request back.
+                if !idle.wire.is_closed() {
+                    return Some(idle.wire);
                 }
             }
             None
         })
     }
 
-    fn put_http1(&self, upstream: &Arc<UpstreamState>, sender: http1::Sender) {
+    fn put_http1(&self, upstream: &Arc<UpstreamState>, mut wire: http1::Wire) {
+        if !wire.rests() {
+            return;
+        }
         self.with(upstream, |connections| {
             if connections.http1.len() < IDLE_MAX {
-                connections.http1.push(http1::Idle { sender, since: Instant::now() });
+                connections.http1.push(http1::Idle { wire, since: Instant::now() });
             }
         });
     }
@@ -142,7 +148,7 @@ impl Pool {
                 connections.http1.clear();
                 connections.http2.leave();
             }
-            connections.http1.retain(|idle| idle.since.elapsed() <= IDLE_FOR && !idle.sender.is_closed());
+            connections.http1.retain_mut(|idle| idle.since.elapsed() <= IDLE_FOR && !idle.wire.has_ended());
             named || !connections.http1.is_empty()
         });
     }

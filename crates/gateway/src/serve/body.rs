@@ -2,6 +2,7 @@
 //! connection goes back to the pool.
 
 use crate::access::Record;
+use crate::alarm::Alarms;
 use crate::body::{Progress, Silence};
 use crate::mirror::LiveCopy;
 use crate::pool::Lease;
@@ -48,6 +49,8 @@ pub(crate) struct Companions {
     pub(crate) request: Option<Rc<Cell<Progress>>>,
     /// The longest silence.
     pub(crate) idle: Duration,
+    /// The worker's.
+    pub(crate) alarms: Alarms,
     /// Where a mirrored copy is compared.
     pub(crate) copy: Option<LiveCopy>,
     /// Its line in the access log.
@@ -58,6 +61,9 @@ pub(crate) struct Companions {
 struct FromInstance {
     body: Incoming,
     silence: Silence,
+    alarms: Alarms,
+    /// It broke, and that is still to be told.
+    error: Option<hyper::Error>,
     bytes: u64,
     companions: Option<Companions>,
 }
@@ -72,7 +78,9 @@ impl AnswerBody {
     pub(crate) fn from_instance(body: Incoming, companions: Companions) -> Self {
         let mut from = FromInstance {
             silence: Silence::new(companions.idle),
+            alarms: companions.alarms.clone(),
             body,
+            error: None,
             bytes: 0,
             companions: Some(companions),
         };
@@ -115,8 +123,15 @@ impl Body for AnswerBody {
 
 impl FromInstance {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Pending if self.silence.is_over(context) => {
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Some(Err(BodyError::Instance(error))));
+        }
+        let frame = match &mut self.companions {
+            Some(companions) => companions.lease.poll_frame(&mut self.body, context),
+            None => Pin::new(&mut self.body).poll_frame(context),
+        };
+        match frame {
+            Poll::Pending if self.silence.is_over_by(&self.alarms, context) => {
                 self.broke("the instance was silent in the middle of its answer");
                 Poll::Ready(Some(Err(BodyError::Silent)))
             }
@@ -141,7 +156,11 @@ impl FromInstance {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.broke("the instance ended its answer early");
-                Poll::Ready(Some(Err(BodyError::Instance(error))))
+                // At an error the server drops what it has not written yet. What came before it is the client's: so the
+                // server is left to write that first.
+                self.error = Some(error);
+                context.waker().wake_by_ref();
+                Poll::Pending
             }
         }
     }
@@ -170,8 +189,9 @@ impl FromInstance {
 }
 
 impl Drop for FromInstance {
-    /// The client went away before the end.
+    /// With companions left, the client went away before the end.
     fn drop(&mut self) {
+        self.silence.give_back(&self.alarms);
         if let Some(record) = self.companions.take().and_then(|it| it.record) {
             record.broke(self.bytes, "the client went away");
         }

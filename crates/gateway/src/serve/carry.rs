@@ -56,9 +56,7 @@ pub(crate) async fn carry(client: Rc<Client>, mut request: Request<Incoming>) ->
     };
     if http2 {
         response.headers_mut().remove(CONNECTION);
-    } else if client.worker.shared.leaving.is_cancelled()
-        && response.status() != StatusCode::SWITCHING_PROTOCOLS
-    {
+    } else if client.worker.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -92,7 +90,7 @@ async fn exchange(
     };
     let decision = route.decide(&view, asked.begun);
     let part = route.part(&decision);
-    let id = headers::to_instance(&mut parts, client.origin, wish, || client.worker.fresh_id());
+    let id = headers::to_instance(&mut parts, &client.forwarded, wish, || client.worker.fresh_id());
     if let Some(record) = &mut asked.record {
         record.named(&id);
     }
@@ -178,6 +176,7 @@ impl Given<'_> {
                     lease,
                     request: self.exchange.progress.clone(),
                     idle,
+                    alarms: self.client.worker.alarms.clone(),
                     copy,
                     record: asked.record.take(),
                 };

@@ -1,8 +1,9 @@
 //! A client's connection: which HTTP it speaks, what it may send, and how it is told that the gateway leaves.
 
 use super::carry::carry;
-use super::headers::Origin;
+use super::forwarded::{Forwarded, Origin};
 use super::respond::SLOW_HEAD;
+use crate::alarm::{Alarm, HeadTimer};
 use crate::listen::{First, Spoken};
 use crate::pool::Local;
 use crate::upstream::UpstreamState;
@@ -10,13 +11,15 @@ use crate::worker::{Look, Worker};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A client that is silent on HTTP/2 for this long is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -34,41 +37,40 @@ const WATCHED_MAX: usize = 64;
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) origin: Origin,
-    http2: bool,
+    /// What instances are told of it.
+    pub(super) forwarded: Forwarded,
+    http2: Cell<bool>,
     /// Instances that answer on this connection, or did.
     watched: RefCell<Vec<Arc<UpstreamState>>>,
     /// The client shall send its next request on another connection.
-    go: Notify,
+    told: Cell<bool>,
+    /// Who tells it so.
+    teller: RefCell<Option<Waker>>,
     /// Counts the connection while it, or what became of it, lives.
     _permit: OwnedSemaphorePermit,
 }
 
 impl Client {
-    pub(crate) fn new(
-        worker: &Rc<Worker>,
-        origin: Origin,
-        spoken: Spoken,
-        permit: OwnedSemaphorePermit,
-    ) -> Rc<Self> {
+    pub(crate) fn new(worker: &Rc<Worker>, origin: Origin, permit: OwnedSemaphorePermit) -> Rc<Self> {
         let client = Rc::new(Self {
             worker: Rc::clone(worker),
             origin,
-            http2: spoken == Spoken::Http2,
+            forwarded: Forwarded::of(origin),
+            http2: Cell::new(false),
             watched: RefCell::default(),
-            go: Notify::new(),
+            told: Cell::new(worker.is_leaving()),
+            teller: RefCell::default(),
             _permit: permit,
         });
-        if client.http2 {
-            let looked_at: Weak<dyn Look> = Rc::downgrade(&(Rc::clone(&client) as Rc<dyn Look>));
-            worker.remember(looked_at);
-        }
+        let looked_at: Weak<dyn Look> = Rc::downgrade(&(Rc::clone(&client) as Rc<dyn Look>));
+        worker.remember(looked_at);
         client
     }
 
     /// An instance answers on this connection. When it leaves its route, the client is told to go (GOAWAY): calls that
     /// last are ended by the client, and new ones come on a new connection.
     pub(crate) fn watch(&self, upstream: &Arc<UpstreamState>) {
-        if !self.http2 {
+        if !self.http2.get() {
             return;
         }
         let mut watched = self.watched.borrow_mut();
@@ -76,55 +78,90 @@ impl Client {
             watched.push(Arc::clone(upstream));
         }
     }
-}
 
-impl Look for Client {
-    /// Tells the client to go if an instance that still answers it has left its route.
-    fn look(&self) {
-        let mut told = false;
-        self.watched.borrow_mut().retain(|it| {
-            told |= it.has_left() && it.in_flight() > 0;
-            !it.has_left()
-        });
-        if told {
-            self.go.notify_one();
+    /// Waits for what the client does; `None` when it is to be told to go before that.
+    pub(crate) async fn until_told<T>(&self, mut doing: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(done) = doing.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            if self.told.get() {
+                return Poll::Ready(None);
+            }
+            let mut teller = self.teller.borrow_mut();
+            if !teller.as_ref().is_some_and(|it| it.will_wake(context.waker())) {
+                *teller = Some(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The same, and then waits for it as long as a gateway that leaves waits for clients that are idle.
+    pub(crate) async fn until_lingered<T>(&self, mut doing: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        match self.until_told(doing.as_mut()).await {
+            Some(done) => Some(done),
+            None => tokio::time::timeout(self.worker.shared.config.drain.linger.duration(), doing).await.ok(),
         }
     }
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve<T>(client: Rc<Client>, stream: First<T>)
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    if client.http2 { serve_http2(client, stream).await } else { serve_http1(client, stream).await }
+impl Look for Client {
+    /// Tells the client to go if the gateway leaves, or an instance that still answers it has left its route.
+    fn look(&self) {
+        let mut told = self.worker.is_leaving();
+        self.watched.borrow_mut().retain(|it| {
+            told |= it.has_left() && it.in_flight() > 0;
+            !it.has_left()
+        });
+        if told
+            && !self.told.replace(true)
+            && let Some(teller) = self.teller.take()
+        {
+            teller.wake();
+        }
+    }
 }
 
-async fn serve_http1<T>(client: Rc<Client>, stream: First<T>)
+/// Serves a connection until it ends. `alarm` was for its first bytes.
+pub(crate) async fn serve<T>(client: Rc<Client>, spoken: Spoken, stream: First<T>, alarm: Option<Alarm>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let shared = Arc::clone(&client.worker.shared);
-    let limits = &shared.config.limits;
+    match spoken {
+        Spoken::Http1 => {
+            let timer = alarm.map_or_else(HeadTimer::default, HeadTimer::with);
+            serve_http1(&client, stream, &timer).await;
+            if let Some(alarm) = timer.take() {
+                client.worker.alarms.give_back(alarm);
+            }
+        }
+        Spoken::Http2 => {
+            client.http2.set(true);
+            serve_http2(client, stream).await;
+        }
+    }
+}
+
+async fn serve_http1<T>(client: &Rc<Client>, stream: First<T>, timer: &HeadTimer)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &client.worker.shared.config.limits;
     let service = service_fn(|request| {
-        let client = Rc::clone(&client);
+        let client = Rc::clone(client);
         async move { Ok::<_, Infallible>(carry(client, request).await) }
     });
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(timer.clone())
         .header_read_timeout(limits.header_timeout.duration())
         .max_headers(limits.headers)
         .max_header_size(limits.header_bytes);
     let mut connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let lingered = async {
-        shared.leaving.cancelled().await;
-        tokio::time::sleep(shared.config.drain.linger.duration()).await;
-    };
-    let ended = tokio::select! {
-        biased;
-        ended = &mut connection => ended,
-        () = lingered => {
+    let ended = match client.until_lingered(Pin::new(&mut connection)).await {
+        Some(ended) => ended,
+        None => {
             Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
@@ -164,10 +201,9 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = async { tokio::select! { () = shared.leaving.cancelled() => {}, () = client.go.notified() => {} } } => {
+    let ended = match client.until_told(connection.as_mut()).await {
+        Some(ended) => ended,
+        None => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -11,6 +11,7 @@
 //! Safe is: nothing of the request was sent; or the method is idempotent (RFC 9110, 9.2.2) and the body is held whole.
 
 use super::respond::Problem;
+use crate::alarm::Alarm;
 use crate::body::{Progress, SentBody};
 use crate::choose::{Decision, Picked, RouteState};
 use crate::mirror;
@@ -20,6 +21,7 @@ use crate::upstream::{InFlight, Purpose, Serial};
 use crate::worker::Worker;
 use baton_model::route::{Entry, HttpProtocol};
 use bytes::Bytes;
+use http::header::UPGRADE;
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -31,7 +33,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::time::Sleep;
 
 /// Tries at a time: the first and its hedges. More would be load without hope.
 const RUNNING_MAX: usize = 3;
@@ -76,7 +77,15 @@ pub(crate) struct Answered {
     pub(crate) lease: Lease,
 }
 
-type Sent = Result<(Response<Incoming>, Lease), SendError>;
+type Sent = Result<(Response<Incoming>, Lease), Unanswered>;
+
+/// What became of a try without an answer.
+#[derive(Debug)]
+struct Unanswered {
+    error: SendError,
+    /// The request, where nothing of it was sent.
+    unsent: Option<Request<SentBody>>,
+}
 
 /// A try that is under way.
 struct Runner {
@@ -121,10 +130,12 @@ impl Exchange {
     pub(crate) async fn run(&mut self) -> Result<Answered, Problem> {
         let first = self.obtain(Purpose::First).await?;
         let mut runners = vec![self.launch(first)];
-        let mut timer = Box::pin(tokio::time::sleep_until(self.due(&runners).into()));
+        let mut alarm = self.worker.alarms.take(self.due(&runners).into());
         loop {
-            let failed = match wait(&mut runners, timer.as_mut()).await {
+            let due = self.due(&runners).into();
+            let failed = match wait(&mut runners, &mut alarm, due).await {
                 Event::Ended(at, Ok((response, lease))) => {
+                    self.worker.alarms.give_back(alarm);
                     return Ok(self.won(runners, at, response, lease));
                 }
                 Event::Ended(at, Err(error)) => {
@@ -135,7 +146,6 @@ impl Exchange {
                     Some(failed) => failed,
                     None => {
                         self.hedge(&mut runners);
-                        timer.as_mut().reset(self.due(&runners).into());
                         continue;
                     }
                 },
@@ -149,7 +159,6 @@ impl Exchange {
                 let next = self.obtain(Purpose::Retry).await?;
                 runners.push(self.launch(next));
             }
-            timer.as_mut().reset(self.due(&runners).into());
         }
     }
 
@@ -173,17 +182,20 @@ impl Exchange {
             upstream: Arc::clone(in_flight.upstream()),
             protocol,
             connect_timeout: self.route.spec().timeouts.connect.duration(),
+            by_task: matches!(self.body, Replay::Once(_)) || self.parts.headers.contains_key(UPGRADE),
             repeatable: self.is_repeatable(),
         };
-        let request = self.request(protocol);
+        let mut request = Some(self.request(protocol));
         let pool = Rc::clone(&self.worker.pool);
         let sent = Box::pin(async move {
-            match pool.send(&target, request).await {
-                // A connection that had been used before ended: that is no sign of the instance, so ask it once more.
-                Err(SendError { unsent: Some(request), reused: true, .. }) => {
-                    pool.send(&target, request).await
+            let mut asked_again = false;
+            loop {
+                match pool.send(&target, &mut request).await {
+                    Ok(answered) => return Ok(answered),
+                    // A connection that had been used before ended: that is no sign of the instance, so ask it once more.
+                    Err(error) if error.reused && request.is_some() && !asked_again => asked_again = true,
+                    Err(error) => return Err(Unanswered { error, unsent: request }),
                 }
-                sent => sent,
             }
         });
         Runner { in_flight, began: Instant::now(), sent }
@@ -235,13 +247,14 @@ impl Exchange {
         Answered { response, in_flight, lease }
     }
 
-    fn failed(&mut self, runner: Runner, error: SendError) -> Failed {
+    fn failed(&mut self, runner: Runner, unanswered: Unanswered) -> Failed {
+        let Unanswered { error, unsent: request } = unanswered;
         let now = Instant::now();
         if let Some(problem) = self.client_trouble() {
             return Failed { problem, again: false, free: false };
         }
-        let unsent = error.unsent.is_some();
-        if let (Replay::Once(body), Some(request)) = (&mut self.body, error.unsent) {
+        let unsent = request.is_some();
+        if let (Replay::Once(body), Some(request)) = (&mut self.body, request) {
             *body = Some(request.into_body());
         }
         let stale = error.reused && error.cause == Cause::Closed && self.stale < STALE_MAX;
@@ -328,14 +341,14 @@ impl Exchange {
     }
 }
 
-async fn wait(runners: &mut [Runner], mut timer: Pin<&mut Sleep>) -> Event {
+async fn wait(runners: &mut [Runner], alarm: &mut Alarm, due: tokio::time::Instant) -> Event {
     std::future::poll_fn(move |context| {
         for (at, runner) in runners.iter_mut().enumerate() {
             if let Poll::Ready(sent) = runner.sent.as_mut().poll(context) {
                 return Poll::Ready(Event::Ended(at, sent));
             }
         }
-        timer.as_mut().poll(context).map(|()| Event::Due)
+        alarm.poll(due, context).map(|()| Event::Due)
     })
     .await
 }

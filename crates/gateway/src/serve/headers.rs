@@ -1,19 +1,15 @@
 //! What a gateway changes in the head of a request and of an answer (RFC 9110, 7.6; RFC 7239), and what it refuses.
 
+use super::forwarded::Forwarded;
 use super::respond::Problem;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Version};
-use std::fmt::Write as _;
-use std::net::IpAddr;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Names a request from its first hop to its last.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -32,6 +28,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
     HTTP2_SETTINGS,
 ];
+/// Fields that a request is given.
+const ADDED: usize = 6;
 /// An id that a client gives is kept if it is no longer.
 const REQUEST_ID_MAX: usize = 128;
 const VIA_1: HeaderValue = HeaderValue::from_static("1.1 baton");
@@ -44,15 +42,6 @@ pub(crate) enum Wish {
     Answer,
     /// To go on as a WebSocket (RFC 6455).
     WebSocket,
-}
-
-/// Who sent a request, and how it came in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Origin {
-    /// The client, or the proxy in front of us.
-    pub(crate) address: IpAddr,
-    /// Whether it came over TLS.
-    pub(crate) encrypted: bool,
 }
 
 /// Refuses what would be read in two ways by two servers, and what is not for a gateway.
@@ -76,7 +65,7 @@ pub(crate) fn vet(request: &Parts) -> Result<Wish, Problem> {
         (None, None) if request.version == Version::HTTP_11 => {
             return Err(Problem::Malformed("no host is named"));
         }
-        (Some(host), _) if Authority::try_from(host.as_bytes()).is_err() && !host.is_empty() => {
+        (Some(host), _) if !is_authority(host.as_bytes()) && !host.is_empty() => {
             return Err(Problem::Malformed("the host is not a name or an address"));
         }
         (Some(host), Some(authority))
@@ -97,6 +86,18 @@ pub(crate) fn vet(request: &Parts) -> Result<Wish, Problem> {
         }
     }
     Ok(wish(request))
+}
+
+/// Whether this is a name or an address, maybe with a port. What most hosts are is seen without taking it apart.
+fn is_authority(host: &[u8]) -> bool {
+    let colon = host.iter().position(|byte| *byte == b':');
+    let (name, port) = colon.map_or((host, &b"80"[..]), |at| (&host[..at], &host[at + 1..]));
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let is_plain = !name.is_empty()
+        && name.iter().all(plain)
+        && (1..=5).contains(&port.len())
+        && port.iter().all(u8::is_ascii_digit);
+    is_plain || Authority::try_from(host).is_ok()
 }
 
 fn wish(request: &Parts) -> Wish {
@@ -147,15 +148,17 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
 }
 
 /// Makes a client's request head into what an instance is sent; gives the request's id.
 pub(crate) fn to_instance(
     request: &mut Parts,
-    origin: Origin,
+    client: &Forwarded,
     wish: Wish,
     fresh_id: impl FnOnce() -> HeaderValue,
 ) -> HeaderValue {
@@ -176,7 +179,9 @@ pub(crate) fn to_instance(
             request.headers.insert(HOST, authority);
         }
     }
-    forward(&mut request.headers, origin);
+    // What follows is added at once: without room for it, the map would grow twice.
+    request.headers.reserve(ADDED);
+    client.tell(&mut request.headers);
     request.headers.append(VIA, if request.version == Version::HTTP_2 { VIA_2 } else { VIA_1 });
     let given = request.headers.get(X_REQUEST_ID).filter(|id| {
         !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -187,52 +192,6 @@ pub(crate) fn to_instance(
     let id = fresh_id();
     request.headers.insert(X_REQUEST_ID, id.clone());
     id
-}
-
-/// Adds the client to `X-Forwarded-For` and `Forwarded` (RFC 7239); says the scheme and host it asked for, unless a
-/// proxy before us has.
-fn forward(headers: &mut HeaderMap, origin: Origin) {
-    let mut text = String::with_capacity(96);
-    let _ = write!(text, "{}", origin.address);
-    let proto = HeaderValue::from_static(if origin.encrypted { "https" } else { "http" });
-    append_listed(headers, X_FORWARDED_FOR, &text);
-    headers.entry(X_FORWARDED_PROTO).or_insert(proto);
-    let host = headers.get(HOST).cloned();
-    text.clear();
-    let _ = match origin.address {
-        IpAddr::V4(address) => write!(text, "for={address}"),
-        IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
-    };
-    let _ = write!(text, ";proto={}", if origin.encrypted { "https" } else { "http" });
-    if let Some(host) = host {
-        if let Some(name) = host.to_str().ok().filter(|it| !it.is_empty() && !it.contains(['"', '\\'])) {
-            let _ = write!(text, ";host=\"{name}\"");
-        }
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
-    }
-    append_listed(headers, FORWARDED, &text);
-}
-
-/// Appends to a field that is a list.
-fn append_listed(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    match headers.entry(name) {
-        Entry::Vacant(vacant) => {
-            if let Ok(value) = HeaderValue::from_str(text) {
-                vacant.insert(value);
-            }
-        }
-        Entry::Occupied(mut there) => {
-            let mut all = Vec::new();
-            for value in there.iter() {
-                all.extend_from_slice(value.as_bytes());
-                all.extend_from_slice(b", ");
-            }
-            all.extend_from_slice(text.as_bytes());
-            if let Ok(value) = HeaderValue::from_bytes(&all) {
-                there.insert(value);
-            }
-        }
-    }
 }
 
 /// Makes an instance's answer head into what the client is sent.
@@ -248,6 +207,7 @@ pub(crate) fn to_client(headers: &mut HeaderMap, request_id: &HeaderValue, http2
 
 #[cfg(test)]
 mod tests {
+    use super::super::forwarded::Origin;
     use super::*;
     use http::Request;
     use proptest::prelude::*;
@@ -318,8 +278,9 @@ mod tests {
         );
         // Not valid as an id: replaced.
         request.headers.insert(X_REQUEST_ID, HeaderValue::from_static("has space"));
-        let origin = Origin { address: "2001:db8::1".parse().expect("an address"), encrypted: true };
-        let id = to_instance(&mut request, origin, Wish::Answer, || HeaderValue::from_static("fresh"));
+        let client =
+            Forwarded::of(Origin { address: "2001:db8::1".parse().expect("an address"), encrypted: true });
+        let id = to_instance(&mut request, &client, Wish::Answer, || HeaderValue::from_static("fresh"));
         assert_eq!(id, "fresh");
         let got = |name: &str| request.headers.get(name).map(|it| it.to_str().expect("text").to_owned());
         for gone in ["connection", "x-own", "keep-alive", "expect", "upgrade"] {
@@ -363,8 +324,8 @@ mod tests {
             }
             let _ = super::host(&request);
             if let Ok(wish) = vet(&request) {
-                let origin = Origin { address: [192, 0, 2, 1].into(), encrypted: false };
-                to_instance(&mut request, origin, wish, || HeaderValue::from_static("id"));
+                let client = Forwarded::of(Origin { address: [192, 0, 2, 1].into(), encrypted: false });
+                to_instance(&mut request, &client, wish, || HeaderValue::from_static("id"));
                 prop_assert_eq!(request.headers.get_all(HOST).iter().count(), 1);
                 let wanted = if wish == Wish::WebSocket { vec![CONNECTION, UPGRADE, TE] } else { vec![TE] };
                 for gone in HOP_BY_HOP.iter().filter(|it| !wanted.contains(it)) {

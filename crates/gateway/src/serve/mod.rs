@@ -12,6 +12,7 @@ mod body;
 mod carry;
 mod client;
 mod exchange;
+mod forwarded;
 mod headers;
 mod queue;
 mod relay;
@@ -20,5 +21,5 @@ mod upgrade;
 mod websocket;
 
 pub(crate) use client::{Client, serve};
-pub(crate) use headers::Origin;
+pub(crate) use forwarded::Origin;
 pub(crate) use relay::copy_both;

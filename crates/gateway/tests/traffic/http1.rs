@@ -148,6 +148,39 @@ async fn a_head_that_does_not_end_is_answered_408_and_silence_is_not() {
 }
 
 #[tokio::test]
+async fn a_body_goes_on_while_the_client_takes_nothing_of_the_answer() {
+    // More than what fits into the buffers on the way.
+    const SIZE: usize = 24 * 1024 * 1024;
+    let both = Instance::new(|_, mut stream| async move {
+        until(&mut stream, "\r\n\r\n").await;
+        let (mut reads, mut writes) = stream.into_split();
+        let answering = tokio::spawn(async move {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+            writes.write_all(head.as_bytes()).await.expect("it reads");
+            writes.write_all(&vec![b'x'; SIZE]).await.expect("it reads in the end");
+        });
+        let mut left = SIZE;
+        let mut piece = vec![0; 64 * 1024];
+        while left > 0 {
+            left -= reads.read(&mut piece[..left.min(64 * 1024)]).await.expect("the body");
+        }
+        answering.await.expect("answered");
+    })
+    .await;
+    let mut large = route(&[&both]);
+    large.spec.limits.body_bytes_max = SIZE as u64;
+    let fleet = Fleet::start(large).await;
+    let mut stream = TcpStream::connect(fleet.http()).await.expect("a gateway");
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("it reads");
+    let sent = tokio::time::timeout(ROOM, stream.write_all(&vec![b'y'; SIZE])).await;
+    sent.expect("it reads on though nobody takes the answer").expect("a connection");
+    let answer = rest(&mut stream).await;
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert_eq!(body.len(), SIZE);
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_is_not_passed_on_as_a_whole_one() {
     for head in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
         let cut = Instance::new(move |_, mut stream| async move {
