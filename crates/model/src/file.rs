@@ -16,7 +16,9 @@ mod defaults;
 mod fleet;
 mod lifecycle;
 mod ports;
+mod problem;
 mod reader;
+mod source;
 mod strategy;
 mod suggest;
 mod template;
@@ -27,20 +29,18 @@ mod workload;
 #[cfg(test)]
 mod tests;
 
+pub use problem::{PROBLEMS_MAX, Problem};
+pub use source::{ArtifactSource, TemplateSource};
 pub use template::{TemplateError, expand};
 
 use crate::render;
 use crate::spec::ServiceSpec;
 use reader::{Reader, Section};
 use std::ops::Range;
-use std::path::PathBuf;
 use toml::de::DeTable;
 
 /// Largest service file that is read; a real one is a few KiB, so a larger one is some other file.
 pub const SOURCE_MAX: usize = 1024 * 1024;
-/// Most problems told about one file; a file of another kind would have one on every line.
-pub const PROBLEMS_MAX: usize = 100;
-
 /// A service file that was read and found right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceFile {
@@ -50,17 +50,6 @@ pub struct ServiceFile {
     pub artifact: ArtifactSource,
     /// Templates that lie in files of their own; the spec has an empty text for each until [`Self::fill`] is called.
     pub templates: Vec<TemplateSource>,
-}
-
-/// A template in a file of its own on the operator's machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateSource {
-    /// The name of the file that is made of it.
-    pub file: String,
-    /// Where the template is; a relative path is relative to the service file's folder.
-    pub path: PathBuf,
-    /// Where the service file says so, in bytes, for errors about it.
-    pub span: Range<usize>,
 }
 
 impl ServiceFile {
@@ -92,40 +81,6 @@ fn line_span(text: &str, line: usize) -> Range<usize> {
     start..end
 }
 
-/// Where the artifact lies on the operator's machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArtifactSource {
-    /// A file, a folder or a tar archive; a relative path is relative to the service file's folder.
-    pub path: PathBuf,
-    /// Where the file says so, in bytes, for errors about it.
-    pub span: Range<usize>,
-}
-
-/// One mistake in a service file: where, what, and what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The bytes of the source it is about; may be empty.
-    pub span: Range<usize>,
-    /// What is wrong.
-    pub message: String,
-    /// What to write instead.
-    pub help: String,
-}
-
-impl Problem {
-    /// Line and column where it begins, both counted from 1, the column in characters.
-    #[must_use]
-    pub fn line_and_column(&self, source: &str) -> (usize, usize) {
-        let mut start = self.span.start.min(source.len());
-        while !source.is_char_boundary(start) {
-            start -= 1;
-        }
-        let before = &source[..start];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-    }
-}
-
 /// The sections and fields at the top of the file.
 const TOP: &[&str] = &[
     "name",
@@ -149,6 +104,32 @@ const TOP: &[&str] = &[
     "limits",
     "sandbox",
     "route",
+];
+
+/// Which fields live in which section, to say where a misplaced one belongs.
+const HOMES: &[(&str, &[&str])] = &[
+    ("", TOP),
+    ("ports.NAME", ports::PORT),
+    ("stop", workload::STOP),
+    ("restart", workload::RESTART),
+    // Not `ready`, which people also write for a readiness check.
+    ("notify", &["watchdog"]),
+    ("reload", lifecycle::RELOAD),
+    ("hooks", lifecycle::HOOKS),
+    ("placement", fleet::PLACEMENT),
+    ("rollout", fleet::ROLLOUT),
+    ("logs", workload::LOGS),
+    ("files.NAME", configuration::FILE),
+    ("secrets.NAME", configuration::SECRET),
+    ("limits", confinement::LIMITS),
+    ("sandbox", confinement::SANDBOX),
+    ("route", traffic::ROUTE),
+    ("rollout.canary", strategy::CANARY),
+    ("rollout.blue_green", strategy::BLUE_GREEN),
+    ("rollout.ab", strategy::AB),
+    ("rollout.dark", strategy::DARK),
+    ("checks", workload::CHECKS),
+    ("checks.readiness", workload::CHECK),
 ];
 
 /// Reads a service file.
@@ -178,7 +159,7 @@ pub fn parse(source: &str) -> Result<ServiceFile, Vec<Problem>> {
             help: "write at least `name = \"web\"`, `artifact = \"./web\"` and `exec = [\"web\"]`".to_owned(),
         }]);
     }
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(HOMES);
     let top = reader.top(document.get_ref(), source, TOP);
     let (spec, artifact, templates) = read_service(&mut reader, &top);
     for finding in check::findings(&spec) {

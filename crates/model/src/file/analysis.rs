@@ -1,6 +1,7 @@
 //! Reads `[rollout.analysis.NAME]`: what is asked of the evidence while a new release is watched.
 
-use super::reader::{Fault, Fields, Reader, Section};
+use super::problem::Fault;
+use super::reader::{Fields, Reader, Section};
 use super::{defaults, traffic, value};
 use crate::rollout::{AnalysisAction, Metric, Threshold};
 use crate::route::Weight;

@@ -13,21 +13,11 @@ mod traffic;
 mod webhook;
 mod workload;
 
+use super::problem::Finding;
 use crate::route::Weight;
 use crate::spec::ServiceSpec;
 use crate::time::Millis;
 use std::fmt::Display;
-
-/// One thing that does not make sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
-    /// The fields it is about; the first is the one to change, as far as one can say. Never empty.
-    pub(super) fields: Vec<String>,
-    /// What is wrong.
-    pub(super) message: String,
-    /// What to write instead.
-    pub(super) help: String,
-}
 
 /// Everything about the spec that does not make sense.
 pub(super) fn findings(spec: &ServiceSpec) -> Vec<Finding> {

@@ -1,7 +1,9 @@
 //! Reads the files that a release brings beside its artifact: `[files."NAME"]` and `[secrets.NAME]`.
 
-use super::reader::{Fault, Fields, Reader, Section};
-use super::{TemplateSource, value};
+use super::problem::Fault;
+use super::reader::{Fields, Reader, Section};
+use super::source::TemplateSource;
+use super::value;
 use crate::configuration::{ConfigFile, Configuration, OnChange, SecretUse};
 use crate::id::SecretName;
 use crate::spec::StopSignal;

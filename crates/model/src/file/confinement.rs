@@ -1,6 +1,7 @@
 //! Reads what a workload may use and touch: `[limits]` and `[sandbox]`.
 
-use super::reader::{Fault, Fields, Reader, Section};
+use super::problem::{Fault, type_name};
+use super::reader::{Fields, Reader, Section};
 use super::suggest::closest;
 use super::value::{self, shorten};
 use crate::confinement::{Capability, Limits, Sandbox};
@@ -61,7 +62,7 @@ fn set<T: Ord>(
     read: impl Fn(&DeValue<'_>) -> Result<T, Fault>,
 ) -> Option<BTreeSet<T>> {
     let not_a_list = |written: &DeValue<'_>| {
-        let what = format!("must be a list, not {}", value::type_name(written));
+        let what = format!("must be a list, not {}", type_name(written));
         let help = written.as_str().map_or_else(
             || format!("write `{field} = {example}`"),
             |text| format!("write `{field} = [\"{}\"]`", shorten(text)),
@@ -99,9 +100,7 @@ fn processors(written: &DeValue<'_>) -> Result<u32, Fault> {
         | DeValue::Boolean(_)
         | DeValue::Datetime(_)
         | DeValue::Array(_)
-        | DeValue::Table(_) => {
-            Err(Fault::new(format!("must be a share, not {}", value::type_name(written)), FORMS))
-        }
+        | DeValue::Table(_) => Err(Fault::new(format!("must be a share, not {}", type_name(written)), FORMS)),
     }
 }
 
@@ -161,9 +160,7 @@ fn umask(written: &DeValue<'_>) -> Result<u32, Fault> {
         | DeValue::Boolean(_)
         | DeValue::Datetime(_)
         | DeValue::Array(_)
-        | DeValue::Table(_) => {
-            Err(Fault::new(format!("must be text, not {}", value::type_name(written)), FORMS))
-        }
+        | DeValue::Table(_) => Err(Fault::new(format!("must be text, not {}", type_name(written)), FORMS)),
     }
 }
 
@@ -173,6 +170,6 @@ fn nice(written: &DeValue<'_>) -> Result<i32, Fault> {
     match written {
         DeValue::Integer(number) => i32::from_str_radix(number.as_str(), number.radix())
             .map_err(|_| Fault::new("is far too large a number", FORMS)),
-        _ => Err(Fault::new(format!("must be a whole number, not {}", value::type_name(written)), FORMS)),
+        _ => Err(Fault::new(format!("must be a whole number, not {}", type_name(written)), FORMS)),
     }
 }

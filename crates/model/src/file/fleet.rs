@@ -1,6 +1,7 @@
 //! Reads where instances go, how many there are, and how a release replaces another.
 
-use super::reader::{Fault, Fields, Reader, Section};
+use super::problem::{Fault, type_name};
+use super::reader::{Fields, Reader, Section};
 use super::{analysis, defaults, strategy, value};
 use crate::rollout::{OnFailure, RolloutPolicy};
 use crate::route::Key;
@@ -109,7 +110,7 @@ pub(super) fn rollout(
 fn stages_fault(written: &DeValue<'_>) -> Fault {
     let example = written.as_integer().map_or_else(|| "2".to_owned(), ToString::to_string);
     Fault::new(
-        format!("must be a list of stages, not {}", value::type_name(written)),
+        format!("must be a list of stages, not {}", type_name(written)),
         format!(
             "write `approve_before = [{example}]`: the stages, counted from 1, that wait for `baton rollout promote`"
         ),

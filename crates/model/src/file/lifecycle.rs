@@ -1,6 +1,7 @@
 //! Reads how processes live: `type`, `[after]`, `[notify]`, `[reload]` and `[hooks]`.
 
-use super::reader::{Fault, Fields, Reader, Section};
+use super::problem::Fault;
+use super::reader::{Fields, Reader, Section};
 use super::workload::command_fault;
 use super::{defaults, value};
 use crate::id::ServiceName;

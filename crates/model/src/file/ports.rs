@@ -1,6 +1,7 @@
 //! Reads `[ports.NAME]`.
 
-use super::reader::{Fault, Fields, Reader, Section};
+use super::problem::{Fault, type_name};
+use super::reader::{Fields, Reader, Section};
 use super::{defaults, value};
 use crate::id::PortName;
 use crate::spec::{Port, PortKind};
@@ -146,7 +147,7 @@ fn refuse(reader: &mut Reader, section: &Section<'_, '_>, field: &str, what: &st
 fn mode(written: &DeValue<'_>) -> Result<u32, Fault> {
     const HELP: &str = "write the permission bits in octal, in quotes: \"0660\"";
     let DeValue::String(text) = written else {
-        return Err(Fault::new(format!("must be text, not {}", value::type_name(written)), HELP));
+        return Err(Fault::new(format!("must be text, not {}", type_name(written)), HELP));
     };
     let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     let bits = u32::from_str_radix(text, 8).ok().filter(|bits| digits && *bits <= 0o777);

@@ -1,25 +1,11 @@
 //! Walks the parsed TOML, remembers where each field stands, and collects problems instead of stopping at one.
 
-use super::check::Finding;
+use super::problem::{Fault, Finding, PROBLEMS_MAX, Problem, name_of, type_name};
 use super::suggest::{closest, one_of};
-use super::{PROBLEMS_MAX, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-/// A value that cannot be read: what follows the field's name in the message, and what to write instead.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) what: String,
-    pub(super) help: String,
-}
-
-impl Fault {
-    pub(super) fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into() }
-    }
-}
 
 /// What a section may contain.
 #[derive(Clone, Copy)]
@@ -30,49 +16,21 @@ pub(super) enum Fields {
     Any,
 }
 
-/// Which fields live in which section, to say where a misplaced one belongs.
-const HOMES: &[(&str, &[&str])] = &[
-    ("", super::TOP),
-    ("ports.NAME", super::ports::PORT),
-    ("stop", super::workload::STOP),
-    ("restart", super::workload::RESTART),
-    // Not `ready`, which people also write for a readiness check.
-    ("notify", &["watchdog"]),
-    ("reload", super::lifecycle::RELOAD),
-    ("hooks", super::lifecycle::HOOKS),
-    ("placement", super::fleet::PLACEMENT),
-    ("rollout", super::fleet::ROLLOUT),
-    ("logs", super::workload::LOGS),
-    ("files.NAME", super::configuration::FILE),
-    ("secrets.NAME", super::configuration::SECRET),
-    ("limits", super::confinement::LIMITS),
-    ("sandbox", super::confinement::SANDBOX),
-    ("route", super::traffic::ROUTE),
-    ("rollout.canary", super::strategy::CANARY),
-    ("rollout.blue_green", super::strategy::BLUE_GREEN),
-    ("rollout.ab", super::strategy::AB),
-    ("rollout.dark", super::strategy::DARK),
-    ("checks", super::workload::CHECKS),
-    ("checks.readiness", super::workload::CHECK),
-];
-
 /// One table of the file; absent ones read as empty, so that every field takes its default.
 pub(super) struct Section<'t, 's> {
     table: Option<&'t DeTable<'s>>,
     pub(super) path: String,
 }
 
+/// Which fields live in which section, to say where a misplaced one belongs.
+pub(super) type Homes = &'static [(&'static str, &'static [&'static str])];
+
 /// What was read so far: where fields stand, which are broken, and the problems.
-#[derive(Default)]
 pub(super) struct Reader {
+    homes: Homes,
     problems: Vec<Problem>,
     spans: BTreeMap<String, Range<usize>>,
     broken: BTreeSet<String>,
-}
-
-/// The path of the name itself of an entry whose name the person chose, as against its value.
-pub(super) fn name_of(path: &str) -> String {
-    format!("{path}#name")
 }
 
 /// The path of `field` within `section`, as messages name it.
@@ -106,6 +64,11 @@ impl<'t, 's> Section<'t, 's> {
 }
 
 impl Reader {
+    /// Nothing is read yet.
+    pub(super) fn new(homes: Homes) -> Self {
+        Self { homes, problems: Vec::new(), spans: BTreeMap::new(), broken: BTreeSet::new() }
+    }
+
     /// Opens the document itself.
     pub(super) fn top<'t, 's>(
         &mut self,
@@ -131,7 +94,7 @@ impl Reader {
         let Some(value) = parent.get(name) else { return Section { table: None, path } };
         self.spans.insert(path.clone(), value.span());
         let Some(table) = value.get_ref().as_table() else {
-            let what = format!("must be a section, not {}", super::value::type_name(value.get_ref()));
+            let what = format!("must be a section, not {}", type_name(value.get_ref()));
             let example = match fields {
                 Fields::Only(fields) => format!(
                     "write `[{path}]` on a line of its own, and below it fields such as `{}`",
@@ -293,7 +256,7 @@ impl Reader {
             self.problem(
                 span,
                 format!("there is no field `{name}` {place}"),
-                unknown_help(name, &section.path, known),
+                self.unknown_help(name, &section.path, known),
             );
             self.broken.insert(join(&section.path, name));
             // A misspelt field is the one that was meant: what it would be without it is no second mistake.
@@ -302,17 +265,17 @@ impl Reader {
             }
         }
     }
-}
 
-fn unknown_help(name: &str, section: &str, known: &[&str]) -> String {
-    if let Some(meant) = closest(name, known.iter().copied()) {
-        return format!("did you mean `{meant}`?");
-    }
-    let home = HOMES.iter().find(|(home, fields)| *home != section && fields.contains(&name));
-    match home {
-        Some(("", _)) => format!("`{name}` belongs at the top of the file, before the first `[section]`"),
-        Some((home, _)) => format!("`{name}` belongs in `[{home}]`"),
-        None => format!("write {}", one_of(known.iter().copied())),
+    fn unknown_help(&self, name: &str, section: &str, known: &[&str]) -> String {
+        if let Some(meant) = closest(name, known.iter().copied()) {
+            return format!("did you mean `{meant}`?");
+        }
+        let home = self.homes.iter().find(|(home, fields)| *home != section && fields.contains(&name));
+        match home {
+            Some(("", _)) => format!("`{name}` belongs at the top of the file, before the first `[section]`"),
+            Some((home, _)) => format!("`{name}` belongs in `[{home}]`"),
+            None => format!("write {}", one_of(known.iter().copied())),
+        }
     }
 }
 

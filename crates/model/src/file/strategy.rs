@@ -1,6 +1,7 @@
 //! Reads the sections of a strategy: `[rollout.canary]`, `[rollout.blue_green]`, `[rollout.ab]`, `[rollout.dark]`.
 
-use super::reader::{Fault, Fields, Reader, Section};
+use super::problem::{Fault, type_name};
+use super::reader::{Fields, Reader, Section};
 use super::{defaults, traffic, value};
 use crate::rollout::{AbTest, AfterDark, BlueGreen, Canary, CanaryStep, DarkLaunch, Preview, Strategy};
 use crate::route::{Key, Weight};
@@ -117,10 +118,7 @@ fn step(written: &DeValue<'_>, bake: Millis) -> Result<CanaryStep, Fault> {
 
 fn list_fault(field: &str, written: &DeValue<'_>, example: &str) -> Fault {
     let own = written.as_str().map_or_else(|| example.to_owned(), |text| format!("{text:?}"));
-    Fault::new(
-        format!("must be a list, not {}", value::type_name(written)),
-        format!("write `{field} = [{own}]`"),
-    )
+    Fault::new(format!("must be a list, not {}", type_name(written)), format!("write `{field} = [{own}]`"))
 }
 
 fn blue_green(reader: &mut Reader, rollout: &Section<'_, '_>) -> BlueGreen {

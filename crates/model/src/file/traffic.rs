@@ -1,6 +1,7 @@
 //! Reads `[route]`: how gateways bring requests to the service.
 
-use super::reader::{Fault, Fields, Reader, Section};
+use super::problem::{Fault, type_name};
+use super::reader::{Fields, Reader, Section};
 use super::suggest::one_of;
 use super::{defaults, value};
 use crate::id::PortName;
@@ -156,7 +157,7 @@ fn entry(reader: &mut Reader, section: &Section<'_, '_>, protocol: Protocol) -> 
 fn hosts_fault(written: &DeValue<'_>) -> Fault {
     let example = written.as_str().unwrap_or("shop.example.com");
     Fault::new(
-        format!("must be a list of names, not {}", value::type_name(written)),
+        format!("must be a list of names, not {}", type_name(written)),
         format!("write `hosts = [{example:?}]`"),
     )
 }
@@ -300,7 +301,7 @@ pub(super) fn weight(written: &DeValue<'_>) -> Result<Weight, Fault> {
             Err(Fault::new(format!("is the fraction {share}"), help))
         }
         DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-            Err(Fault::new(format!("must be a share, not {}", value::type_name(written)), WEIGHT_FORMS))
+            Err(Fault::new(format!("must be a share, not {}", type_name(written)), WEIGHT_FORMS))
         }
     }
 }

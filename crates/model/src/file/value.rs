@@ -1,23 +1,10 @@
 //! Readers of single values: each takes what the person wrote and gives the value, or says what to write.
 
-use super::reader::Fault;
+use super::problem::{Fault, type_name};
 use super::suggest::{closest, one_of};
 use crate::spec::{Amount, StopSignal};
 use crate::time::Millis;
 use toml::de::DeValue;
-
-/// What kind of value this is, in words.
-pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "text",
-        DeValue::Integer(_) => "a number",
-        DeValue::Float(_) => "a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a section",
-    }
-}
 
 /// Text in quotes.
 pub(super) fn text(value: &DeValue<'_>) -> Result<String, Fault> {

@@ -1,7 +1,9 @@
 //! Reads what is run and how it is kept: name, artifact, exec, env, ports, checks, stop, restart, logs.
 
-use super::reader::{Fault, Fields, Reader, Section};
-use super::{ArtifactSource, defaults, value};
+use super::problem::{Fault, type_name};
+use super::reader::{Fields, Reader, Section};
+use super::source::ArtifactSource;
+use super::{defaults, value};
 use crate::id::{PortName, ServiceName};
 use crate::lifecycle::RunKind;
 use crate::spec::{Check, Checks, LogPolicy, Probe, RestartMode, RestartPolicy, StopPolicy};
@@ -43,7 +45,7 @@ pub(super) fn exec(reader: &mut Reader, top: &Section<'_, '_>) -> Vec<String> {
 
 /// What to write where a command was not written as a list.
 pub(super) fn command_fault(field: &str, written: &DeValue<'_>) -> Fault {
-    let what = format!("must be a list of the program and its arguments, not {}", value::type_name(written));
+    let what = format!("must be a list of the program and its arguments, not {}", type_name(written));
     let words = written
         .as_str()
         .map(|line| line.split_whitespace().map(|word| format!("{word:?}")).collect::<Vec<_>>());

@@ -2,7 +2,7 @@
 
 use super::Findings;
 use crate::configuration::{Configuration, OnChange};
-use crate::file::reader::name_of;
+use crate::file::problem::name_of;
 use crate::file::value::shorten;
 use crate::id::NAME_MAX;
 use crate::render::{self, TEMPLATE_BYTES_MAX};

@@ -1,7 +1,7 @@
 //! What can be wrong with what is run and how it is kept.
 
 use super::Findings;
-use crate::file::reader::name_of;
+use crate::file::problem::name_of;
 use crate::file::suggest::{closest, one_of};
 use crate::file::template::{TemplateError, expand};
 use crate::file::value::shorten;
