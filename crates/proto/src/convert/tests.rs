@@ -1,10 +1,13 @@
 //! Every noun goes over and comes back; every field that the model cannot hold is refused by its path; and no bytes
 //! whatever make a conversion panic.
 
+mod observed;
 mod refusals;
+mod reports;
 mod routes;
 mod samples;
 mod specs;
+mod statuses;
 mod strategies;
 mod trials;
 
@@ -48,14 +51,14 @@ fn everything_goes_over_and_comes_back() {
     check::<Release, v1::Release>(samples::releases());
     check::<NodePlan, v1::NodePlan>(samples::plans());
     check::<Node, v1::Node>(samples::nodes());
-    check::<NodeMetrics, v1::NodeMetrics>(samples::metrics());
+    check::<NodeMetrics, v1::NodeMetrics>(observed::metrics());
     check::<Event, v1::Event>(samples::events());
-    check::<ServiceReport, v1::ServiceReport>(samples::reports());
-    check::<RolloutReport, v1::RolloutReport>(samples::rollouts());
-    check::<ServiceStatus, v1::ServiceStatus>(samples::services());
-    check::<NodeStatus, v1::NodeStatus>(samples::node_statuses());
-    check::<DeployPlan, v1::DeployPlan>(samples::deploy_plans());
-    check::<Exit, v1::Exit>(samples::exits());
+    check::<ServiceReport, v1::ServiceReport>(reports::reports());
+    check::<RolloutReport, v1::RolloutReport>(reports::rollouts());
+    check::<ServiceStatus, v1::ServiceStatus>(statuses::services());
+    check::<NodeStatus, v1::NodeStatus>(statuses::node_statuses());
+    check::<DeployPlan, v1::DeployPlan>(statuses::deploy_plans());
+    check::<Exit, v1::Exit>(observed::exits());
     check::<AgentUpgrade, v1::AgentUpgrade>(samples::upgrades());
     check::<RouteTable, v1::RouteTable>(routes::tables());
     check::<GatewayState, v1::GatewayState>(routes::states());
@@ -88,7 +91,8 @@ fn a_release_that_changed_under_its_number_is_not_mixed_up() {
 
 #[test]
 fn ready_for_is_turned_into_ready_since_on_the_receivers_clock() {
-    let (id, instance) = samples::instances().into_iter().find(|(_, one)| one.ready_since.is_some()).unwrap();
+    let (id, instance) =
+        observed::instances().into_iter().find(|(_, one)| one.ready_since.is_some()).unwrap();
     let since = instance.ready_since.unwrap();
     let wire = instance_to_wire(&id, instance, since.plus(Millis(1500)));
     assert_eq!(wire.ready_for_ms, Some(1500));

@@ -1,7 +1,7 @@
 //! What the model cannot hold is refused, by the path of the field.
 
-use super::samples;
 use super::{WireError, instance_to_wire, instances_observed};
+use super::{observed, reports, samples, statuses};
 use crate::v1;
 use baton_model::desired::{Node, Release};
 use baton_model::event::Event;
@@ -148,7 +148,7 @@ fn nodes_metrics_and_events() {
         ],
     );
     refused::<NodeMetrics, v1::NodeMetrics>(
-        || samples::metrics().swap_remove(1).into(),
+        || observed::metrics().swap_remove(1).into(),
         &[
             ("cpu", |wire| wire.cpu = f64::NAN),
             ("load1", |wire| wire.load1 = -1.0),
@@ -175,7 +175,7 @@ fn reports_and_statuses() {
         wire.rollout.as_mut().unwrap()
     }
     refused::<ServiceReport, v1::ServiceReport>(
-        || samples::reports().swap_remove(1).into(),
+        || reports::reports().swap_remove(1).into(),
         &[
             ("health", |wire| wire.health = 0),
             ("waiting[1].subject", |wire| wire.waiting[1].subject = None),
@@ -192,7 +192,7 @@ fn reports_and_statuses() {
         ],
     );
     refused::<ServiceStatus, v1::ServiceStatus>(
-        || samples::services().swap_remove(1).into(),
+        || statuses::services().swap_remove(1).into(),
         &[
             ("report", |wire| wire.report = None),
             ("instances[1].observed.state", |wire| wire.instances[1].observed.as_mut().unwrap().state = 0),
@@ -208,7 +208,7 @@ fn reports_and_statuses() {
 #[test]
 fn observed_instances() {
     let good = || -> Vec<v1::Instance> {
-        let instances = samples::instances().into_iter();
+        let instances = observed::instances().into_iter();
         instances.map(|(id, one)| instance_to_wire(&id, one, UnixMs(1))).collect()
     };
     instances_observed(good(), UnixMs(1)).expect("the unbroken message");
