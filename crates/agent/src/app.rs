@@ -137,8 +137,14 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<Depar
     let _logs =
         AbortOnDropHandle::new(tokio::spawn(logs::keep_bounded(state.logs_dir(), config.log_bytes_max)));
     let leave = cancel.child_token();
-    let (upgrader, upgrade) =
-        Upgrader::new(own, config.upgrade_within, state.root().to_owned(), link.subscribe(), leave.clone());
+    let (upgrader, upgrade) = Upgrader::new(
+        own,
+        config.upgrade_within,
+        state.root().to_owned(),
+        link.subscribe(),
+        journal.clone(),
+        leave.clone(),
+    );
     let _upgrader = AbortOnDropHandle::new(tokio::spawn(upgrader.keep()));
     let _scraped = config.metrics.map(|address| {
         let sources = metrics::page::Sources {

@@ -68,6 +68,22 @@ fn await_connected(cluster: &Cluster, count: usize) {
     });
 }
 
+/// The events of a kind, oldest first.
+fn events(cluster: &Cluster, kind: &str) -> Vec<Value> {
+    let listed = cluster.baton(&["events", "--json"]).expect(0).stdout;
+    let events = listed.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event"));
+    events.filter(|event| event["kind"] == kind).collect()
+}
+
+/// Events of agents come a moment after what they tell.
+fn await_events(cluster: &Cluster, kind: &str, count: usize) -> Vec<Value> {
+    wait::until(kind, ROOM, || match events(cluster, kind) {
+        found if found.len() == count => Ok(()),
+        other => Err(format!("{} of {count}: {other:#?}", other.len())),
+    });
+    events(cluster, kind)
+}
+
 fn broken() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_broken-agent"))
 }
@@ -101,18 +117,22 @@ fn a_fleet_is_upgraded_under_load_and_no_workload_notices() {
     let _ = upgrade(&cluster, "3.0", &third, &["--batch", "100%"]).expect(0);
     assert_eq!(versions(&cluster), ["3.0", "3.0", "3.0"]);
     nothing_was_touched(&cluster, &before, load);
-    let events = cluster.baton(&["events", "--json"]).expect(0).stdout;
-    assert_eq!(events.matches("\"agent-upgraded\"").count(), 6, "{events}");
+    // The agents' own events, told by the process before and the one after, and what the coordinator makes of them.
+    for kind in ["agent-upgrade-started", "agent-upgrade-kept", "agent-upgraded"] {
+        await_events(&cluster, kind, 6);
+    }
+    assert_eq!(events(&cluster, "agent-upgrade-reverted"), Vec::<Value>::new());
 }
 
 #[test]
 fn a_program_that_does_not_come_back_gives_way_to_the_old_one() {
     let cluster = cluster(3);
     let (before, load) = loaded(&cluster);
-    for (version, end, reason) in [
+    let bad = [
         ("2.0", "exit", "ended before it had reached"),
         ("3.0", "hang", "did not reach the coordinator within 20 s"),
-    ] {
+    ];
+    for (tried, (version, end, reason)) in bad.into_iter().enumerate() {
         let bad = program(&cluster, end, broken(), end);
         let begun = Instant::now();
         let paused = upgrade(&cluster, version, &bad, &[]).expect(PAUSED).json();
@@ -126,6 +146,11 @@ fn a_program_that_does_not_come_back_gives_way_to_the_old_one() {
         assert_eq!([state(&paused, "node-2"), state(&paused, "node-3")], ["waiting", "waiting"]);
         await_connected(&cluster, 3);
         assert!(versions(&cluster).iter().all(|is| is != version), "{:?}", versions(&cluster));
+        let reverted = await_events(&cluster, "agent-upgrade-reverted", tried + 1);
+        let (event, message) = (&reverted[tried], reverted[tried]["message"].as_str().unwrap_or_default());
+        assert!(message.contains(version) && message.contains(reason), "{event}");
+        assert_eq!([&event["node"], &event["fields"]["version"]], ["node-1", version], "{event}");
+        assert_eq!(events(&cluster, "agent-upgrade-started").len(), tried + 1);
     }
     // A good one is taken afterwards, by the node too that refused the bad ones.
     let good = program(&cluster, "good", baton_program(), "good");
@@ -156,6 +181,7 @@ fn what_is_no_agent_of_this_machine_is_refused_and_the_agent_stays() {
     }
     assert_eq!(cluster.role_pid("node-1"), agent);
     await_connected(&cluster, 1);
+    await_events(&cluster, "agent-upgrade-refused", 2);
 }
 
 #[test]

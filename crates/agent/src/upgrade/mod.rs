@@ -22,7 +22,7 @@ use crate::journal::{Draft, Journal};
 use baton_model::artifact::Artifact;
 use baton_model::id::{Digest, Version};
 use baton_model::upgrade::UpgradeFailure;
-use record::{Begin, Program, Programs, Trying};
+use record::{Begin, Program, Programs, Record, Trying};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -114,8 +114,25 @@ pub(crate) fn begin(root: &Path, boot_id: &str, journal: &Journal) -> io::Result
     }
     let record = own.programs.read()?.unwrap_or_default();
     own.programs.tidy(&record);
+    tell_reverted(&own.programs, &record, journal)?;
     own.failure = record.failure;
     Ok(Start::As(Box::new(own)))
+}
+
+/// Tells of a program that was given up, before it is noted as told: a death in between tells it twice, never not at all.
+fn tell_reverted(programs: &Programs, record: &Record, journal: &Journal) -> io::Result<()> {
+    let (Some(program), Some(failure)) = (&record.reverted, &record.failure) else { return Ok(()) };
+    let message = format!(
+        "the agent returned to its program of before: {} {}; no workload was touched",
+        program.version, failure.reason
+    );
+    journal.record(of_upgrade(Draft::error("agent-upgrade-reverted", message), failure.request, program));
+    programs.change(|record| record.reverted = None)
+}
+
+/// The facts of an upgrade, as the coordinator's own events about it have them.
+fn of_upgrade(draft: Draft, request: u64, program: &Program) -> Draft {
+    draft.with("request", request).with("version", &program.version).with("program", program.digest)
 }
 
 /// The file of a program whose every byte was checked.
@@ -169,6 +186,7 @@ pub(crate) struct Upgrader {
     asks: watch::Receiver<Option<Ask>>,
     failure: watch::Sender<Option<UpgradeFailure>>,
     link: watch::Receiver<Option<Channel>>,
+    journal: Journal,
     /// Ends the agent, for it to go on as another program.
     leave: CancellationToken,
 }
@@ -180,12 +198,13 @@ impl Upgrader {
         within: Duration,
         dir: PathBuf,
         link: watch::Receiver<Option<Channel>>,
+        journal: Journal,
         leave: CancellationToken,
     ) -> (Self, UpgradeLink) {
         let (asks, asked) = watch::channel(None);
         let (failure, failures) = watch::channel(own.failure.clone());
         (
-            Self { own, within, dir, asks: asked, failure, link, leave },
+            Self { own, within, dir, asks: asked, failure, link, journal, leave },
             UpgradeLink { asks, failure: failures },
         )
     }
@@ -215,7 +234,9 @@ impl Upgrader {
         }
         match self.own.programs.change(|record| record.confirm(trying.request).then(|| record.clone())) {
             Ok(Some(record)) => {
-                tracing::info!(version = %trying.program.version, "this program is the agent's from now on");
+                let message = format!("{} is the agent's program from now on", trying.program.version);
+                let draft = Draft::info("agent-upgrade-kept", message);
+                self.journal.record(of_upgrade(draft, trying.request, &trying.program));
                 guardian::dismiss(trying.guardian);
                 self.own.programs.tidy(&record);
                 true
@@ -245,8 +266,26 @@ impl Upgrader {
             Ok(()) => self.begin_trial(&ask),
             Err(reason) => Err(reason),
         };
-        let Err(reason) = prepared else { return true };
-        tracing::warn!(version = %ask.version, reason, "the program is not taken");
+        let program = Program { digest: ask.artifact.digest, version: ask.version.clone() };
+        let Err(reason) = prepared else {
+            let message = format!(
+                "the agent goes on as {} in the same process; the program of before returns unless it reaches the coordinator within {} s",
+                ask.version,
+                self.within.as_secs()
+            );
+            self.journal.record(of_upgrade(
+                Draft::info("agent-upgrade-started", message),
+                ask.request,
+                &program,
+            ));
+            return true;
+        };
+        let message = format!("the agent goes on as it is, {} is not taken: {reason}", ask.version);
+        self.journal.record(of_upgrade(
+            Draft::error("agent-upgrade-refused", message),
+            ask.request,
+            &program,
+        ));
         let failure = UpgradeFailure { request: ask.request, reason: reason.clone() };
         let written = self.own.programs.change(|record| {
             record.fail(ask.request, reason);

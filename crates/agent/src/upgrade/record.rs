@@ -42,6 +42,9 @@ pub(crate) struct Record {
     pub(crate) trying: Option<Trying>,
     /// The latest one that was not taken, where none was taken since.
     pub(crate) failure: Option<UpgradeFailure>,
+    /// One that was tried and given up, of which no event tells yet: whoever gave it up may have no journal.
+    #[serde(default)]
+    pub(crate) reverted: Option<Program>,
 }
 
 /// What a program that starts is, by what is written.
@@ -111,7 +114,9 @@ impl Record {
 
     /// The program of this request is not taken.
     pub(crate) fn fail(&mut self, request: u64, reason: String) {
-        self.trying = None;
+        if let Some(tried) = self.trying.take() {
+            self.reverted = Some(tried.program);
+        }
         self.failure = Some(UpgradeFailure { request, reason });
     }
 
@@ -231,6 +236,7 @@ mod tests {
         let mut record = tried();
         assert_eq!(record.begin(PACKAGED, "boot"), Begin::Packaged);
         assert_eq!(record.failure.as_ref().map(|failure| failure.request), Some(1));
+        assert_eq!(record.reverted, Some(program(NEW)), "which is still to be told");
         assert!(!record.confirm(1), "it was given up");
     }
 
@@ -249,7 +255,7 @@ mod tests {
     fn a_reboot_in_a_trial_fails_nothing() {
         let mut record = tried();
         assert_eq!(record.begin(PACKAGED, "another boot"), Begin::Packaged);
-        assert_eq!((record.trying, record.failure), (None, None));
+        assert_eq!((record.trying, record.failure, record.reverted), (None, None, None));
     }
 
     #[test]
