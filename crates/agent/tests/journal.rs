@@ -96,6 +96,8 @@ async fn a_journal_that_takes_nothing_does_not_hold_up_the_workload_and_is_told_
     assert_eq!(node.event().await, began);
     journal.set_nonblocking(true).unwrap();
     let taken = Cell::new(0);
+    assert!(drops(&run).await.journal_lines > LINES / 2, "it takes nothing, and what waits is bounded");
+    // What waits comes at the pace that an instance may keep up, which is 1,000 a second: twenty seconds of it.
     eventually("every line is in the journal or counted", || async {
         let mut buffer = [0; 4096];
         while let Ok(len) = journal.recv(&mut buffer) {
@@ -112,6 +114,23 @@ async fn a_journal_that_takes_nothing_does_not_hold_up_the_workload_and_is_told_
     let adopted = node.adopted(1).await;
     assert_eq!(adopted.handle.state().log_drops.journal_lines, LINES - taken.get());
     node.finish(adopted.handle).await;
+}
+
+#[tokio::test]
+async fn a_burst_reaches_a_slow_journal_whole_and_in_its_order() {
+    const LINES: u64 = 12_000;
+    let mut node = Node::new();
+    let (output, journal) = listen(&node);
+    let mut spec = node.shell(1, &format!("seq {LINES}; touch done; exec sleep 1000"));
+    spec.journal = Some(output);
+    let run = node.runs.start(spec).await.unwrap();
+    eventually("the workload goes on though nothing is taken", || async { node.path("done").exists() }).await;
+    let taken = tokio::task::spawn_blocking(move || {
+        (1..=LINES).find(|number| take(&journal)["MESSAGE"] != number.to_string())
+    });
+    assert_eq!(taken.await.unwrap(), None, "the first that is missing");
+    assert!(drops(&run).await.is_none());
+    node.finish(run).await;
 }
 
 #[tokio::test]

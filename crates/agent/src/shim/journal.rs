@@ -2,10 +2,12 @@
 //! (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>): a datagram for each line, its fields as `NAME=value` and a newline.
 //! One that is too large for a datagram goes as a sealed file in memory.
 //!
-//! The shim sends, not the agent: what is written while no agent is there is in the journal too. A journal that takes
-//! nothing, or not fast enough, holds nobody up: what does not fit is counted, and told in the journal as soon as
-//! there is room. What an instance may send is bounded besides, for all of a node share the journal.
+//! The shim sends, not the agent: what is written while no agent is there is in the journal too. The workload is never
+//! waited for: what the journal does not take at once waits in a [`Backlog`] and follows as fast as it takes it, through a
+//! restart of journald too. What does not fit there is counted, and the journal says in that place how much is missing.
+//! What an instance may send is bounded besides, for all of a node share the journal.
 
+use super::backlog::Backlog;
 use super::clock::boot_ms;
 use super::descriptor::move_up;
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -16,7 +18,7 @@ use rustix::net::{
 };
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// What may wait in the socket, as sd-journal(3) asks for; without the right to more it is what the system allows.
 const SEND_BUFFER_BYTES: usize = 8 << 20;
@@ -24,10 +26,12 @@ const SEND_BUFFER_BYTES: usize = 8 << 20;
 const BURST_LINES: u64 = 10_000;
 /// Lines per second that may come all the time.
 const LINES_A_SECOND: u64 = 1_000;
-/// Waited for room in the journal, in all, within [`WAIT_MS_MAX`] x [`WAIT_SHARE`]: journald takes a burst as fast as
-/// it can, but not as fast as a pipe is read. Never more than one part in twenty of the time.
-const WAIT_MS_MAX: u64 = 100;
-const WAIT_SHARE: u64 = 20;
+/// Lines of the backlog sent at a time; then the workload's output and the agent have their turn.
+const FORWARDED_AT_ONCE: usize = 256;
+/// Between two looks at what may be sent, where that was spent.
+const PACE_MS: u64 = 50;
+/// A shim that ends gives the journal this long for what still waits.
+const LAST_WITHIN_MS: u64 = 500;
 /// Between two attempts to reach a journal that is gone.
 const REACH_AGAIN_MS: u64 = 1_000;
 /// The fields of a line that differ from line to line.
@@ -58,27 +62,174 @@ pub(super) struct Entry<'a> {
     pub(super) text: [&'a [u8]; 2],
 }
 
-/// The way to the journal.
+impl Priority {
+    /// The one with this number.
+    pub(super) fn of(number: u8) -> Self {
+        [Self::Warning, Self::Notice].into_iter().find(|one| *one as u8 == number).unwrap_or(Self::Info)
+    }
+}
+
+/// The journal, and what is on its way there.
 pub(super) struct Journal {
-    socket: OwnedFd,
-    address: SocketAddrUnix,
-    /// The fields that are the same for every line, as they travel.
-    fields: &'static [u8],
-    connected: bool,
-    reach_again_ms: u64,
+    way: Way,
+    backlog: Backlog,
     allowance: Allowance,
-    /// Nothing more of this batch: the journal is full.
-    is_full: bool,
     dropped: u64,
     untold: u64,
+}
+
+/// What the backlog waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It is empty.
+    Nothing,
+    /// The socket to be writable.
+    Room(RawFd),
+    /// This time.
+    At(u64),
+}
+
+/// What came of sending one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Done,
+    /// The journal takes no more at present.
+    Full,
+    /// There is no journal at present.
+    Gone,
+    /// It cannot be sent at all.
+    Never,
 }
 
 impl Journal {
     /// Makes the socket; whether the journal is there shows with each line.
     ///
     /// # Errors
-    /// No descriptor is left, or `path` is too long for a socket.
+    /// No descriptor or memory is left, or `path` is too long for a socket.
     pub(super) fn open(path: &[u8], fields: &'static [u8]) -> io::Result<Self> {
+        let allowance = Allowance { lines: BURST_LINES, at_ms: boot_ms() };
+        let (way, backlog) = (Way::open(path, fields)?, Backlog::new()?);
+        Ok(Self { way, backlog, allowance, dropped: 0, untold: 0 })
+    }
+
+    /// Lines that will not reach the journal, since the start.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Takes one line: for now, for later, or for the count.
+    pub(super) fn line(&mut self, entry: &Entry<'_>) {
+        if self.untold > 0 {
+            self.tell_dropped();
+        }
+        if !self.put(entry) {
+            self.count(entry.partial);
+        }
+    }
+
+    /// What [`Journal::forward`] has to wait for.
+    pub(super) fn waits_for(&self) -> Wait {
+        if self.backlog.is_empty() {
+            Wait::Nothing
+        } else if self.allowance.lines == 0 {
+            Wait::At(self.allowance.at_ms + PACE_MS)
+        } else if self.way.connected {
+            Wait::Room(self.way.socket.as_raw_fd())
+        } else {
+            Wait::At(self.way.reach_again_ms)
+        }
+    }
+
+    /// Sends of the backlog what the journal takes and the instance may send.
+    pub(super) fn forward(&mut self) {
+        self.allowance.grow(boot_ms());
+        for _ in 0..FORWARDED_AT_ONCE {
+            if self.allowance.lines == 0 || !self.forward_one() {
+                break;
+            }
+            self.allowance.take_line();
+        }
+    }
+
+    /// The shim ends: what waits is sent as fast as the journal takes it, for a short while; the rest is counted.
+    pub(super) fn finish(&mut self) {
+        let deadline = boot_ms() + LAST_WITHIN_MS;
+        while !self.backlog.is_empty() && boot_ms() < deadline {
+            if !self.forward_one() && !self.way.has_room_by(deadline) {
+                break;
+            }
+        }
+        while let Some(partial) = self.backlog.front().map(|entry| entry.partial) {
+            self.count(partial);
+            self.backlog.pop();
+        }
+        if self.untold > 0 {
+            self.tell_dropped();
+        }
+    }
+
+    /// Whether the front of the backlog is off it.
+    fn forward_one(&mut self) -> bool {
+        let Some(entry) = self.backlog.front() else { return false };
+        let partial = entry.partial;
+        match self.way.send(&entry) {
+            Sent::Done => {}
+            Sent::Full | Sent::Gone => return false,
+            Sent::Never => self.count(partial),
+        }
+        self.backlog.pop();
+        true
+    }
+
+    /// What waits goes first.
+    fn put(&mut self, entry: &Entry<'_>) -> bool {
+        if self.backlog.is_empty() {
+            self.allowance.grow(boot_ms());
+            if self.allowance.take_line() {
+                match self.way.send(entry) {
+                    Sent::Done => return true,
+                    Sent::Never => return false,
+                    Sent::Full | Sent::Gone => {}
+                }
+            }
+        }
+        self.backlog.push(entry)
+    }
+
+    /// One that will not reach it. A line that was cut counts once.
+    fn count(&mut self, partial: bool) {
+        self.dropped += u64::from(!partial);
+        self.untold += u64::from(!partial);
+    }
+
+    /// Says in the journal itself how much of it is missing, as soon as there is room for that.
+    fn tell_dropped(&mut self) {
+        let mut text = [0; 96];
+        let room = text.len();
+        let mut rest = &mut text[..];
+        if write!(rest, "[baton] {} lines did not reach the journal here", self.untold).is_err() {
+            return;
+        }
+        let len = room - rest.len();
+        let text = [&[][..], &text[..len]];
+        if self.put(&Entry { priority: Priority::Warning, stream: b"stderr", pid: 0, partial: false, text }) {
+            self.untold = 0;
+        }
+    }
+}
+
+/// The way to the journal.
+struct Way {
+    socket: OwnedFd,
+    address: SocketAddrUnix,
+    /// The fields that are the same for every line, as they travel.
+    fields: &'static [u8],
+    connected: bool,
+    reach_again_ms: u64,
+}
+
+impl Way {
+    fn open(path: &[u8], fields: &'static [u8]) -> io::Result<Self> {
         let address = SocketAddrUnix::new(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
@@ -86,51 +237,12 @@ impl Journal {
         if sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER_BYTES).is_err() {
             let _ = sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER_BYTES);
         }
-        let allowance = Allowance { lines: BURST_LINES, wait_ms: WAIT_MS_MAX, at_ms: boot_ms() };
-        let (connected, reach_again_ms) = (false, 0);
-        let (is_full, dropped, untold) = (false, 0, 0);
-        Ok(Self { socket, address, fields, connected, reach_again_ms, allowance, is_full, dropped, untold })
+        Ok(Self { socket, address, fields, connected: false, reach_again_ms: 0 })
     }
 
-    /// Lines that the journal did not take since the start.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    /// Lines follow that were read at once.
-    pub(super) fn begin_batch(&mut self) {
-        self.allowance.grow(boot_ms());
-        self.is_full = false;
-        if self.untold > 0 && self.tell_dropped() {
-            self.untold = 0;
-        }
-    }
-
-    /// Sends one line, or counts it.
-    pub(super) fn line(&mut self, entry: &Entry<'_>) {
-        if self.is_full || !self.allowance.take_line() || !self.send(entry) {
-            // A line that was cut counts once.
-            self.dropped += u64::from(!entry.partial);
-            self.untold += u64::from(!entry.partial);
-        }
-    }
-
-    /// Says in the journal itself how much of it is missing.
-    fn tell_dropped(&mut self) -> bool {
-        let mut text = [0; 96];
-        let room = text.len();
-        let mut rest = &mut text[..];
-        if writeln!(rest, "[baton] {} lines did not reach the journal here", self.untold).is_err() {
-            return false;
-        }
-        let len = room - rest.len() - 1;
-        let text = [&[][..], &text[..len]];
-        self.send(&Entry { priority: Priority::Warning, stream: b"stderr", pid: 0, partial: false, text })
-    }
-
-    fn send(&mut self, entry: &Entry<'_>) -> bool {
+    fn send(&mut self, entry: &Entry<'_>) -> Sent {
         let mut head = [0; HEAD_BYTES];
-        let Ok(head) = write_head(&mut head, entry) else { return false };
+        let Ok(head) = write_head(&mut head, entry) else { return Sent::Never };
         let parts = [
             IoSlice::new(self.fields),
             IoSlice::new(head),
@@ -138,26 +250,27 @@ impl Journal {
             IoSlice::new(entry.text[1]),
             IoSlice::new(b"\n"),
         ];
-        // Twice at most: once more where there is room now, or where the journal has come anew.
-        for is_last in [false, true] {
+        // Twice at most: once more where the journal has come anew.
+        for _ in 0..2 {
             if !self.reach() {
-                return false;
+                return Sent::Gone;
             }
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match rustix::net::sendmsg(&self.socket, &parts, &mut SendAncillaryBuffer::default(), flags) {
-                Ok(_) => return true,
-                Err(Errno::MSGSIZE) => return self.send_as_file(&parts).is_ok(),
-                Err(Errno::AGAIN | Errno::NOBUFS) => {
-                    if is_last || !self.wait_for_room() {
-                        self.is_full = true;
-                        return false;
-                    }
+                Ok(_) => return Sent::Done,
+                Err(Errno::MSGSIZE) => return self.send_as_file(&parts),
+                Err(Errno::AGAIN) => return Sent::Full,
+                Err(Errno::NOBUFS) => {
+                    // The kernel has no memory for it, and tells nobody when it has.
+                    self.connected = false;
+                    self.reach_again_ms = boot_ms() + PACE_MS;
+                    return Sent::Gone;
                 }
                 Err(Errno::INTR) => {}
                 Err(_) => self.connected = false,
             }
         }
-        false
+        Sent::Gone
     }
 
     /// Connects where that is to be done: only a connected socket tells when there is room.
@@ -176,21 +289,26 @@ impl Journal {
         self.connected
     }
 
-    fn wait_for_room(&mut self) -> bool {
-        let wait_ms = self.allowance.wait_ms;
-        if wait_ms == 0 {
+    /// Waits for room.
+    fn has_room_by(&self, deadline_ms: u64) -> bool {
+        let left_ms = deadline_ms.saturating_sub(boot_ms());
+        if !self.connected || left_ms == 0 {
             return false;
         }
-        let began = boot_ms();
         let mut polled = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
         // SAFETY: the pointer is to one structure that lives through the call.
-        let ready = unsafe { libc::poll(&raw mut polled, 1, wait_ms as libc::c_int) };
-        // A wait that found none costs something however short it was.
-        self.allowance.wait_ms -= (boot_ms() - began).clamp(u64::from(ready <= 0), wait_ms);
-        ready > 0
+        (unsafe { libc::poll(&raw mut polled, 1, left_ms as libc::c_int) }) > 0
     }
 
-    fn send_as_file(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+    fn send_as_file(&self, parts: &[IoSlice<'_>]) -> Sent {
+        match self.hand_over_file(parts) {
+            Ok(()) => Sent::Done,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Full,
+            Err(_) => Sent::Never,
+        }
+    }
+
+    fn hand_over_file(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
         let file = rustix::fs::memfd_create(c"baton-line", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         for part in parts {
             // Memory takes a write whole, or there is none left.
@@ -229,22 +347,19 @@ fn write_head<'a>(buffer: &'a mut [u8; HEAD_BYTES], entry: &Entry<'_>) -> io::Re
     Ok(&buffer[..len])
 }
 
-/// What may still be sent, and waited for.
+/// What may still be sent.
 struct Allowance {
     lines: u64,
-    wait_ms: u64,
-    /// Until when the time that passed has been turned into lines and waiting.
+    /// Until when the time that passed has been turned into lines.
     at_ms: u64,
 }
 
 impl Allowance {
     fn grow(&mut self, now: u64) {
-        // In whole steps: what is left of one counts later.
-        let steps = now.saturating_sub(self.at_ms) / WAIT_SHARE;
-        self.at_ms += steps * WAIT_SHARE;
-        self.lines = BURST_LINES
-            .min(self.lines.saturating_add(steps.saturating_mul(LINES_A_SECOND * WAIT_SHARE / 1000)));
-        self.wait_ms = WAIT_MS_MAX.min(self.wait_ms.saturating_add(steps));
+        let passed_ms = now.saturating_sub(self.at_ms);
+        let lines = passed_ms.saturating_mul(LINES_A_SECOND) / 1000;
+        self.lines = BURST_LINES.min(self.lines.saturating_add(lines));
+        self.at_ms = now.max(self.at_ms);
     }
 
     fn take_line(&mut self) -> bool {

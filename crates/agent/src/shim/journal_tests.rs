@@ -34,7 +34,6 @@ fn a_line_is_a_datagram_of_fields() {
     let folder = tempfile::tempdir().unwrap();
     let (path, system) = at(&folder);
     let mut journal = open(&path);
-    journal.begin_batch();
     journal.line(&entry(b"oops"));
     journal.line(&Entry {
         priority: Priority::Info,
@@ -52,50 +51,95 @@ fn a_line_is_a_datagram_of_fields() {
     assert_eq!(journal.dropped(), 0);
 }
 
+/// Takes from the journal and sends on, as the shim does, until nothing waits; what was taken.
+fn forwarded(system: &UnixDatagram, journal: &mut Journal) -> Vec<String> {
+    let mut taken = waiting(system);
+    // Each round takes what one datagram queue holds, of at least one.
+    for _ in 0..=crate::shim::backlog::LINES_MAX {
+        if journal.waits_for() == Wait::Nothing {
+            break;
+        }
+        // As if the time had passed.
+        journal.allowance.lines += 100;
+        journal.forward();
+        taken.extend(waiting(system));
+    }
+    taken
+}
+
+fn texts(taken: &[String]) -> Vec<&str> {
+    let text = |entry: &'_ String| entry.rfind("MESSAGE=").map(|at| at + "MESSAGE=".len());
+    taken.iter().map(|entry| entry[text(entry).unwrap()..].trim_end()).collect()
+}
+
 #[test]
-fn a_journal_that_takes_nothing_holds_nobody_up_and_what_it_missed_is_told() {
+fn a_burst_that_a_slow_journal_cannot_take_at_once_follows_in_its_order() {
     let folder = tempfile::tempdir().unwrap();
     let (path, system) = at(&folder);
     let mut journal = open(&path);
-    journal.begin_batch();
-    for _ in 0..5_000 {
+    let lines: Vec<String> = (0..15_000).map(|number| number.to_string()).collect();
+    lines.iter().for_each(|line| journal.line(&entry(line.as_bytes())));
+    assert!(matches!(journal.waits_for(), Wait::Room(_)), "{:?}", journal.waits_for());
+    assert_eq!(texts(&forwarded(&system, &mut journal)), lines);
+    assert_eq!((journal.dropped(), journal.waits_for()), (0, Wait::Nothing));
+}
+
+#[test]
+fn what_exceeds_the_backlog_is_counted_and_told_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, system) = at(&folder);
+    let mut journal = open(&path);
+    for _ in 0..30_000 {
         journal.line(&entry(b"x"));
     }
-    assert_eq!(journal.allowance.wait_ms, 0, "it was waited for, as long as that may be");
     let dropped = journal.dropped();
-    let taken = waiting(&system).len() as u64;
-    assert!(dropped > 0 && taken > 0 && dropped + taken == 5_000, "{dropped} dropped, {taken} taken");
-    // There is room again.
-    journal.begin_batch();
+    let mut taken = waiting(&system);
+    journal.forward();
     journal.line(&entry(b"well"));
-    let told = waiting(&system);
-    assert_eq!(told.len(), 2);
-    assert!(told[0].contains("PRIORITY=4\n"), "{}", told[0]);
-    assert!(told[0].ends_with(&format!("MESSAGE=[baton] {dropped} lines did not reach the journal here\n")));
-    assert!(told[1].ends_with("MESSAGE=well\n"));
+    taken.extend(forwarded(&system, &mut journal));
+    let said = texts(&taken);
+    let told = format!("[baton] {dropped} lines did not reach the journal here");
+    assert_eq!(said[said.len() - 2..], [told.as_str(), "well"]);
+    assert!(taken[taken.len() - 2].contains("PRIORITY=4\n"), "{}", taken[taken.len() - 2]);
+    assert_eq!(said.len() as u64 - 2 + dropped, 30_000);
     assert_eq!(journal.dropped(), dropped);
 }
 
 #[test]
-fn a_journal_that_was_away_is_found_again() {
+fn a_journal_that_was_away_gets_what_it_missed() {
     let folder = tempfile::tempdir().unwrap();
     let (path, system) = at(&folder);
     let mut journal = open(&path);
-    journal.begin_batch();
     journal.line(&entry(b"one"));
     assert_eq!(waiting(&system).len(), 1);
     drop(system);
     std::fs::remove_file(&path).unwrap();
-    journal.begin_batch();
-    journal.line(&entry(b"lost"));
-    assert_eq!(journal.dropped(), 1);
-    let (_, system) = at(&folder);
-    journal.reach_again_ms = 0; // As if the time had passed.
-    journal.begin_batch();
     journal.line(&entry(b"two"));
-    let told = waiting(&system);
-    assert_eq!(told.len(), 2);
-    assert!(told[1].ends_with("MESSAGE=two\n"));
+    assert_eq!(journal.waits_for(), Wait::At(journal.way.reach_again_ms));
+    let (_, system) = at(&folder);
+    journal.way.reach_again_ms = 0; // As if the time had passed.
+    journal.line(&entry(b"three"));
+    assert_eq!(texts(&forwarded(&system, &mut journal)), ["two", "three"]);
+    assert_eq!(journal.dropped(), 0);
+}
+
+#[test]
+fn a_shim_that_ends_sends_what_waits_and_counts_what_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, system) = at(&folder);
+    let mut journal = open(&path);
+    // More than an instance may send at once: that bound is not for its last words.
+    journal.allowance.lines = 0;
+    journal.line(&entry(b"last"));
+    assert!(matches!(journal.waits_for(), Wait::At(_)));
+    journal.finish();
+    assert_eq!(texts(&waiting(&system)), ["last"]);
+
+    drop(system);
+    std::fs::remove_file(&path).unwrap();
+    journal.line(&entry(b"lost"));
+    journal.finish();
+    assert_eq!(journal.dropped(), 1);
 }
 
 #[test]
@@ -104,9 +148,8 @@ fn what_is_too_large_for_a_datagram_goes_as_a_sealed_file() {
     let (path, system) = at(&folder);
     let mut journal = open(&path);
     // The least that Linux gives.
-    sockopt::set_socket_send_buffer_size(&journal.socket, 1).unwrap();
+    sockopt::set_socket_send_buffer_size(&journal.way.socket, 1).unwrap();
     let text = [b'x'; 16 << 10];
-    journal.begin_batch();
     journal.line(&entry(&text));
     assert_eq!(journal.dropped(), 0);
 
@@ -128,13 +171,12 @@ fn what_is_too_large_for_a_datagram_goes_as_a_sealed_file() {
 
 #[test]
 fn what_may_be_sent_grows_with_time() {
-    let mut allowance = Allowance { lines: 0, wait_ms: 0, at_ms: 1_000 };
-    assert!(!allowance.take_line());
-    allowance.grow(1_019);
+    let mut allowance = Allowance { lines: 0, at_ms: 1_000 };
     assert!(!allowance.take_line());
     allowance.grow(1_040);
-    assert_eq!((allowance.lines, allowance.wait_ms), (40, 2));
+    allowance.grow(1_030);
+    assert_eq!((allowance.lines, allowance.at_ms), (40, 1_040));
     assert!(allowance.take_line());
     allowance.grow(u64::MAX);
-    assert_eq!((allowance.lines, allowance.wait_ms), (BURST_LINES, WAIT_MS_MAX));
+    assert_eq!(allowance.lines, BURST_LINES);
 }

@@ -6,7 +6,7 @@
 //! from the shim says so as soon as it can. Times are taken once per read. A [`Journal`] takes each line besides.
 
 use super::clock::{self, STAMP_BYTES};
-use super::journal::{Entry, Journal, Priority};
+use super::journal::{Entry, Journal, Priority, Wait};
 use super::memory;
 use super::protocol::Note;
 use baton_model::observed::LogDrops;
@@ -97,11 +97,19 @@ impl Logs {
         LogDrops { journal_lines: self.journal.as_ref().map_or(0, Journal::dropped), ..self.dropped }
     }
 
-    /// Lines follow that were read at once.
-    fn begin_batch(&mut self) {
-        if let Some(journal) = &mut self.journal {
-            journal.begin_batch();
-        }
+    /// What the lines wait for that are on their way to the journal.
+    pub(super) fn journal_waits_for(&self) -> Wait {
+        self.journal.as_ref().map_or(Wait::Nothing, Journal::waits_for)
+    }
+
+    /// Sends on what waited for it.
+    pub(super) fn forward_to_journal(&mut self) {
+        self.journal.iter_mut().for_each(Journal::forward);
+    }
+
+    /// The shim ends.
+    pub(super) fn finish(&mut self) {
+        self.journal.iter_mut().for_each(Journal::finish);
     }
 
     fn open_current(&mut self) -> io::Result<()> {
@@ -332,7 +340,6 @@ impl Stream {
     /// Writes the lines in the buffer up to `end`; nothing before `seen` holds a newline.
     fn take_lines(&mut self, logs: &mut Logs, seen: usize, end: usize) {
         let stamp = clock::stamp();
-        logs.begin_batch();
         let (mut start, mut search) = (0, seen);
         while let Some(at) = newline(&self.buffer[search..end]) {
             let line = &self.buffer[start..search + at];
@@ -357,7 +364,6 @@ impl Stream {
             return;
         }
         let line = &self.buffer[..self.len];
-        logs.begin_batch();
         write_line(logs, &clock::stamp(), &self.origin, line, true);
         if !line.trim_ascii().is_empty() {
             self.last_line = Note::new(line);

@@ -27,6 +27,12 @@ pub(super) fn map_pointers(len: usize) -> io::Result<&'static mut [*const libc::
     Ok(unsafe { slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) })
 }
 
+/// Gives back the pages of a mapping of [`map`]; it stays, and reads as zeros until it is written again.
+pub(super) fn give_back(mapping: &mut [u8]) {
+    // SAFETY: the range is one whole private mapping without a file, which nobody else refers to meanwhile.
+    unsafe { libc::madvise(mapping.as_mut_ptr().cast(), mapping.len(), libc::MADV_DONTNEED) };
+}
+
 /// Gives back the pages of the program that only the start needed: the loader and the kernel's read-ahead have mapped
 /// most of a large binary by now, and a shim lives on a few dozen pages of it (an agent on a few hundred). What is used again is mapped again from
 /// the page cache. Only segments that are never written, so nothing is lost; relocated data must stay.

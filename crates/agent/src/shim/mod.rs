@@ -26,6 +26,7 @@
 //! The agent tells the rest: `config` is what it is started with, `protocol` what is said later.
 #![allow(unsafe_code)] // The process layer: fork, exec, wait and signals have no safe form; each block says why it holds.
 
+mod backlog;
 mod clock;
 pub(crate) mod config;
 pub(crate) mod confine;

@@ -135,7 +135,7 @@ fn an_agent_that_is_killed_in_the_middle_of_a_swap_finishes_it() {
 const BURST: u64 = 15_000;
 
 #[test]
-fn lines_reach_the_journal_of_the_host_with_their_fields_and_a_burst_is_counted() {
+fn lines_reach_the_journal_of_the_host_with_their_fields_and_a_burst_whole() {
     let fleet = Fleet::start(1);
     let artifact = repository().join("crates/tests/fixtures/web");
     let script = format!("echo oops >&2; seq {BURST}; exec /usr/bin/baton sample-web");
@@ -169,7 +169,7 @@ fn lines_reach_the_journal_of_the_host_with_their_fields_and_a_burst_is_counted(
     // journald looks a sender's unit up now and then, and the first line may come while the shim is only just in its own.
     let unit = oops["_SYSTEMD_UNIT"].as_str().unwrap_or_default();
     assert!(["baton-workloads.service", "baton-agent.service"].contains(&unit), "_SYSTEMD_UNIT of {oops}");
-    // Every line is in the journal or counted: journald itself drops none of them.
+    // Every line of the burst is there: what journald does not take at once waits in the shim, and journald drops none.
     let (there, counted) = wait::until("all lines, there or counted", ROOM, || {
         let text = "journalctl -q --no-pager -o cat BATON_SERVICE=web BATON_STREAM=stdout | grep -cE '^[0-9]+$' || true";
         let there: u64 = fleet.hosts.ask("n1", text).trim().parse().map_err(|_| "no number".to_owned())?;
@@ -182,5 +182,5 @@ fn lines_reach_the_journal_of_the_host_with_their_fields_and_a_burst_is_counted(
         &format!("a burst of {BURST} lines into journald"),
         format!("{there} there, {counted} counted as dropped by the shim"),
     );
-    assert!(counted < BURST, "a burst is not thrown away");
+    assert_eq!(counted, 0, "a burst is not thrown away");
 }

@@ -78,6 +78,16 @@ impl Shim {
         }
     }
 
+    /// The shim ends, and what is dropped by that is told before.
+    pub(super) fn tell_last_drops(&mut self) {
+        let (drops, now) = (self.parts.logs.dropped(), boot_ms());
+        self.telling.look(drops, now);
+        if drops != self.telling.told {
+            let dropped = self.telling.take(drops, now);
+            self.parts.control.send(&Message::LogDropped(dropped), 0);
+        }
+    }
+
     /// A new agent has the counts from the state it was given; that it began while nobody listened, it has not.
     pub(super) fn tell_drops_anew(&mut self) {
         let (drops, now) = (self.parts.logs.dropped(), boot_ms());

@@ -110,6 +110,8 @@ impl Shim {
     }
 
     fn quit(&mut self, id: u32) -> ! {
+        self.parts.logs.finish();
+        self.tell_last_drops();
         let _ = rustix::fs::unlinkat(&self.parts.directory, SOCKET_FILE, AtFlags::empty());
         self.parts.control.send(&Message::Done, id);
         std::process::exit(0)

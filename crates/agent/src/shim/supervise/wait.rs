@@ -2,6 +2,7 @@
 
 use super::{Goal, Next, Shim};
 use crate::shim::control::PENDING_MAX;
+use crate::shim::journal::Wait;
 use crate::shim::setup::Parts;
 use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec};
 use std::os::fd::AsRawFd;
@@ -15,7 +16,11 @@ impl Shim {
         let (watch, reload) =
             if self.runs() { (self.watch.due_ms(), self.reload.due_ms()) } else { (None, None) };
         let (workload, errand) = (self.workload_due_ms(), self.errand_due_ms());
-        [workload, errand, watch, reload, self.drops_due_ms()].into_iter().flatten().min()
+        let journal = match self.parts.logs.journal_waits_for() {
+            Wait::At(at_ms) => Some(at_ms),
+            Wait::Nothing | Wait::Room(_) => None,
+        };
+        [workload, errand, watch, reload, journal, self.drops_due_ms()].into_iter().flatten().min()
     }
 
     /// The same for the workload itself: its start, its end, and what it leaves behind.
@@ -56,7 +61,9 @@ impl Shim {
     /// Waits for something to happen and takes it in: ended children first, output last, one batch of each stream.
     pub(super) fn wait(&mut self) {
         const CONTROL_FDS: usize = 2 + PENDING_MAX;
-        const OWN_FDS: usize = 7;
+        const OWN_FDS: usize = 8;
+        /// The one that is waited for to be writable.
+        const JOURNAL: usize = 7;
         self.arm_timer();
         let control = self.parts.control.poll_fds();
         let executing = self.executing.as_ref().map_or(-1, AsRawFd::as_raw_fd);
@@ -68,11 +75,16 @@ impl Shim {
             self.parts.stderr.read_end().as_raw_fd(),
             self.parts.notify.as_fd().as_raw_fd(),
             self.parts.beside.as_ref().map_or(-1, |beside| beside.read_end().as_raw_fd()),
+            match self.parts.logs.journal_waits_for() {
+                Wait::Room(fd) => fd,
+                Wait::Nothing | Wait::At(_) => -1,
+            },
         ];
         let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; OWN_FDS + CONTROL_FDS];
         for (slot, fd) in polled.iter_mut().zip(own.into_iter().chain(control)) {
             slot.fd = fd;
         }
+        polled[JOURNAL].events = libc::POLLOUT;
         // SAFETY: the pointer and length are of one array.
         if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) } < 0 {
             return;
@@ -107,6 +119,9 @@ impl Shim {
         }
         if let Some(beside) = beside.as_mut().filter(|_| ready[6]) {
             beside.pump(logs);
+        }
+        if ready[JOURNAL] || ready[1] {
+            logs.forward_to_journal();
         }
     }
 
