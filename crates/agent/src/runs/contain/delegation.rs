@@ -97,13 +97,14 @@ impl Domain {
         if fs::create_dir(&probe).is_err() {
             return BTreeSet::new();
         }
-        let file = |controller: &Controller| match controller {
-            Controller::Memory => "memory.max",
-            Controller::Cpu => "cpu.max",
-            Controller::Pids => "pids.max",
-            Controller::Io => "io.weight",
+        let files = |controller: &Controller| match controller {
+            Controller::Memory => ["memory.max"].as_slice(),
+            Controller::Cpu => &["cpu.max"],
+            Controller::Pids => &["pids.max"],
+            Controller::Io => &super::limit::IO_WEIGHTS,
         };
-        let works = Controller::ALL.into_iter().filter(|it| probe.join(file(it)).exists()).collect();
+        let works = |it: &Controller| files(it).iter().any(|file| probe.join(file).exists());
+        let works = Controller::ALL.into_iter().filter(works).collect();
         let _ = fs::remove_dir(&probe);
         works
     }

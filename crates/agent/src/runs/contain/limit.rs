@@ -13,6 +13,12 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// without swap, or that does not count it, and then there is nothing to limit.
 const SWAP: &str = "memory.swap.max";
 
+/// The weight among groups, where the kernel shares a disk by cost (`blk-iocost`) and where the scheduler BFQ does: it
+/// depends on the kernel which of them is there, and on the disk which counts.
+pub(super) const IO_WEIGHTS: [&str; 2] = ["io.weight", "io.bfq.weight"];
+/// BFQ knows weights of up to this.
+const BFQ_WEIGHT_MAX: u32 = 1_000;
+
 /// Whether any of the limits is a control group's.
 pub(super) fn needs_group(limits: &Limits) -> bool {
     !limits.controllers().is_empty()
@@ -30,7 +36,7 @@ pub(super) fn limit(group: &Path, work: &Path, limits: &Limits) -> io::Result<()
     let named = |file: &str, error: io::Error| io::Error::new(error.kind(), format!("{file}: {error}"));
     hand_down(group, limits.controllers().into_iter().map(|(controller, _)| controller))
         .map_err(|error| named("cgroup.subtree_control", error))?;
-    let both = [(work, values(limits)), (group, weights(limits))];
+    let both = [(work, values(limits)), (group, weights(limits)), (group, io_weights(group, limits)?)];
     for (folder, values) in &both {
         for (file, value) in values {
             fs::write(folder.join(file), value)
@@ -61,8 +67,35 @@ fn values(limits: &Limits) -> Vec<(&'static str, String)> {
 /// The same, for the share of what all runs want at once.
 fn weights(limits: &Limits) -> Vec<(&'static str, String)> {
     let cpu = limits.cpu_weight.map(|weight| ("cpu.weight", weight.to_string()));
-    let io = limits.io_weight.map(|weight| ("io.weight", format!("default {weight}")));
-    cpu.into_iter().chain(io).collect()
+    cpu.into_iter().collect()
+}
+
+/// The same for disks, for each file that `group` has.
+///
+/// # Errors
+/// It has none.
+fn io_weights(group: &Path, limits: &Limits) -> io::Result<Vec<(&'static str, String)>> {
+    let Some(weight) = limits.io_weight else { return Ok(Vec::new()) };
+    let value = |file| match file {
+        "io.bfq.weight" => bfq_weight(weight).to_string(),
+        _ => format!("default {weight}"),
+    };
+    let there = IO_WEIGHTS.into_iter().filter(|file| group.join(file).exists());
+    let values: Vec<_> = there.map(|file| (file, value(file))).collect();
+    if values.is_empty() {
+        let text = format!("none of {} is in {}", IO_WEIGHTS.join(", "), group.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
+    Ok(values)
+}
+
+/// 100 of both scales is the same, and so is the most (as systemd turns `IOWeight=` into it).
+fn bfq_weight(weight: u32) -> u32 {
+    const IO_WEIGHT_MAX: u32 = 10_000;
+    match weight.checked_sub(100) {
+        None => weight,
+        Some(above) => (100 + above * (BFQ_WEIGHT_MAX - 100) / (IO_WEIGHT_MAX - 100)).min(BFQ_WEIGHT_MAX),
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +117,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let work = folder.path().join("work");
         fs::create_dir(&work).unwrap();
+        let error = limit(folder.path(), &work, &limits).unwrap_err().to_string();
+        assert!(error.contains("none of io.weight, io.bfq.weight is in"), "{error}");
+        // As the kernel makes them.
+        for file in IO_WEIGHTS {
+            fs::write(folder.path().join(file), "default 100").unwrap();
+        }
         limit(folder.path(), &work, &limits).unwrap();
         assert!(!work.join(SWAP).exists(), "a kernel without it has nothing to limit");
         fs::write(work.join(SWAP), "max").unwrap();
@@ -102,9 +141,15 @@ mod tests {
         ] {
             assert_eq!(read(&work.join(file)), expect, "{file}");
         }
-        for (file, expect) in [("cpu.weight", "200"), ("io.weight", "default 50")] {
+        for (file, expect) in [("cpu.weight", "200"), ("io.weight", "default 50"), ("io.bfq.weight", "50")] {
             assert_eq!(read(&folder.path().join(file)), expect, "{file}");
         }
+    }
+
+    #[test]
+    fn weights_of_both_schedulers_mean_the_same() {
+        let both = [(1, 1), (100, 100), (101, 100), (200, 109), (10_000, 1_000)];
+        assert_eq!(both.map(|(weight, _)| (weight, bfq_weight(weight))), both);
     }
 
     #[test]
