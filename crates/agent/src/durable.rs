@@ -12,21 +12,36 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Those of the file system; the old content is then still there.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_all(&[(path, bytes)]).pop().unwrap_or(Ok(()))
+    all_steps(&[(path, bytes)], Before::Goes).pop().unwrap_or(Ok(()))
 }
 
-/// Like [`replace`], for several files; gives an answer for each, in their order.
+/// What becomes of the content before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// It is gone when the new one is there.
+    Goes,
+    /// Its file stays as `NAME.new`, to be written the next time.
+    IsSpare,
+}
+
+/// Like [`replace`], for several files that are written again and again; gives an answer for each, in their order. The
+/// file of the content before stays beside each as a spare: a file system that makes and removes a file each time
+/// looks longer for a free one with each that it has just removed (ext4 does), and after a boot there are hundreds.
 ///
 /// The order of the steps is what makes it safe: write beside it, sync the bytes, rename over it, sync the folder
 /// (see "All File Systems Are Not Created Equal", Pillai et al., OSDI 2014). Each step is done for all files before the
 /// next, and writing them out is begun before any is waited for: so the file system commits all of them at once, where
 /// one after the other would cost two commits for each.
 pub(crate) fn replace_all(files: &[(&Path, &[u8])]) -> Vec<io::Result<()>> {
+    all_steps(files, Before::IsSpare)
+}
+
+fn all_steps(files: &[(&Path, &[u8])], before: Before) -> Vec<io::Result<()>> {
     let mut all: Vec<io::Result<Replacement<'_>>> =
         files.iter().map(|(path, bytes)| Replacement::write(path, bytes)).collect();
     all.iter().flatten().for_each(|file| begin_writing_out(&file.file));
     step(&mut all, |file| file.file.sync_all());
-    step(&mut all, |file| fs::rename(&file.beside, file.path));
+    step(&mut all, |file| file.put_into_place(before));
     step(&mut all, |file| sync_folder(file.folder));
     all.into_iter().map(|outcome| outcome.map(drop)).collect()
 }
@@ -61,13 +76,25 @@ impl<'a> Replacement<'a> {
         let mut name = path.file_name().ok_or_else(|| io::Error::other("a file without a name"))?.to_owned();
         name.push(".new");
         let beside = folder.join(name);
+        // A spare is written over, and keeps its place on the disk.
         let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        if let Err(error) = file.write_all(bytes) {
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside)?;
+        if let Err(error) = file.write_all(bytes).and_then(|()| file.set_len(bytes.len() as u64)) {
             let _ = fs::remove_file(&beside);
             return Err(error);
         }
         Ok(Self { path, folder, beside, file })
+    }
+
+    fn put_into_place(&self, before: Before) -> io::Result<()> {
+        if before == Before::IsSpare {
+            let (here, both) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+            // There is nothing to change places with yet, or the file system cannot do that.
+            if rustix::fs::renameat_with(here, &self.beside, here, self.path, both).is_ok() {
+                return Ok(());
+            }
+        }
+        fs::rename(&self.beside, self.path)
     }
 }
 
@@ -152,6 +179,26 @@ mod tests {
         assert_eq!(kinds, [None, Some(io::ErrorKind::NotFound), None]);
         assert_eq!((fs::read(&good).unwrap(), fs::read(&last).unwrap()), (b"1".to_vec(), b"3".to_vec()));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside them");
+    }
+
+    #[test]
+    fn what_is_written_again_and_again_uses_the_same_two_files() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let mut inodes = std::collections::BTreeSet::new();
+        for content in ["a long one at first", "short", "and one that is longer than all others"] {
+            for _ in 0..2 {
+                replace_all(&[(&path, content.as_bytes())]).pop().unwrap().unwrap();
+                assert_eq!(fs::read_to_string(&path).unwrap(), content);
+                inodes.insert(fs::metadata(&path).unwrap().ino());
+            }
+        }
+        assert_eq!((inodes.len(), fs::read_dir(folder.path()).unwrap().count()), (2, 2));
+        // A file that is written once in a while leaves nothing of what it was.
+        replace(&path, b"the last").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "the last");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

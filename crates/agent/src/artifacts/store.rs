@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -28,8 +29,21 @@ pub(crate) struct ArtifactStore {
     dir: PathBuf,
     link: watch::Receiver<Option<Channel>>,
     journal: Journal,
-    busy: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    busy: Mutex<BTreeMap<Digest, Arc<Bench>>>,
+    /// Counts what is asked and what is begun, to know which came first.
+    moments: AtomicU64,
     uses: Mutex<Uses>,
+}
+
+/// Where one at a time works on an artifact, and the latest check of it while others still wait for one.
+type Bench = tokio::sync::Mutex<Option<Latest>>;
+
+/// A check that found the artifact good.
+#[derive(Debug)]
+struct Latest {
+    /// The moment when it began.
+    began: u64,
+    seal: Seal,
 }
 
 /// An artifact whose every byte was checked.
@@ -61,7 +75,14 @@ impl ArtifactStore {
             }
         }
         let uses = durable::read_json(&dir.join("uses.json"))?.unwrap_or_default();
-        Ok(Self { dir: dir.to_owned(), link, journal, busy: Mutex::default(), uses: Mutex::new(uses) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            link,
+            journal,
+            busy: Mutex::default(),
+            moments: AtomicU64::new(0),
+            uses: Mutex::new(uses),
+        })
     }
 
     /// Where the content of an artifact is, once [`ArtifactStore::bring_in`] has succeeded.
@@ -87,7 +108,9 @@ impl ArtifactStore {
         Ok(())
     }
 
-    /// Checks every byte of the artifact; what is damaged is fetched anew, and checked again.
+    /// Checks every byte of the artifact; what is damaged is fetched anew, and checked again. Whoever waits while one
+    /// check goes on shares the next: two hundred instances that start at once cost two checks. A check that began before
+    /// it was asked for counts for nothing.
     ///
     /// # Errors
     /// [`ArtifactError`]: then it must not be started.
@@ -96,11 +119,17 @@ impl ArtifactStore {
         service: &ServiceName,
         artifact: &Artifact,
     ) -> Result<Verified, ArtifactError> {
+        let asked = self.moment();
         let busy = self.busy(artifact.digest);
-        let _alone = busy.lock().await;
+        let mut alone = busy.lock().await;
+        if let Some(latest) = alone.as_ref().filter(|latest| latest.began > asked) {
+            return Ok(Verified { seal: latest.seal.clone(), fetched: false });
+        }
+        let began = self.moment();
         let damage = match self.check(artifact.digest).await {
             Ok(Checked::Good { removed, seal }) => {
                 self.tell_removed(service, artifact.digest, &removed);
+                *alone = Some(Latest { began, seal: seal.clone() });
                 return Ok(Verified { seal, fetched: false });
             }
             Ok(Checked::Damaged(damage)) => Some(damage),
@@ -236,7 +265,11 @@ impl ArtifactStore {
         self.dir.join(digest.to_string()).join("manifest.json")
     }
 
-    fn busy(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+    fn moment(&self) -> u64 {
+        self.moments.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn busy(&self, digest: Digest) -> Arc<Bench> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         // Locks that nobody holds or waits for are dropped here, so that the map stays as small as the work.
         busy.retain(|_, lock| Arc::strong_count(lock) > 1);

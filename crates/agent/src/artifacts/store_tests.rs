@@ -187,6 +187,21 @@ async fn a_flipped_byte_at_rest_is_told_and_fetched_anew() {
 }
 
 #[tokio::test]
+async fn those_who_wait_share_a_check_and_who_comes_later_has_another() {
+    let f = Fixture::new().await;
+    let artifact = f.source.file(b"content");
+    f.store.bring_in(&f.web, &artifact).await.unwrap();
+    let all = (0..50).map(|_| f.store.verify(&f.web, &artifact));
+    let seals: Vec<Seal> =
+        futures_util::future::join_all(all).await.into_iter().map(|it| it.unwrap().seal).collect();
+    assert!(!seals[0].bytes().is_empty() && seals.iter().all(|seal| *seal == seals[0]));
+    // A moment for each that asked, and one for each check: of the first, and of all who came while it went on.
+    assert_eq!(f.store.moments.load(Ordering::Relaxed), 50 + 2);
+    fs::remove_file(f.store.tree(&artifact.digest).join("web")).unwrap();
+    assert!(f.store.verify(&f.web, &artifact).await.unwrap().fetched, "what changed since is seen");
+}
+
+#[tokio::test]
 async fn a_damaged_artifact_without_a_coordinator_is_not_started() {
     let f = Fixture::new().await;
     let artifact = f.source.file(b"content");

@@ -56,15 +56,17 @@ impl Driver {
         let (artifacts, journal) = (Arc::clone(&self.parts.artifacts), self.parts.journal.clone());
         let (state, node) = (Arc::clone(&self.parts.state), Arc::clone(&self.parts.node));
         let provisions = Arc::clone(&self.parts.provisions);
-        let host = Arc::clone(self.parts.runs.host());
+        let (host, loaders) = (Arc::clone(self.parts.runs.host()), Arc::clone(&self.loaders));
         tokio::spawn(async move {
             let release = plan.release;
             let brought = artifacts.bring_in(&plan.spec.name, &plan.artifact).await;
             let event = match brought {
-                Ok(()) => match launch::rehearse(&state, &node, &artifacts, &host, &id, &plan).await {
-                    Ok(()) => rehearse_files(provisions, id.clone(), plan).await,
-                    Err(reason) => Event::StageFailed { release, reason, trouble: Trouble::Final },
-                },
+                Ok(()) => {
+                    match launch::rehearse(&state, &node, &artifacts, (&host, &loaders), &id, &plan).await {
+                        Ok(()) => rehearse_files(provisions, id.clone(), plan).await,
+                        Err(reason) => Event::StageFailed { release, reason, trouble: Trouble::Final },
+                    }
+                }
                 Err(error) => {
                     let kind = match &error {
                         ArtifactError::Refused { .. } => Some("artifact-refused"),

@@ -6,11 +6,11 @@ use super::told::told;
 use crate::artifacts::ArtifactStore;
 use crate::config::{AgentFile, StateDir};
 use crate::provisions::{Folders, Provisions};
+use crate::runs::libraries::Loaders;
 use crate::runs::sockets::{self, Listener, free_port, listen};
 use crate::runs::steer::Steering;
 use crate::runs::{
-    Host, JournalOutput, Place, RunHandle, RunSpec, Runs, SocketError, StartError, UnixPlace, libraries,
-    preflight,
+    Host, JournalOutput, Place, RunHandle, RunSpec, Runs, SocketError, StartError, UnixPlace, preflight,
 };
 use crate::workload::{Command, Surroundings};
 use baton_model::id::{InstanceId, PortName, RunNumber};
@@ -260,7 +260,7 @@ pub(super) async fn rehearse(
     state: &StateDir,
     node: &AgentFile,
     artifacts: &ArtifactStore,
-    host: &Arc<Host>,
+    (host, loaders): (&Arc<Host>, &Loaders),
     instance: &InstanceId,
     plan: &InstancePlan,
 ) -> Result<(), String> {
@@ -270,7 +270,7 @@ pub(super) async fn rehearse(
     let loader = preflight(&command.program).map_err(|error| told(&error))?;
     let tree = artifacts.tree(&plan.artifact.digest);
     if let Some(loader) = loader.filter(|loader| !loader.starts_with(&tree)) {
-        let asked = libraries::check(&loader, &command.program, &command.env, &command.cwd);
+        let asked = loaders.check(&loader, &command.program, &command.env, &command.cwd);
         asked.await.map_err(|error| told(&error))?;
     }
     if plan.spec.logs.journald {

@@ -28,6 +28,7 @@ use crate::config::{AgentFile, StateDir};
 use crate::journal::{Draft, Journal};
 use crate::plan::{Offered, PlanStore};
 use crate::provisions::Provisions;
+use crate::runs::libraries::Loaders;
 use crate::runs::{RunEvent, RunEventKind, Runs};
 use baton_engine::instance::{Effect, Event};
 use baton_model::configuration::Provision;
@@ -106,6 +107,7 @@ enum Inner {
 /// The driver. [`Driver::start`] adopts what runs, [`Driver::drive`] goes on until it is cancelled.
 pub(crate) struct Driver {
     parts: Parts,
+    loaders: Arc<Loaders>,
     instances: BTreeMap<InstanceId, Managed>,
     due: Vec<(InstanceId, Due)>,
     answers: mpsc::Sender<(InstanceId, Event)>,
@@ -135,6 +137,7 @@ impl Driver {
         let instances = record::load_all(&parts.state)?;
         let driver = Self {
             parts,
+            loaders: Arc::default(),
             instances,
             due: Vec::new(),
             answers,

@@ -5,11 +5,14 @@
 //! comes with an artifact is not run by the agent.
 
 use super::PreflightError;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// A loader that has not answered by then is not asked further: the start will tell.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -18,6 +21,44 @@ const SEARCH_PATH: &str = "LD_LIBRARY_PATH";
 /// How a loader begins to say that a library is not there (glibc, musl), and how glibc ends to say that it is too old.
 const MISSING: [&str; 2] = ["error while loading shared libraries: ", "Error loading shared library "];
 const TOO_OLD: &str = "not found (required by ";
+
+/// That a program is complete is believed for so long: all instances of a release are staged within it.
+const BELIEVED_FOR: Duration = Duration::from_secs(10);
+
+/// What a loader is asked: itself, the program, the search path, the folder.
+type Question = (PathBuf, PathBuf, Vec<OsString>, PathBuf);
+
+/// Asks loaders, each question once for many instances: two hundred of one release are one process.
+#[derive(Debug, Default)]
+pub struct Loaders {
+    /// What was found complete, and when.
+    complete: Mutex<BTreeMap<Question, Instant>>,
+}
+
+impl Loaders {
+    /// As [`check`]; whoever asks while another does waits for that answer. Only a good one is kept.
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub async fn check(
+        &self,
+        loader: &Path,
+        program: &Path,
+        env: &[(OsString, OsString)],
+        cwd: &Path,
+    ) -> Result<(), PreflightError> {
+        let search = env.iter().filter(|(name, _)| name == SEARCH_PATH).map(|(_, value)| value.clone());
+        let question = (loader.to_owned(), program.to_owned(), search.collect(), cwd.to_owned());
+        let mut complete = self.complete.lock().await;
+        complete.retain(|_, since| since.elapsed() < BELIEVED_FOR);
+        if complete.contains_key(&question) {
+            return Ok(());
+        }
+        check(loader, program, env, cwd).await?;
+        complete.insert(question, Instant::now());
+        Ok(())
+    }
+}
 
 /// Asks `loader` whether it finds everything that `program` needs.
 ///
@@ -79,6 +120,24 @@ mod tests {
         let old = "/lib/libc.so.6: version `GLIBC_2.99' not found (required by /x/web)";
         check(&format!("/x/web: {old}\n"), Some(&format!("/x/web: {old}")));
         check("something else", None);
+    }
+
+    #[tokio::test]
+    async fn what_is_complete_is_asked_once_and_what_is_not_each_time() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let (loader, asked) = (folder.path().join("loader"), folder.path().join("asked"));
+        let script = "#!/bin/sh\necho >>asked\n[ \"$2\" = good ] || { echo 'x: error while loading shared libraries: y' >&2; exit 1; }\n";
+        std::fs::write(&loader, script).unwrap();
+        std::fs::set_permissions(&loader, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let loaders = Loaders::default();
+        let times = || std::fs::read_to_string(&asked).unwrap_or_default().lines().count();
+        let check = |program: &'static str| loaders.check(&loader, Path::new(program), &[], folder.path());
+        let (one, other) = tokio::join!(check("good"), check("good"));
+        one.and(other).unwrap();
+        assert_eq!(times(), 1);
+        assert!(check("bad").await.is_err() && check("bad").await.is_err());
+        assert_eq!(times(), 3);
     }
 
     #[tokio::test]

@@ -110,11 +110,15 @@ pub(super) fn all() -> io::Result<Vec<u32>> {
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Whether the process was started with this mark in its environment (and has not overwritten it).
-pub(super) fn has_mark(pid: u32, mark: &[u8; 16]) -> bool {
-    let wanted = format!("{}{}", crate::shim::config::MARK_PREFIX, hex(mark)).into_bytes();
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|text| text.split(|b| *b == 0).any(|entry| entry == wanted))
+/// The marks of runs in the environment that the process was started with (and has not overwritten).
+pub(super) fn marks(pid: u32) -> Vec<[u8; 16]> {
+    let prefix = crate::shim::config::MARK_PREFIX.as_bytes();
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mark = |entry: &[u8]| {
+        let digits = std::str::from_utf8(entry.strip_prefix(prefix)?).ok().filter(|it| it.len() == 32)?;
+        u128::from_str_radix(digits, 16).ok().map(u128::to_be_bytes)
+    };
+    environment.split(|byte| *byte == 0).filter_map(mark).collect()
 }
 
 /// Sixteen bytes as 32 digits.

@@ -63,6 +63,18 @@ fn mib(kib: u64) -> f64 {
     kib as f64 / 1024.0
 }
 
+/// Time on a processor, of all threads that live; see `schedstat` in proc(5), which counts nanoseconds where ticks would
+/// not see a process that ran for less than ten milliseconds.
+pub(crate) fn cpu_seconds(pid: u64) -> Result<f64> {
+    let mut ns = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        ns += text.split(' ').next().context("a figure")?.parse::<u64>()?;
+    }
+    #[allow(clippy::cast_precision_loss)]
+    Ok(ns as f64 / 1e9)
+}
+
 /// User and system time, in ticks of 10 ms.
 fn cpu_ticks(pid: u64) -> Result<u64> {
     let fields = stat(pid)?;
