@@ -5,7 +5,7 @@ use crate::clock::{Tick, micros};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// After this long about half of what was known is forgotten.
+/// After this long a third of what was known is left (1/e).
 const MEMORY: Duration = Duration::from_secs(10);
 
 /// The average and when it was last brought up to date. Threads that write at the same time may lose one of the
@@ -44,11 +44,16 @@ impl Load {
         Some(average * weight)
     }
 
-    /// The stored average and how much of it is still worth: 1 now, one half after [`MEMORY`].
+    /// What was known is worth nothing: it was of another time.
+    pub(crate) fn forget(&self) {
+        self.at.store(0, Relaxed);
+    }
+
+    /// The stored average and how much of it is still worth: 1 now, 1/e after [`MEMORY`].
     fn faded(&self, now: Tick) -> (f64, f64) {
         let age = float(now.saturating_sub(self.at.load(Relaxed)));
         let memory = float(micros(MEMORY));
-        (f64::from_bits(self.average_us.load(Relaxed)), memory / (memory + age))
+        (f64::from_bits(self.average_us.load(Relaxed)), (-age / memory).exp())
     }
 }
 
@@ -88,6 +93,9 @@ mod tests {
         assert_eq!(load.average(100 * SECOND), Some(10_000.0));
         load.at_least(1_000 * MS, 100 * SECOND);
         assert_eq!(load.average(100 * SECOND), Some(1_000_000.0));
-        assert!(load.average(110 * SECOND).expect("known") < 510_000.0, "nobody would ever ask it again");
+        // One that hung for a second is as cheap as one that answers in 3 ms within a minute.
+        assert!(load.average(160 * SECOND).expect("known") < 3_000.0, "nobody would ever ask it again");
+        load.forget();
+        assert_eq!(load.average(160 * SECOND), None);
     }
 }

@@ -211,10 +211,12 @@ impl UpstreamState {
         self.well_since.load(SeqCst)
     }
 
-    /// What its check says. Coming back begins a slow start.
+    /// What its check says. Coming back begins a slow start, and what it was like before it went is forgotten: it would be asked
+    /// for nothing for as long as that is remembered.
     pub(crate) fn checked(&self, well: bool, now: Instant) {
         if self.down.swap(!well, SeqCst) == well {
             if well {
+                self.load.forget();
                 self.well_since.store(tick(now), SeqCst);
             }
             self.service.health_changed();

@@ -184,3 +184,27 @@ fn without_anybody_there_is_nobody() {
     let (served, now) = (fleet(0).served(), Instant::now());
     assert!(matches!(pick(&web(&served), "x", &[], Purpose::First, now), Picked::Nobody));
 }
+
+#[test]
+fn what_hung_and_came_back_is_sent_requests_again() {
+    fastrand::seed(5);
+    let mut fleet = fleet(2);
+    fleet.route.spec.ejection.failures = 0;
+    let (served, now) = (fleet.served(), Instant::now());
+    let route = web(&served);
+    assert_eq!(spread(&route, 200, now).len(), 2, "both are known to be fast");
+    let hung = route.upstreams().next().expect("an instance").clone();
+    hung.enter(u32::MAX).expect("room");
+    crate::upstream::InFlight::new(hung.clone(), Purpose::First, now).outrun(now + 500 * MS);
+    hung.checked(false, now + 600 * MS);
+    let back = now + Duration::from_secs(5);
+    assert_eq!(spread(&route, 200, back).len(), 1);
+    hung.checked(true, back);
+    let share = |at: Instant| spread(&route, 400, at).get(&slot_of(&hung)).copied().unwrap_or(0);
+    assert!(share(back) > 0, "it is asked at once");
+    assert!(share(back + Duration::from_secs(60)) > 100, "and has its share after the slow start");
+}
+
+fn slot_of(upstream: &crate::upstream::UpstreamState) -> u64 {
+    upstream.id().instance.slot
+}
