@@ -6,10 +6,10 @@ use crate::error::CoordinatorError;
 use crate::records::{CLUSTER, ClusterRecord, Records};
 use crate::store::{SqliteStore, Store};
 use baton_model::id::Revision;
-use baton_proto::identity::{Identity, Role};
+use baton_proto::identity::{Identity, Role, give_to_owner};
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -86,24 +86,4 @@ fn make_empty_dir(dir: &Path) -> Result<(), CoordinatorError> {
     }
     // It holds the authority's key and everything that was deployed.
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(failed("protect"))
-}
-
-/// Whoever owns the folder owns what was made in it: root may make a cluster for the coordinator's own user, as the
-/// Debian package has one.
-fn give_to_owner(dir: &Path) -> std::io::Result<()> {
-    let owner = fs::metadata(dir)?;
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            }
-            if (metadata.uid(), metadata.gid()) != (owner.uid(), owner.gid()) {
-                lchown(entry.path(), Some(owner.uid()), Some(owner.gid()))?;
-            }
-        }
-    }
-    Ok(())
 }

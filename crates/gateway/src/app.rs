@@ -149,13 +149,27 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// Whether a gateway could begin with `config`, as far as can be told without beginning.
+    ///
+    /// # Errors
+    /// A certificate that is no good.
+    pub fn check(config: &GatewayConfig) -> Result<(), GatewayError> {
+        Certificates::load(&config.certificates)?;
+        Ok(())
+    }
+
+    /// Takes sockets over: those of the process that it follows, else those that were kept of one that died.
     fn adopt(&self, inherited: Option<Inherited>) {
-        let Some(Inherited { listeners, old }) = inherited else { return };
+        let kept = listen::kept();
+        let (listeners, old) = match inherited {
+            Some(Inherited { listeners, old }) => (listeners, Some(old)),
+            None => (kept, None),
+        };
         let mut listening = locked(&self.listening);
         for listener in listeners {
             listening.inherited.entry(listener.place).or_default().push(listener);
         }
-        *locked(&self.old) = Some(old);
+        *locked(&self.old) = old;
     }
 
     async fn listen_as_configured(&self) -> Result<(), GatewayError> {
@@ -201,6 +215,7 @@ impl Gateway {
                 shares.push(socket.share()?);
             }
             let place = sockets.first().map_or(place, |it| it.place);
+            listen::keep(&sockets);
             listening.open.insert(place, sockets);
         }
         // There may be more sockets than workers, if the program before had more of those.
@@ -233,8 +248,7 @@ impl Gateway {
     /// # Errors
     /// The program before cannot be told; it goes on, and so both serve.
     pub fn relieve(&self) -> io::Result<()> {
-        // What no route asks for any more is closed.
-        locked(&self.listening).inherited.clear();
+        self.close_unasked();
         let told = locked(&self.old).take().map_or(Ok(()), listen::Old::relieve);
         if let Some(path) = self.shared.config.handover.clone() {
             let (listening, relieved) = (Arc::clone(&self.listening), self.shared.relieved.clone());
@@ -249,6 +263,22 @@ impl Gateway {
             });
         }
         told
+    }
+
+    /// Closes what was taken over and is not asked for any more.
+    fn close_unasked(&self) {
+        let mut listening = locked(&self.listening);
+        let unasked = std::mem::take(&mut listening.inherited);
+        unasked.keys().for_each(|place| listen::forget(*place));
+        if !unasked.is_empty() {
+            // Another address may have the same port, and so the same name.
+            listening.open.values().for_each(|sockets| listen::keep(sockets));
+        }
+    }
+
+    /// It ends on purpose: from its drain on, connections are refused.
+    pub fn keep_nothing(&self) {
+        self.places().into_iter().for_each(listen::forget);
     }
 
     /// Completes when the next program has taken over: time to drain.

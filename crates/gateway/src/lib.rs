@@ -38,4 +38,4 @@ mod worker;
 pub use app::{Drained, Gateway, GatewayError};
 pub use config::{ConfigError, GatewayConfig};
 pub use listen::{CertificateError, Place, Purpose as PlacePurpose};
-pub use role::{RunError, RunOptions, run};
+pub use role::{RunError, RunOptions, refuse, run};

@@ -3,10 +3,14 @@
 use baton_model::id::GatewayName;
 use sd_notify::NotifyState;
 
-/// The gateway serves. It may have taken the place of another process of the same unit: this one is the unit's now.
+/// This process takes the place of another one of the same unit, and is the unit's from now on.
+pub(crate) fn takes_over() {
+    tell(&[NotifyState::MainPid(std::process::id())]);
+}
+
+/// The gateway serves.
 pub(crate) fn ready(name: &GatewayName) {
-    let status = format!("gateway {name} serves");
-    tell(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready, NotifyState::Status(&status)]);
+    tell(&[NotifyState::Ready, NotifyState::Status(&format!("gateway {name} serves"))]);
 }
 
 /// The gateway drains and then ends.

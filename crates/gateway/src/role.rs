@@ -9,7 +9,7 @@ use crate::app::{Drained, Gateway, GatewayError, keep_open};
 use crate::config::GatewayConfig;
 use crate::control::{Control, Home, HomeError, Parts, Phase, Running, keep, restore};
 use crate::health;
-use crate::listen::Purpose;
+use crate::listen::{self, Purpose};
 use crate::notify;
 use crate::table::Served;
 use baton_model::observed::GatewayFacts;
@@ -42,6 +42,12 @@ pub enum RunError {
     Gateway(#[from] GatewayError),
 }
 
+/// A gateway could not begin, also before [`run`]: connections that wait in sockets which were kept of a process that died are
+/// refused from now on.
+pub fn refuse() {
+    listen::forget_all();
+}
+
 /// Runs a gateway until `stop`, or until the next process of it has taken over; then drains.
 ///
 /// # Errors
@@ -61,6 +67,10 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let gateway = Gateway::start(config, Arc::clone(&served)).await?;
     let facts = facts(&gateway);
     let unserved = gateway.unserved();
+    if takes_over {
+        // Before the other is told to leave: its end would else be the end of the unit.
+        notify::takes_over();
+    }
     if let Err(error) = gateway.relieve() {
         tracing::error!(%error, "the process before this one could not be told to leave; both serve");
     }
@@ -92,6 +102,9 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
         tracing::info!("another process of this gateway has taken over; this one ends what it has in flight");
     } else {
         notify::stopping();
+        if let Some(gateway) = &*running.read().await {
+            gateway.keep_nothing();
+        }
         tracing::info!("stopping");
     }
     let drained = match running.write().await.take() {

@@ -9,8 +9,8 @@ use crate::roles;
 use crate::show;
 use crate::table::{Table, plain, styled};
 use anyhow::Result;
-use baton_gateway::GatewayConfig;
 use baton_gateway::control::JoinOptions;
+use baton_gateway::{Gateway, GatewayConfig};
 use baton_model::id::{GatewayName, ServiceName};
 use baton_model::status::GatewayStatus;
 use baton_model::time::Millis;
@@ -65,6 +65,15 @@ pub(crate) enum Action {
         after_help = "Examples:\n  baton gateway run --dir /var/lib/baton-gateway\n  baton gateway run --dir ./edge-1 --http 127.0.0.1:8080\n\nStarted again on the same folder, the new process takes over the sockets of the one that runs, which\nends what it has in flight: so it is upgraded without a refused connection."
     )]
     Run(RunArgs),
+    /// Say whether a configuration and its certificates are good; nothing is started.
+    #[command(
+        after_help = "Examples:\n  baton gateway check --config /etc/baton/gateway.toml\n\n`systemctl reload baton-gateway` does so first, and changes nothing where it is not."
+    )]
+    Check {
+        /// The configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Forget a gateway that was stopped; its certificate is refused from then on.
     #[command(visible_alias = "remove", after_help = "Examples:\n  baton gateway rm edge-1")]
     Rm {
@@ -119,7 +128,12 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
         Action::Ls => list(global).await,
         Action::Token { name, ttl } => token::run(global, name, Role::Gateway, ttl).await,
         Action::Join(args) => join(args, global).await,
-        Action::Run(args) => serve(args).await,
+        Action::Run(args) => serve(args).await.inspect_err(|_| baton_gateway::refuse()),
+        Action::Check { config } => {
+            Gateway::check(&GatewayConfig::read(&config)?)?;
+            eprintln!("{} is good", config.display());
+            Ok(Exit::Done)
+        }
         Action::Rm { gateway, yes } => remove(global, &gateway, yes).await,
     }
 }
@@ -151,28 +165,23 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Starts its arguments and ends at once. What it started is then a child of whoever looks after orphans, which in a unit is
+/// systemd itself: the end of a process that has taken over is seen at once, also while the one before still drains.
+const ORPHAN: &str = r#""$0" "$@" &"#;
+
 /// On SIGHUP starts the program that is installed by now, with the same arguments: it takes over the sockets of this process,
-/// which then ends what it has in flight. A program that does not come up costs nothing: this one goes on.
+/// which then ends what it has in flight. A program that does not come up says why, and costs nothing: this one goes on.
 fn follow_up_on_hangup() -> Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     // Found now: once it is replaced on disk, the name of what runs ends in "(deleted)".
     let program = std::env::current_exe()?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            let next = Command::new(&program).args(std::env::args_os().skip(1)).spawn();
-            match next {
-                Ok(mut next) => {
-                    tracing::info!(pid = next.id(), "asked to be followed by another process");
-                    // This process may end before that one, which is then reaped by init.
-                    tokio::spawn(async move {
-                        if let Ok(status) = next.wait().await {
-                            tracing::warn!(%status, "the next process has ended; this one goes on");
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::error!(program = %program.display(), %error, "the next process cannot be started")
-                }
+            tracing::info!("asked to be followed by another process");
+            let mut shell = Command::new("/bin/sh");
+            shell.arg("-c").arg(ORPHAN).arg(&program).args(std::env::args_os().skip(1));
+            if let Err(error) = shell.status().await {
+                tracing::error!(program = %program.display(), %error, "the next process cannot be started");
             }
         }
     });

@@ -4,7 +4,7 @@
 use super::{Gateway, locked};
 use crate::control::Running;
 use crate::crew::Order;
-use crate::listen::{Place, Purpose};
+use crate::listen::{self, Place, Purpose};
 use crate::table::Table;
 use baton_model::id::ServiceName;
 use std::collections::BTreeMap;
@@ -32,6 +32,7 @@ impl Gateway {
             for worker in self.workers.iter() {
                 worker.tell(Order::Ignore(*old)).await;
             }
+            listen::forget(*old);
             locked(&self.listening).open.remove(old);
         }
         let mut unserved = BTreeMap::new();

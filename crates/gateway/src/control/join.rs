@@ -41,7 +41,8 @@ pub enum JoinError {
     NoCoordinator,
 }
 
-/// Trades a one-time token for an identity and writes the gateway's folder.
+/// Trades a one-time token for an identity and writes the gateway's folder; all in it is the folder's owner's then, whoever
+/// joins.
 ///
 /// # Errors
 /// [`JoinError`]; the folder is then as it was.
@@ -66,5 +67,10 @@ pub async fn join(options: JoinOptions) -> Result<(), JoinError> {
     let identity = identity::join(coordinator, &token, joiner).await?;
     identity.save(&home.identity_dir())?;
     home.write_file(&GatewayFile { name: options.name, coordinators: options.coordinators })?;
+    identity::give_to_owner(&options.dir).map_err(|source| HomeError::Io {
+        action: "give",
+        path: options.dir,
+        source,
+    })?;
     Ok(())
 }

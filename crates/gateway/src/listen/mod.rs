@@ -1,17 +1,20 @@
 //! Listening: sockets that share a port, one for each worker, and their way to the gateway's next program.
 //!
 //! Every worker accepts from sockets of its own (`SO_REUSEPORT`, socket(7)), so no worker waits for another. The sockets
-//! outlive the program: [`handover`] gives them to the next one, which goes on accepting what the kernel has queued.
+//! outlive the program: [`handover`] gives them to the next one, which goes on accepting what the kernel has queued, and
+//! [`keep`](mod@keep) has them kept for the one that follows a crash.
 
 mod certificates;
 mod first;
 mod handover;
+mod keep;
 mod tls;
 
 pub use certificates::CertificateError;
 pub(crate) use certificates::{Certificates, watch};
 pub(crate) use first::{First, Spoken, listen_to};
 pub(crate) use handover::{Inherited, Old, offer, take_over};
+pub(crate) use keep::{forget, forget_all, keep, kept};
 pub(crate) use tls::acceptor;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};

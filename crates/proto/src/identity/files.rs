@@ -6,7 +6,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -219,6 +219,29 @@ fn pem_blocks(text: &str) -> Result<Vec<String>, String> {
         return Err("its last section is cut short".to_owned());
     }
     Ok(blocks)
+}
+
+/// Gives all that is in the folder `dir` to whoever owns the folder itself: root may make a cluster or a gateway for the
+/// user that is to run it, as the Debian packages have them.
+///
+/// # Errors
+/// Those of the system.
+pub fn give_to_owner(dir: &Path) -> io::Result<()> {
+    let owner = std::fs::metadata(dir)?;
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            }
+            if (metadata.uid(), metadata.gid()) != (owner.uid(), owner.gid()) {
+                lchown(entry.path(), Some(owner.uid()), Some(owner.gid()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Replaces `path` by a file that only its owner can read, durably: write beside it, sync, rename, sync the folder.

@@ -21,7 +21,7 @@ mod token;
 
 pub use channel::{CONNECT_TIMEOUT, connect, connect_at};
 pub use error::IdentityError;
-pub use files::{FILE_NAME, Identity, write_private};
+pub use files::{FILE_NAME, Identity, give_to_owner, write_private};
 pub use join::{JoinAs, join, renew, request_certificate};
 pub use name::{Peer, Subject, TlsIo, peer};
 pub use renewal::renew_when_due;
