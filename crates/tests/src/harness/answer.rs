@@ -10,7 +10,7 @@ pub struct Answer {
     pub status: u16,
     /// The connection is not to be used again.
     pub close: bool,
-    /// The version that answered: the `version=` that the body carries, or the header `x-version`. Empty where none did.
+    /// The version that answered: the `version=` that the body carries, or the header `x-version` or `sample-release`. Empty where none did.
     pub version: String,
     /// Its body.
     pub body: String,
@@ -43,7 +43,7 @@ pub(super) fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Answer>
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse::<usize>().ok(),
             "connection" => close |= value.eq_ignore_ascii_case("close"),
-            "x-version" => header_version = Some(value.to_owned()),
+            "x-version" | "sample-release" => header_version = Some(value.to_owned()),
             _ => {}
         }
     }

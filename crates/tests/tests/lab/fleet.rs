@@ -24,6 +24,7 @@ pub(crate) const COORDINATOR: &str = "c1";
 pub(crate) struct Fleet {
     pub(crate) hosts: Hosts,
     pub(crate) nodes: Vec<String>,
+    pub(crate) gateways: Vec<String>,
     folder: TempDir,
 }
 
@@ -65,12 +66,18 @@ impl Fleet {
 
     /// The same; see [`Hosts::boot`] for `own_disk`.
     pub(crate) fn start_with(nodes: usize, own_disk: bool) -> Self {
+        Self::start_behind(nodes, 0, own_disk)
+    }
+
+    /// The same with so many gateways in front, all connected.
+    pub(crate) fn start_behind(nodes: usize, gateways: usize, own_disk: bool) -> Self {
         let nodes: Vec<String> = (1..=nodes).map(|number| format!("n{number}")).collect();
+        let gateways: Vec<String> = (1..=gateways).map(|number| format!("g{number}")).collect();
         let mut names = vec![COORDINATOR];
-        names.extend(nodes.iter().map(String::as_str));
+        names.extend(nodes.iter().chain(&gateways).map(String::as_str));
         let hosts = Hosts::boot(&names, own_disk);
         let folder = TempDir::with_prefix("baton-lab-").expect("a temporary folder");
-        let fleet = Self { hosts, nodes, folder };
+        let fleet = Self { hosts, nodes, gateways, folder };
         fleet.install_all();
         let address = fleet.coordinator_address();
         let token = fleet.hosts.ask(
@@ -83,7 +90,11 @@ impl Fleet {
         for node in &fleet.nodes {
             fleet.join(node);
         }
+        for gateway in &fleet.gateways {
+            fleet.join_gateway(gateway);
+        }
         fleet.await_connected();
+        fleet.await_tables();
         fleet
     }
 
@@ -92,6 +103,9 @@ impl Fleet {
             scope.spawn(|| install(&self.hosts, COORDINATOR, "old", &["baton", "baton-coordinator"]).ok());
             for node in &self.nodes {
                 scope.spawn(move || install(&self.hosts, node, "old", &["baton", "baton-agent"]).ok());
+            }
+            for gateway in &self.gateways {
+                scope.spawn(move || install(&self.hosts, gateway, "old", &["baton", "baton-gateway"]).ok());
             }
         });
     }
@@ -109,7 +123,7 @@ impl Fleet {
         );
     }
 
-    fn coordinator_address(&self) -> String {
+    pub(crate) fn coordinator_address(&self) -> String {
         format!("{}:7443", self.hosts.address(COORDINATOR))
     }
 

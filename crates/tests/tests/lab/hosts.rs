@@ -110,8 +110,10 @@ impl Drop for Hosts {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for host in &self.names {
-                let journal =
-                    self.run(host, "journalctl --no-pager -q -n 60 -u baton-agent -u baton-coordinator");
+                let journal = self.run(
+                    host,
+                    "journalctl --no-pager -q -n 60 -u baton-agent -u baton-coordinator -u baton-gateway",
+                );
                 eprintln!("--- the end of {host}'s journal ---\n{}{}", journal.stdout, journal.stderr);
             }
         }

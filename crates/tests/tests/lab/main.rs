@@ -8,6 +8,7 @@ mod coordinator;
 mod disk;
 mod documented;
 mod fleet;
+mod gateway;
 mod hosts;
 mod install;
 mod network;

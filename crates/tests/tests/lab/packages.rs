@@ -14,13 +14,27 @@ fn files(hosts: &Hosts, host: &str) -> BTreeSet<String> {
 #[test]
 fn a_purge_leaves_nothing_and_a_reinstallation_works() {
     let hosts = Hosts::boot(&["p1"], false);
-    let all = ["baton", "baton-agent", "baton-coordinator"];
+    let all = ["baton", "baton-agent", "baton-coordinator", "baton-gateway"];
     let before = files(&hosts, "p1");
     install(&hosts, "p1", "old", &all).ok();
     let installed = files(&hosts, "p1");
     // Used, so that there is something to leave behind.
-    hosts.ask("p1", "baton coordinator init --dir /var/lib/baton-coordinator --listen 127.0.0.1:7443 && systemctl start baton-coordinator");
-    hosts.ask("p1", "dpkg --purge baton-agent baton-coordinator baton");
+    hosts.ask("p1", "baton coordinator init --dir /var/lib/baton-coordinator --listen 127.0.0.1:7443 >/root/token && systemctl start baton-coordinator");
+    hosts.ask("p1", "baton context add lab --coordinator 127.0.0.1:7443 --token $(cat /root/token) && baton gateway token --name edge >/root/edge");
+    hosts.ask("p1", "baton gateway join --dir /var/lib/baton-gateway --coordinator 127.0.0.1:7443 --token $(cat /root/edge) --name edge && systemctl start baton-gateway");
+    // A removal keeps the identity, and what was changed of the configuration: installed again, it goes on as it was.
+    hosts.ask(
+        "p1",
+        "sed -i 's/0.0.0.0:80/0.0.0.0:8080/' /etc/baton/gateway.toml && dpkg --remove baton-gateway",
+    );
+    assert_eq!(hosts.run("p1", "pgrep -u baton-gateway").stdout, "", "a removal ends it");
+    install(&hosts, "p1", "old", &["baton-gateway"]).ok();
+    hosts.ask("p1", "curl -s -o /dev/null http://127.0.0.1:8080/");
+    // Also a process that was followed and still waits for its clients does not outlive its package.
+    hosts.ask(
+        "p1",
+        "systemctl reload baton-gateway && dpkg --purge baton-agent baton-coordinator baton-gateway baton",
+    );
     let after = files(&hosts, "p1");
     let left: Vec<&String> = after.difference(&before).collect();
     let lost: Vec<&String> = before.difference(&after).collect();
@@ -32,9 +46,11 @@ fn a_purge_leaves_nothing_and_a_reinstallation_works() {
     assert_eq!(hosts.run("p1", "systemctl list-units --all --plain --no-legend 'baton*'").stdout, "");
 
     install(&hosts, "p1", "old", &all).ok();
-    let status =
-        hosts.ask("p1", "dpkg-query -W -f '${db:Status-Abbrev} ' baton baton-agent baton-coordinator");
-    assert_eq!(status, "ii  ii  ii");
+    let status = hosts.ask(
+        "p1",
+        "dpkg-query -W -f '${db:Status-Abbrev} ' baton baton-agent baton-coordinator baton-gateway",
+    );
+    assert_eq!(status, "ii  ii  ii  ii");
 }
 
 #[test]
@@ -70,7 +86,12 @@ fn stated(unit: &str) -> f64 {
 #[test]
 fn units_are_sound_and_as_safe_as_the_documentation_says() {
     let fleet = Fleet::start(1);
-    for (host, unit) in [("n1", "baton-agent.service"), (COORDINATOR, "baton-coordinator.service")] {
+    install(&fleet.hosts, "n1", "old", &["baton-gateway"]).ok();
+    for (host, unit) in [
+        ("n1", "baton-agent.service"),
+        ("n1", "baton-gateway.service"),
+        (COORDINATOR, "baton-coordinator.service"),
+    ] {
         let verified = fleet.hosts.run(host, &format!("systemd-analyze verify --man=no {unit}"));
         assert_eq!((verified.code, verified.stderr.trim()), (0, ""), "{unit}");
         let said = fleet.hosts.run(host, &format!("systemd-analyze security --no-pager {unit}")).stdout;

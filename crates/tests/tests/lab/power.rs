@@ -9,7 +9,7 @@ use std::time::Duration;
 const FILL: u32 = 20;
 
 /// The time of the machine, which is also that of its hosts.
-fn monotonic() -> Duration {
+pub(crate) fn monotonic() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
