@@ -8,11 +8,21 @@ use crate::input::Input;
 use baton_model::id::{GatewayName, RouteRevision, ServiceName};
 use baton_model::observed::GatewayObserved;
 use baton_model::route::UpstreamId;
+use baton_model::spec::ServiceSpec;
 use baton_model::time::{Millis, UnixMs};
 use std::collections::BTreeSet;
 
 /// How long a gateway that is not heard any more is waited for.
 pub const GATEWAY_LEASE: Millis = Millis::secs(10);
+
+/// What whoever asks for a release that is not the first is to be told: that its thresholds will wait for evidence, and why
+/// nobody counts it.
+#[must_use]
+pub fn warning(input: &Input<'_>, spec: &ServiceSpec) -> Option<String> {
+    let asked = spec.rollout.analysis.iter().any(|threshold| threshold.metric.is_from_gateways());
+    let why = Gateways::index(input).absent(&spec.name).filter(|_| asked)?;
+    Some(format!("the thresholds of {} will wait for evidence, and {why}", spec.name))
+}
 
 /// One gateway that is waited for.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +38,8 @@ struct Awaited<'a> {
 #[derive(Debug)]
 pub(crate) struct Gateways<'a> {
     awaited: Vec<Awaited<'a>>,
+    /// Those that have been silent for longer than their lease.
+    silent: Vec<&'a GatewayName>,
 }
 
 impl<'a> Gateways<'a> {
@@ -41,7 +53,8 @@ impl<'a> Gateways<'a> {
             let last_heard = observed_now.map_or(observed.listening_since, |seen| seen.last_heard);
             Awaited { name, observed: observed_now, until: last_heard.plus(GATEWAY_LEASE) }
         });
-        Self { awaited: awaited.filter(|gateway| input.now < gateway.until).collect() }
+        let (awaited, silent): (Vec<_>, Vec<_>) = awaited.partition(|gateway| input.now < gateway.until);
+        Self { awaited, silent: silent.into_iter().map(|gateway| gateway.name).collect() }
     }
 
     /// The revision of a service's route that all of them have acknowledged; `None` where nobody is waited for.
@@ -95,6 +108,40 @@ impl<'a> Gateways<'a> {
             Some((gateway, why)) => Some((format!("gateway {} {why}", gateway.name), gateway.until)),
             None => self.behind(service, revision),
         }
+    }
+
+    /// Why none of them counts the requests of a service, for people; `None` where one of them serves its route.
+    pub(crate) fn blind(&self, service: &ServiceName) -> Option<String> {
+        if self.awaited.iter().any(|gateway| gateway.serves(service) > RouteRevision::default()) {
+            return None;
+        }
+        self.absent(service).or_else(|| {
+            let gateway = self.awaited.iter().find(|gateway| gateway.observed.is_some())?;
+            let what = gateway.unserved(service).unwrap_or("has not acknowledged its route yet");
+            Some(format!("no gateway serves {service}: gateway {} {what}", gateway.name))
+        })
+    }
+
+    /// Why there is no gateway that could serve anything, for people; `None` where one is heard.
+    pub(crate) fn absent(&self, service: &ServiceName) -> Option<String> {
+        let nobody = format!("no gateway serves {service}");
+        if let Some(first) = self.awaited.first() {
+            let heard = self.awaited.iter().any(|gateway| gateway.observed.is_some());
+            let what = "has not been heard since the coordinator started";
+            return (!heard).then(|| format!("{nobody}: gateway {} {what}", first.name));
+        }
+        let Some(first) = self.silent.first() else {
+            let start = "start one (`baton gateway token`, then `baton gateway join` and `run`)";
+            return Some(format!("{nobody}: {start}, or deploy it without thresholds"));
+        };
+        let (others, are) = match self.silent.len() - 1 {
+            0 => (String::new(), "is"),
+            more => (format!(" and {more} more"), "are"),
+        };
+        let again = "start it again (`baton gateway ls` shows them)";
+        Some(format!(
+            "{nobody}: gateway {first}{others} {are} silent; {again}, or deploy it without thresholds"
+        ))
     }
 
     /// The gateways that are still busy with a run, for people.

@@ -37,4 +37,5 @@ pub mod upgrade;
 
 pub use audit::audit;
 pub use decide::decide;
+pub use gateways::warning;
 pub use nodes::SILENT_AFTER;

@@ -53,10 +53,16 @@ pub struct ReleaseTraffic {
     pub instances: u32,
     /// How long the rest was counted.
     pub span: Millis,
-    /// Tries that ended, with an answer or without.
+    /// Tries that ended, with an answer or without, and requests that were diverted.
     pub requests: u64,
-    /// Of these, those that were answered 500 to 599, or not at all.
+    /// Of these, those that were answered 500 to 599, or not at all, or diverted.
     pub errors: u64,
+    /// Requests of this release that another one took, since gateways leave all of its instances out.
+    #[serde(default)]
+    pub diverted: u64,
+    /// Its instances that are left out now, at each gateway: they fail, or their checks do.
+    #[serde(default)]
+    pub left_out: u64,
     /// Requests in flight.
     pub in_flight: u64,
     /// Half of the answers began within this time, in milliseconds.

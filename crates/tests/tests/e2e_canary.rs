@@ -125,9 +125,13 @@ fn a_release_that_answers_errors_or_too_late_is_found_and_given_up() {
     let cluster = cluster();
     let good = canary("[\"25%\", \"100%\"]", "1h");
     let slowness = "metric = \"latency\"\nquantile = \"50%\"\nmax = \"250ms\"\nmin_requests = 20\n";
+    let watched = watching(good.clone(), "roll-back");
     let asked = [
-        ("faulty", "2.0", "errors", watching(good.clone(), "roll-back")),
+        ("faulty", "2.0", "errors", watched.clone()),
         ("slow", "3.0", "slowness", good.clone().with_section("rollout.analysis.slowness", slowness)),
+        // Gateways leave these two out after a few requests: the release before answers, and all of it counts.
+        ("unavailable", "4.0", "errors", watched.clone()),
+        ("refusing", "5.0", "errors", watched.with_section("checks.readiness", "")),
     ];
     let _ = cluster.deploy(&good, "1.0").expect(0);
     let _ = cluster.routed("shop");
@@ -164,10 +168,71 @@ fn a_release_that_answers_errors_or_too_late_is_found_and_given_up() {
             by_itself,
             "no answer but its own is bad: {answered:#?}"
         );
-        assert_eq!(by_itself > 0, behaviour == "faulty", "{answered:#?}");
+        assert_eq!(by_itself > 0, ["faulty", "unavailable"].contains(&behaviour), "{answered:#?}");
     }
     let failed = cluster.told("shop", "analysis-failed");
-    assert_eq!(failed.len(), 2, "{failed:?}");
+    assert_eq!(failed.len(), 4, "{failed:?}");
+}
+
+#[test]
+fn a_threshold_holds_rates_and_restarts_count_and_a_person_may_end_the_last_step() {
+    let cluster = cluster();
+    let good = canary("[\"25%\", \"100%\"]", "1s");
+    let _ = cluster.deploy(&good, "1.0").expect(0);
+    let _ = cluster.routed("shop");
+    let crowd = Crowd::start(&cluster.gateways(), CROWD.0, CROWD.1);
+    let waits = || {
+        let status = cluster.json(&["service", "show", "shop"]);
+        status["report"]["waiting"].to_string()
+    };
+    let held = |what: &str| {
+        wait::until(what, ROOM, || match waits() {
+            text if text.contains("errors (error share at most 1%) is broken") => Ok(()),
+            text => Err(text),
+        });
+    };
+
+    // It holds while the bound is broken, and goes on by itself.
+    let trouble = cluster.write("trouble", "");
+    let bad = |file: ServiceFile| file.with_env("BEHAVIOUR", "faulty").with_env("FAULTY_WHILE", &trouble);
+    begin(&cluster, &bad(watching(good.clone(), "hold")), "2.0");
+    held("the step to be held");
+    let rollout = cluster.json(&["rollout", "status", "shop"]);
+    assert_eq!((&rollout["outcome"], weight(&cluster.routed("shop"), "2")), (&"running".into(), 2_500));
+    std::fs::remove_file(&trouble).expect("it is there");
+    let _ = cluster.ended("shop", "succeeded");
+
+    // Fewer requests than it must have, and more restarts than it may.
+    let rate = "metric = \"request-rate\"\nmin = 1000\nwindow = \"5s\"\nmin_requests = 0\n";
+    let restarts = "metric = \"restarts\"\nmax = 0\n";
+    let asked = [
+        ("3.0", "rate", "ok", "[rollout.analysis.rate] never reached", rate),
+        ("4.0", "restarts", "crash-later", "crashes and comes back", restarts),
+    ];
+    for (version, name, behaviour, why, threshold) in asked {
+        let file = canary("[\"25%\", \"100%\"]", "1h").with_env("BEHAVIOUR", behaviour);
+        let file = file.with_section(&format!("rollout.analysis.{name}"), threshold);
+        let _ = cluster.deploy(&file, version).expect(3);
+        let rollout = cluster.ended("shop", "rolled-back");
+        let verdict = &rollout["stages"][0]["verdicts"][0];
+        assert_eq!(
+            (&verdict["name"], &verdict["answer"]),
+            (&name.into(), &"fail".into()),
+            "{why}: {rollout:#}"
+        );
+    }
+
+    // The last step is held for good, and an operator ends it all the same.
+    let _ = cluster.write("trouble", "");
+    begin(&cluster, &bad(watching(canary("[\"100%\"]", "0s"), "hold")), "5.0");
+    held("the last step to be held");
+    let unasked = cluster.baton(&["rollout", "promote", "shop"]);
+    assert!(unasked.code != 0 && unasked.stderr.contains("waits for an approval"), "{}", unasked.stderr);
+    let _ = cluster.baton(&["rollout", "promote", "shop", "--to", "100%"]).expect(0);
+    let _ = cluster.ended("shop", "succeeded");
+    assert_eq!(cluster.told("shop", "analysis-overruled").len(), 1);
+    let answered = crowd.stop();
+    assert_eq!(answered.cut, 0, "{answered:#?}");
 }
 
 #[test]

@@ -38,9 +38,11 @@ fn swaps(cluster: &Cluster) -> Vec<(u64, String)> {
 
 #[test]
 fn replicas_spread_over_zones_and_change_one_zone_at_a_time() {
-    let cluster = Cluster::start_with(&ClusterOptions { nodes: 6, ..ClusterOptions::default() });
+    let extra = vec!["--gateways".to_owned(), "2".to_owned()];
+    let cluster = Cluster::start_with(&ClusterOptions { nodes: 6, extra, ..ClusterOptions::default() });
     let web = ServiceFile::web("web", 8080)
         .with_section("placement", "replicas = 6\nspread = \"zone\"\n")
+        .with_section("route", "path = \"/\"\n")
         .with_section("rollout", &rollout("batch = 4\nmax_unavailable = 4\nzone_at_a_time = true\n"));
     let _ = cluster.deploy(&web, "1.0").expect(0);
     let zones = zones(&cluster);
@@ -55,7 +57,16 @@ fn replicas_spread_over_zones_and_change_one_zone_at_a_time() {
     zone_of.values().for_each(|zone| *count.entry(zone).or_default() += 1);
     assert_eq!(count, BTreeMap::from([("a", 2), ("b", 2), ("c", 2)]), "{zone_of:?}");
 
+    // Gateways prefer their own zone, and send its requests elsewhere while it changes.
+    let _ = cluster.routed("web");
+    let targets = cluster.gateways();
+    let load = Load::start(&Plan { targets, connections: 4, rate: Some(100.0), requests_per_connection: 50 });
     let _ = cluster.deploy(&web, "2.0").expect(0);
+    let counted = load.stop();
+    assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
+    let served = cluster.routed("web")["upstreams"].clone();
+    let served = served.as_object().expect("upstreams");
+    assert!(served.len() == 6 && served.values().all(|it| it["release"] == 2), "{served:?}");
     let order: Vec<String> = wait::until("six swaps in the journal", ROOM, || {
         let done = swaps(&cluster);
         if done.len() == 6 { Ok(done) } else { Err(format!("{done:?}")) }

@@ -55,6 +55,9 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
         eprintln!("artifact {digest} ({size}): {} sent", show::bytes(sent));
     }
     let rollout = client.deploy(release::request(&source, &packed, &args.version)).await?.into_inner();
+    for warning in &rollout.warnings {
+        eprintln!("warning: {warning}");
+    }
     let service = source.file.spec.name;
     tell(global, &rollout, &args.version)?;
     if rollout.unchanged && !args.watch {
@@ -75,6 +78,7 @@ fn tell(global: &Global, rollout: &v1::RolloutRef, version: &Version) -> Result<
             "version": version,
             "rollout": rollout.rollout,
             "unchanged": rollout.unchanged,
+            "warnings": rollout.warnings,
         }));
     }
     if rollout.unchanged {

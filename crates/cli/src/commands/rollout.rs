@@ -53,7 +53,7 @@ enum Action {
     /// Go on after a pause.
     #[command(after_help = "Examples:\n  baton rollout resume web")]
     Resume(Steered),
-    /// Approve the stage that waits for an approval, or go on to a later step at once.
+    /// Approve the stage that waits for an operator, go on to a later step at once, or end the last one at once.
     #[command(
         after_help = "Examples:\n  baton rollout promote web\n  baton rollout promote web --to 25%\n  baton rollout promote web --to 3"
     )]
@@ -61,7 +61,7 @@ enum Action {
         #[command(flatten)]
         steered: Steered,
         /// Go to this step without the bakes, the analysis and the approvals before it: its number, or the share of the
-        /// requests that it gives to the new release.
+        /// requests that it gives to the new release. The last step, once it has begun, is ended without its own.
         #[arg(long, value_name = "STEP")]
         to: Option<StepName>,
     },

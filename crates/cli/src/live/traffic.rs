@@ -28,6 +28,7 @@ pub(crate) fn lines(traffic: &[ReleaseTraffic]) -> Vec<Line> {
             Line::of(Style::Plain, text)
                 .then(style, format!(" {errors:>8}"))
                 .then(Style::Plain, format!(" {:>9} {:>9}", time(release.p50_ms), time(release.p99_ms)))
+                .then(Style::Warn, left_out(release))
                 .then(Style::Dim, copies(release))
                 .then(Style::Dim, rules(release)),
         );
@@ -49,6 +50,15 @@ fn rate(release: &ReleaseTraffic) -> Option<f64> {
 #[allow(clippy::cast_precision_loss, reason = "counts of ten seconds")]
 fn error_percent(release: &ReleaseTraffic) -> Option<f64> {
     (release.requests > 0).then(|| release.errors as f64 * 100.0 / release.requests as f64)
+}
+
+/// That gateways leave instances out, and what became of the requests.
+fn left_out(release: &ReleaseTraffic) -> String {
+    match (release.left_out, release.diverted) {
+        (0, 0) => String::new(),
+        (_, 0) => "  left out by gateways: it fails".to_owned(),
+        (_, diverted) => format!("  left out by gateways: it fails, {diverted} requests went to others"),
+    }
 }
 
 /// What a mirror does, where there is one.
@@ -88,6 +98,8 @@ mod tests {
             mirrored: 0,
             unmirrored: 0,
             differing: 0,
+            diverted: 0,
+            left_out: 0,
         };
         let new = ReleaseTraffic {
             release: ReleaseNumber(2),
@@ -102,13 +114,16 @@ mod tests {
         };
         let staff = vec!["header:x-staff".to_owned()];
         let idle = ReleaseTraffic { span: Millis::ZERO, requests: 0, rules: staff, ..old.clone() };
+        let out = ReleaseTraffic { left_out: 2, diverted: 90, requests: 100, errors: 100, ..old.clone() };
         assert!(lines(&[]).is_empty());
-        let text: Vec<String> = lines(&[old, new, idle]).iter().map(|line| line.render(120, false)).collect();
+        let text: Vec<String> =
+            lines(&[old, new, idle, out]).iter().map(|line| line.render(140, false)).collect();
         let expect = [
             "  RELEASE         WEIGHT INSTANCES   REQUESTS   ERRORS       P50       P99",
             "  1.0                95%         3    190.0/s    0.00%    1.2 ms    8.0 ms",
             "  release 2           5%         1     10.0/s    1.00%    1.2 ms    8.0 ms  10 copies, 2 differ, 0 not made",
             "  1.0                95%         3          -        -         -         -  and header:x-staff",
+            "  1.0                95%         3     10.0/s  100.00%    1.2 ms    8.0 ms  left out by gateways: it fails, 90 requests went to others",
         ];
         assert_eq!(text, expect);
     }

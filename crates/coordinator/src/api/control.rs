@@ -126,7 +126,11 @@ fn controlled(
         RolloutAction::Resume => resume(name, rollout, &mut control)?,
         RolloutAction::Promote => match step {
             Some(step) => control.promoted_through = stage_of(name, rollout, step)?,
-            None => control.approved_through = waiting_stage(name, rollout, control.approved_through)?,
+            None => match held_stage(rollout) {
+                // Its evidence was bad, and a person has looked: on to the next one, or after the last one to the end.
+                Some(held) => control.promoted_through = control.promoted_through.max(held + 1),
+                None => control.approved_through = waiting_stage(name, rollout, control.approved_through)?,
+            },
         },
         RolloutAction::Abort => control.abort = true,
         RolloutAction::Retry => control.retry = control.retry.saturating_add(1),
@@ -150,6 +154,13 @@ fn resume(
     Ok(())
 }
 
+/// The stage that analysis holds for an operator.
+fn held_stage(rollout: Option<&RolloutProgress>) -> Option<u32> {
+    let rollout = rollout.filter(|rollout| rollout.turned_at.is_none() && rollout.failure.is_none())?;
+    let (number, stage) = (1u32..).zip(&rollout.stages).find(|(_, stage)| stage.ended_at.is_none())?;
+    stage.held.as_ref().map(|_| number)
+}
+
 /// The stage that waits for its approval now. One that is not reached yet cannot be approved: nobody has seen what
 /// comes before it.
 fn waiting_stage(
@@ -171,7 +182,7 @@ fn waiting_stage(
     Err(nothing())
 }
 
-/// The first stage of a step that is still ahead.
+/// The first stage of a step that is still ahead; of the last step, once it has begun, the end of the rollout.
 fn stage_of(name: &ServiceName, rollout: Option<&RolloutProgress>, step: u32) -> Result<u32, Refusal> {
     let look = format!("`baton rollout status {name}` shows them");
     let rollout = rollout
@@ -186,6 +197,10 @@ fn stage_of(name: &ServiceName, rollout: Option<&RolloutProgress>, step: u32) ->
             "the rollout of `{name}` has the steps 1 to {last}, not {step}; {look}"
         )));
     };
+    let last = (1u32..).zip(&rollout.stages).last().filter(|it| number_of(it) == step);
+    if let Some((last, _)) = last.filter(|_| stage.started_at.is_some()) {
+        return Ok(last + 1);
+    }
     if stage.started_at.is_some() {
         return Err(Refusal::NotNow(format!(
             "step {step} of the rollout of `{name}` has begun already; {look}"

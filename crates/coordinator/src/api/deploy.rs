@@ -8,7 +8,8 @@ use crate::events::event;
 use crate::records;
 use crate::state::Coordinator;
 use baton_engine::cycle::{Snapshot, Versioned};
-use baton_engine::progress::ServiceProgress;
+use baton_engine::input::{ALL_CONFIRMED, Input};
+use baton_engine::progress::{Progress, ServiceProgress};
 use baton_model::artifact::Artifact;
 use baton_model::desired::{Release, Service};
 use baton_model::event::Severity;
@@ -51,13 +52,30 @@ pub(super) async fn deploy(
     super::overlap::check(coordinator, &wanted.spec).await?;
     let name = wanted.spec.name.clone();
     let asked = Asked { by, at: coordinator.clock.now() };
-    let rollout =
+    let mut rollout =
         write(coordinator, &name, |service, snapshot| deployed(service, &wanted, asked, snapshot)).await?;
+    rollout.warnings = warnings(coordinator, &wanted.spec, asked.at);
     if !rollout.unchanged {
         let message = format!("{by} asked for {name} {}", wanted.version);
         note(coordinator, "deploy-requested", &name, message);
     }
     Ok(rollout)
+}
+
+/// What whoever deploys is to know. A first release has nothing to be compared with, and its thresholds are not asked.
+fn warnings(coordinator: &Coordinator, spec: &ServiceSpec, now: UnixMs) -> Vec<String> {
+    let snapshot = Arc::clone(&coordinator.view.borrow().snapshot);
+    if progress_of(&snapshot, &spec.name).is_none_or(|progress| progress.stable.is_none()) {
+        return Vec::new();
+    }
+    let input = Input {
+        desired: &snapshot.desired,
+        observed: &coordinator.sessions.observed(),
+        progress: &Progress::default(),
+        unconfirmed: &ALL_CONFIRMED,
+        now,
+    };
+    baton_engine::warning(&input, spec).into_iter().collect()
 }
 
 pub(super) async fn undo(
@@ -137,7 +155,12 @@ async fn write(
         let snapshot = Arc::clone(&coordinator.view.borrow().snapshot);
         let service = match decide(service, &snapshot)? {
             Step::Unchanged(rollout) => {
-                return Ok(v1::RolloutRef { service: name.to_string(), rollout: rollout.0, unchanged: true });
+                return Ok(v1::RolloutRef {
+                    service: name.to_string(),
+                    rollout: rollout.0,
+                    unchanged: true,
+                    warnings: Vec::new(),
+                });
             }
             Step::Write(service) => service,
         };
@@ -148,6 +171,7 @@ async fn write(
                     service: name.to_string(),
                     rollout: rollout.0,
                     unchanged: false,
+                    warnings: Vec::new(),
                 });
             }
             Err(error) if error.is_conflict() => {}

@@ -21,6 +21,8 @@ pub struct Agent {
     pub silent: bool,
     /// Releases that never become ready here.
     pub bad: BTreeSet<(ServiceName, ReleaseNumber)>,
+    /// A release whose instances run here and answer nothing any more.
+    pub sick: Option<ReleaseNumber>,
     /// Its plan.
     pub plan: PlanRecord,
     /// Its instances.
@@ -80,7 +82,7 @@ impl Agent {
     #[must_use]
     pub fn observe(&self, now: UnixMs) -> NodeObserved {
         let instances =
-            self.instances.iter().map(|(id, instance)| (id.clone(), instance.observe())).collect();
+            self.instances.iter().map(|(id, instance)| (id.clone(), instance.observe(self.sick))).collect();
         NodeObserved {
             last_heard: now,
             generation: self.plan.generation,
@@ -139,8 +141,9 @@ impl Running {
         }
     }
 
-    fn observe(&self) -> InstanceObserved {
-        let state = match self.ready_since {
+    fn observe(&self, sick: Option<ReleaseNumber>) -> InstanceObserved {
+        let ready_since = self.ready_since.filter(|_| sick != Some(self.release));
+        let state = match ready_since {
             Some(_) => InstanceState::Ready,
             None if self.failed => InstanceState::Failed,
             None => InstanceState::Starting,
@@ -154,7 +157,7 @@ impl Running {
         InstanceObserved {
             release: self.release,
             state,
-            ready_since: self.ready_since,
+            ready_since,
             run: self.run,
             pid: None,
             ports: BTreeMap::from([("main".to_owned(), 8080)]),

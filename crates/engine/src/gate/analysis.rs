@@ -27,6 +27,21 @@ pub(crate) fn of(
     thresholds.iter().map(|threshold| answer(threshold, &subject)).collect()
 }
 
+/// The verdict on a release of which no instance is ready: of each request that is its own, nobody of it can answer.
+pub(crate) fn nobody(verdict: &mut Verdict, threshold: &Threshold) {
+    let Threshold { name, metric, .. } = threshold;
+    match metric {
+        Metric::ErrorShare { .. } => {
+            verdict.answer = Answer::Fail;
+            verdict.text = format!("{name} ({metric}) is broken: none of its instances is ready any more");
+        }
+        Metric::Latency { .. }
+        | Metric::RequestRate { .. }
+        | Metric::Restarts { .. }
+        | Metric::Differing { .. } => {}
+    }
+}
+
 /// Restarts of the instances that run the release; `None` when one of them is on a node that is silent.
 pub(crate) fn restarts(turn: &Turn<'_>, release: ReleaseNumber) -> Option<u64> {
     let running = turn.live_seen().filter(|(_, slot, _)| slot.release == release);
@@ -63,7 +78,7 @@ fn answer(threshold: &Threshold, subject: &Subject<'_>) -> Verdict {
     let span = subject.now.since(since);
     let enough = requests >= u64::from(threshold.requests_min);
     let measured = match threshold.metric {
-        Metric::ErrorShare { .. } => share(evidence.status.server_error + evidence.failures, requests),
+        Metric::ErrorShare { .. } => share(evidence.failed(), requests),
         Metric::Differing { .. } => share(evidence.differing, requests),
         Metric::Latency { quantile, .. } => {
             (requests > 0).then(|| Measured::Micros(micros(&evidence, quantile)))
@@ -98,7 +113,8 @@ fn evidence(threshold: &Threshold, subject: &Subject<'_>) -> (UnixMs, ReleaseEvi
 /// What counts as evidence for a metric.
 fn count(metric: &Metric, evidence: &ReleaseEvidence) -> u64 {
     match metric {
-        Metric::ErrorShare { .. } | Metric::RequestRate { .. } => evidence.ended(),
+        Metric::ErrorShare { .. } => evidence.asked(),
+        Metric::RequestRate { .. } => evidence.ended(),
         Metric::Latency { .. } => evidence.latency.total(),
         Metric::Differing { .. } => evidence.compared,
         Metric::Restarts { .. } => 0,

@@ -2,6 +2,7 @@
 //! nothing; the rollout asks, and acts on the answers. Missing data is never a yes.
 //!
 //! - [`analysis`]: what does the evidence of the new release say to the thresholds?
+//! - [`missing`]: why is there no evidence?
 //! - [`health`]: does an instance run the right release, and has it been ready for long enough?
 //! - [`bake`]: has everything been healthy for the stage's bake time?
 //! - [`hold`]: has an operator paused the rollout, or must one approve the stage?
@@ -10,3 +11,4 @@ pub(crate) mod analysis;
 pub(crate) mod bake;
 pub(crate) mod health;
 pub(crate) mod hold;
+pub(crate) mod missing;

@@ -1,7 +1,7 @@
 //! Analysis in a rollout: asked each second from when a stage has moved the requests until it is done, and acted upon.
 
 use super::{begin, stop};
-use crate::gate::{analysis, hold};
+use crate::gate::{analysis, health, hold, missing};
 use crate::outcome::WebhookCall;
 use crate::progress::RolloutProgress;
 use crate::turn::Turn;
@@ -12,6 +12,9 @@ use baton_model::time::Millis;
 
 /// Gateways report each second, so it is worth asking as often.
 const ASK_EVERY: Millis = Millis::secs(1);
+
+/// The gate that evidence is missing at.
+const EVIDENCE: &str = "evidence";
 
 /// What analysis says of a stage now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,12 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
         turn.wait(Subject::Stage(number), "analysis", reason, None);
         return Opinion::Shut;
     }
-    let verdicts = analysis::of(turn, rollout.to, &rollout.stages[at], &policy.analysis);
+    let mut verdicts = analysis::of(turn, rollout.to, &rollout.stages[at], &policy.analysis);
+    if at == index && is_gone(turn, index) {
+        for (verdict, threshold) in verdicts.iter_mut().zip(&policy.analysis) {
+            analysis::nobody(verdict, threshold);
+        }
+    }
     turn.wake(Some(turn.now.plus(ASK_EVERY)));
     note(turn, at, &verdicts, &policy.analysis);
     let broken = |(_, verdict): &(&Threshold, &Verdict)| verdict.answer == Answer::Fail;
@@ -56,10 +64,55 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
             Opinion::Open
         };
     }
+    wait_for(turn, at, number, policy, &verdicts);
+    Opinion::Shut
+}
+
+/// Whether no instance of the new release has been ready for a while, though the stage gave it its share: its requests go to
+/// others, and gateways count none that it fails. Of instances on a silent node it is not known.
+fn is_gone(turn: &Turn<'_>, index: usize) -> bool {
+    let Some(rollout) = turn.rollout() else { return false };
+    let stage = &rollout.stages[index];
+    let lost = stage.relapses > 0 && stage.healthy_at.is_none();
+    if !lost || turn.now < rollout.progressed_at.plus(health::CANNOT_RUN_GRACE) {
+        return false;
+    }
+    let mut running = turn.live_seen().filter(|(_, slot, _)| slot.release == rollout.to).peekable();
+    running.peek().is_some() && running.all(|(_, _, sight)| sight.heard && !sight.serves)
+}
+
+/// Says what is not answered well yet, and what keeps the evidence away.
+fn wait_for(turn: &mut Turn<'_>, at: usize, number: u32, policy: &RolloutPolicy, verdicts: &[Verdict]) {
+    let Some((to, stage)) = turn.rollout().map(|rollout| (rollout.to, &rollout.stages[at])) else { return };
+    let open = |(threshold, verdict): (&Threshold, &Verdict)| {
+        threshold.metric.is_from_gateways() && verdict.answer == Answer::Inconclusive
+    };
+    let asked = policy.analysis.iter().zip(verdicts).any(open);
+    if let Some(why) = missing::why(turn, to, stage).filter(|_| asked) {
+        turn.wait(Subject::Stage(number), EVIDENCE, why, None);
+    }
     for verdict in verdicts.iter().filter(|verdict| verdict.answer != Answer::Pass) {
         turn.wait(Subject::Stage(number), "analysis", verdict.text.clone(), None);
     }
-    Opinion::Shut
+}
+
+/// Says from the beginning of a rollout on that its thresholds will wait for evidence that nobody counts.
+pub(super) fn foresee(turn: &mut Turn<'_>) {
+    if turn.waiting.iter().any(|waiting| waiting.gate == EVIDENCE) {
+        return;
+    }
+    if let Some(why) = unseen(turn) {
+        let reason = format!("its thresholds wait for evidence, and {why}");
+        turn.wait(Subject::Rollout, EVIDENCE, reason, None);
+    }
+}
+
+/// Why nobody counts what the thresholds of the rollout will ask for; `None` where somebody does, or nothing will be asked.
+pub(super) fn unseen(turn: &Turn<'_>) -> Option<String> {
+    let rollout = turn.rollout().filter(|rollout| !rollout.back())?;
+    let ahead = rollout.stages.iter().any(|stage| stage.analysed && stage.ended_at.is_none());
+    let release = turn.release(rollout.to).filter(|_| ahead)?;
+    missing::uncounted(turn, &release.spec.rollout.analysis)
 }
 
 /// The stage whose evidence counts while the one at `index` is under way: between two steps that is the step before.
@@ -139,6 +192,18 @@ pub(super) fn keep_last(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolic
     }
 }
 
+/// What a stage is done in spite of, where an operator took it past its analysis.
+pub(super) fn overruled(turn: &Turn<'_>, index: usize) -> Option<String> {
+    let stage = turn.rollout().filter(|rollout| !rollout.back())?.stages.get(index)?;
+    let open: Vec<&str> = stage
+        .verdicts
+        .iter()
+        .filter(|verdict| stage.analysed && verdict.answer != Answer::Pass)
+        .map(|verdict| verdict.text.as_str())
+        .collect();
+    (!open.is_empty()).then(|| open.join("; "))
+}
+
 fn keep(turn: &mut Turn<'_>, at: usize, verdicts: Vec<Verdict>) {
     if let Some(stage) = turn.stage_mut(at) {
         stage.verdicts = verdicts;
@@ -159,13 +224,8 @@ fn act(turn: &mut Turn<'_>, index: usize, threshold: &Threshold, text: &str) -> 
             Opinion::Acted
         }
         AnalysisAction::Pause => {
-            let is_last = turn.rollout().is_none_or(|rollout| index + 1 == rollout.stages.len());
-            let advice = match is_last {
-                true => "`baton rollout retry` looks again, `abort` goes back",
-                false => {
-                    "`baton rollout retry` looks again, `promote --to` goes on all the same, `abort` goes back"
-                }
-            };
+            let advice =
+                "`baton rollout retry` looks again, `promote` goes on all the same, `abort` goes back";
             let reason = format!("{text}: {advice}");
             if let Some(rollout) = turn.memory.rollout.as_mut() {
                 rollout.stages[index].held = Some(reason.clone());

@@ -1,6 +1,6 @@
 //! How a rollout begins: from a request, or by turning round.
 
-use super::{comparison, compile, stop};
+use super::{analysis, comparison, compile, stop};
 use crate::progress::{RolloutProgress, Traffic};
 use crate::turn::Turn;
 use baton_model::event::Severity;
@@ -58,6 +58,10 @@ pub(super) fn take_request(turn: &mut Turn<'_>) -> bool {
     turn.memory.rollout = Some(rollout);
     leave_warm(turn, request.to);
     turn.tell(Severity::Info, "rollout-started", message);
+    if let Some(why) = analysis::unseen(turn) {
+        let message = format!("{}: its thresholds wait for evidence, and {why}", turn.name);
+        turn.tell(Severity::Warning, "evidence-missing", message);
+    }
     true
 }
 

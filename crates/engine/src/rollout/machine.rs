@@ -353,4 +353,8 @@ fn bake_or_end(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, gates:
     }
     let message = format!("{}: stage {number} is done: {title}", turn.name);
     turn.tell(Severity::Info, "stage-done", message);
+    if let Some(open) = analysis::overruled(turn, index).filter(|_| skipped) {
+        let message = format!("{}: an operator took stage {number} past its analysis: {open}", turn.name);
+        turn.tell(Severity::Warning, "analysis-overruled", message);
+    }
 }

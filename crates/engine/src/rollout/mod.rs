@@ -47,4 +47,5 @@ pub(crate) fn run(turn: &mut Turn<'_>) {
     }
     control::obey(turn);
     machine::step(turn);
+    analysis::foresee(turn);
 }

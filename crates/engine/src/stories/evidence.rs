@@ -1,7 +1,8 @@
 //! Analysis in a rollout: what the evidence of a release does to it, and what operators may do about that.
 
 use super::strategies::{SOON, behind, blue_green, by, canary, course, serves, shares, watching};
-use crate::fleet::{Fleet, service_name};
+use crate::fleet::{Fleet, fleet, service_name};
+use baton_model::evidence::ReleaseEvidence;
 use baton_model::id::ReleaseNumber;
 use baton_model::report::StageState;
 use baton_model::rollout::{AnalysisAction, Answer, Metric, RolloutOutcome, Strategy, Threshold};
@@ -15,7 +16,8 @@ fn a_canary_without_evidence_waits_and_says_so() {
     fleet.deploy(watching(canary(&[500, 10_000], Millis::secs(5)), metric, AnalysisAction::RollBack));
     fleet.run(SOON);
     assert_eq!((fleet.outcome(), shares(&fleet).as_str()), (Some(RolloutOutcome::Running), "1=95% 2=5%"));
-    assert_eq!(fleet.gates(), ["analysis"], "{:#?}", fleet.web());
+    assert_eq!(fleet.gates(), ["analysis", "evidence"], "{:#?}", fleet.web());
+    assert!(waits(&fleet, "evidence").contains("no request for it has come"), "{:#?}", fleet.web());
     serves(&mut fleet, 2, 10, 0);
     fleet.until(RolloutOutcome::Succeeded, SOON);
     let rollout = fleet.web().unwrap().rollout.clone().unwrap();
@@ -23,6 +25,81 @@ fn a_canary_without_evidence_waits_and_says_so() {
         let verdict = &stage.verdicts[0];
         assert_eq!((verdict.answer, verdict.requests >= 50), (Answer::Pass, true), "{verdict:?}");
     }
+}
+
+/// What is said to be waited for at a gate.
+fn waits(fleet: &Fleet, gate: &str) -> String {
+    let waiting = fleet.web().map(|web| web.waiting.clone()).unwrap_or_default();
+    waiting.into_iter().find(|waiting| waiting.gate == gate).map(|it| it.reason).unwrap_or_default()
+}
+
+#[test]
+fn thresholds_without_a_gateway_are_warned_of_and_their_wait_names_the_cause() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let mut fleet = fleet(2, 2);
+    fleet.deploy(by(Strategy::Rolling)).until(RolloutOutcome::Succeeded, SOON);
+    fleet.deploy(watching(canary(&[500, 10_000], Millis::secs(5)), metric, AnalysisAction::RollBack));
+    fleet.tick();
+    assert!(waits(&fleet, "evidence").contains("no gateway serves web: start one"), "{:#?}", fleet.web());
+    fleet.run(SOON);
+    assert_eq!(fleet.gates(), ["analysis", "evidence"], "{:#?}", fleet.web());
+    assert!(waits(&fleet, "evidence").contains("no gateway serves web: start one"), "{:#?}", fleet.web());
+    assert_eq!(fleet.count("evidence-missing"), 1, "{}", fleet.journal());
+
+    // One comes, is asked, and falls silent.
+    fleet.join_gateway("g1").run(Millis::secs(20));
+    assert!(!waits(&fleet, "evidence").contains("no gateway"), "{:#?}", fleet.web());
+    fleet.gateway("g1", |gateway| gateway.silent = true).run(Millis::secs(20));
+    assert!(waits(&fleet, "evidence").contains("gateway g1 is silent"), "{:#?}", fleet.web());
+    fleet.gateway("g1", |gateway| gateway.silent = false);
+    serves(&mut fleet, 2, 10, 0);
+    fleet.until(RolloutOutcome::Succeeded, SOON);
+
+    // What agents count needs no gateway.
+    fleet.gateway("g1", |gateway| gateway.silent = true).run(Millis::secs(20));
+    let restarts = Metric::Restarts { at_most: 0 };
+    fleet.deploy(watching(canary(&[500, 10_000], Millis::secs(5)), restarts, AnalysisAction::RollBack));
+    fleet.until(RolloutOutcome::Succeeded, SOON);
+    assert_eq!(fleet.count("evidence-missing"), 1, "{}", fleet.journal());
+}
+
+#[test]
+fn a_canary_that_gateways_leave_out_is_given_up_by_what_others_had_to_take() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let mut fleet = behind(Strategy::Rolling);
+    // Three answered 503, then it was ejected, and what was its went to the release before.
+    let left_out = ReleaseEvidence { diverted: 9, left_out: 1, ..ReleaseEvidence::default() };
+    fleet.answers.insert(ReleaseNumber(2), left_out.clone());
+    fleet.deploy(watching(canary(&[500, 10_000], Millis::secs(60)), metric, AnalysisAction::RollBack));
+    fleet.until(RolloutOutcome::RolledBack, SOON);
+
+    // A threshold on something else has nothing to go by, and says why.
+    let metric = Metric::Latency { quantile: Weight(9_900), at_most: Millis(250) };
+    fleet.answers.insert(ReleaseNumber(3), left_out);
+    fleet.deploy(watching(canary(&[500, 10_000], Millis::secs(60)), metric, AnalysisAction::RollBack));
+    fleet.run(SOON);
+    assert!(waits(&fleet, "evidence").contains("gateways leave its instances out"), "{:#?}", fleet.web());
+}
+
+#[test]
+fn a_canary_that_is_ready_no_more_is_given_up_without_waiting_for_requests() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    let mut fleet = behind(Strategy::Rolling);
+    serves(&mut fleet, 2, 10, 0);
+    fleet.deploy(watching(canary(&[2_500, 10_000], Millis::secs(600)), metric, AnalysisAction::RollBack));
+    fleet.run(Millis::secs(40));
+    assert_eq!(shares(&fleet), "1=75% 2=25%");
+    let slots = &fleet.progress[&service_name("web")].value.slots;
+    let node =
+        slots.values().find(|slot| slot.release.0 == 2).map(|slot| slot.node.clone()).expect("the canary");
+    // Its node says that it runs and does not answer; what the node before says of it is older than its share.
+    fleet.answers.clear();
+    fleet.agent(node.as_str(), |agent| agent.sick = Some(ReleaseNumber(2)));
+    let begin = fleet.now;
+    fleet.until(RolloutOutcome::RolledBack, SOON);
+    assert!(fleet.now.since(begin) < Millis::secs(60), "not the ten minutes in which a rollout must get on");
+    let told = fleet.events.iter().find(|(_, event)| event.kind == "analysis-failed").expect("told");
+    assert!(told.1.message.contains("none of its instances is ready any more"), "{}", told.1.message);
 }
 
 #[test]
@@ -153,6 +230,38 @@ fn an_operator_can_go_on_without_bake_and_evidence() {
     assert_eq!(shares(&fleet), "1=75% 2=25%");
     fleet.run(SOON);
     assert_eq!((shares(&fleet).as_str(), fleet.outcome()), ("1=75% 2=25%", Some(RolloutOutcome::Running)));
+}
+
+#[test]
+fn a_last_step_that_is_held_ends_by_a_persons_decision() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    for action in [AnalysisAction::Pause, AnalysisAction::Hold] {
+        let mut fleet = behind(Strategy::Rolling);
+        serves(&mut fleet, 2, 10, 0);
+        fleet.deploy(watching(canary(&[2_500, 10_000], Millis::secs(5)), metric, action));
+        let begun = |fleet: &Fleet| {
+            let stages = fleet.web()?.rollout.as_ref()?.stages.clone();
+            stages.last().and_then(|stage| stage.started_at)
+        };
+        while begun(&fleet).is_none() {
+            fleet.tick();
+        }
+        serves(&mut fleet, 2, 0, 900);
+        fleet.run(SOON);
+        assert_eq!(
+            (shares(&fleet).as_str(), fleet.gates()),
+            ("2=100%", vec!["analysis"]),
+            "{}",
+            fleet.journal()
+        );
+        let stages = fleet.web().unwrap().rollout.as_ref().unwrap().stages.len();
+        fleet.control(|control| control.promoted_through = u32::try_from(stages).unwrap() + 1);
+        fleet.until(RolloutOutcome::Succeeded, SOON);
+        assert_eq!(fleet.count("analysis-overruled"), 1, "{}", fleet.journal());
+        let history = &fleet.progress[&service_name("web")].value.history;
+        let kept = history.last().unwrap().stages.last().unwrap().verdicts.clone();
+        assert_eq!(kept[0].answer, Answer::Fail, "what was known when it was decided: {kept:?}");
+    }
 }
 
 #[test]

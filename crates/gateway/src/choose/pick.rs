@@ -8,11 +8,12 @@
 
 use super::group::{Found, Group, Search};
 use super::{Decision, RouteState};
-use crate::clock::tick;
+use crate::clock::{Tick, tick};
 use crate::evidence::counters::{ReleaseEvent, ServiceEvent};
 use crate::request::RequestView;
-use crate::upstream::{InFlight, Purpose, Serial};
+use crate::upstream::{InFlight, Purpose, Serial, UpstreamState};
 use baton_model::id::ReleaseNumber;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
@@ -83,10 +84,22 @@ impl RouteState {
                 Found::Full | Found::Nobody => None,
             }) {
                 self.service.counters.count(ServiceEvent::Fallback);
+                if purpose == Purpose::First && self.is_left_out(release, search.now) {
+                    // Where it went says nothing against the one, and that it could not be answered here something
+                    // against the other: a canary that only fails must not be silent as soon as it is left out.
+                    self.count(release, ReleaseEvent::Diverted);
+                }
                 return Picked::Upstream(InFlight::new(upstream, purpose, now));
             }
         }
         Picked::Nobody
+    }
+
+    /// Whether the release has instances and none of them is well: they fail, or their checks do. One that has none is not
+    /// to blame for it.
+    fn is_left_out(&self, release: ReleaseNumber, now: Tick) -> bool {
+        let well = |it: &Arc<UpstreamState>| !it.is_down() && it.ejected_until() <= now;
+        self.group(release).is_some_and(|group| !group.upstreams().any(well))
     }
 
     /// The other releases of the split, the greatest share first.

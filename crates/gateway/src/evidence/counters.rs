@@ -26,6 +26,8 @@ pub enum ReleaseEvent {
     Failure,
     /// An answer that broke off after its head.
     Broken,
+    /// A request of this release that another one had to take: gateways leave all of its instances out.
+    Diverted,
     /// Not waited for any longer.
     Cancelled,
     /// It was a try after one that failed.
@@ -156,7 +158,7 @@ impl ReleaseCounters {
         row[step % STEPS_OF_DOUBLING].fetch_add(1, Relaxed);
     }
 
-    /// All counts, without what is in flight.
+    /// All counts, without what is in flight or left out.
     #[must_use]
     pub fn total(&self) -> ReleaseEvidence {
         let of = |event: ReleaseEvent| {
@@ -172,11 +174,13 @@ impl ReleaseCounters {
             },
             failures: of(ReleaseEvent::Failure),
             broken: of(ReleaseEvent::Broken),
+            diverted: of(ReleaseEvent::Diverted),
             cancelled: of(ReleaseEvent::Cancelled),
             retries: of(ReleaseEvent::Retry),
             hedges: of(ReleaseEvent::Hedge),
             exposures: of(ReleaseEvent::Exposure),
             in_flight: 0,
+            left_out: 0,
             mirrored: of(ReleaseEvent::Mirrored),
             unmirrored: of(ReleaseEvent::Unmirrored),
             compared: of(ReleaseEvent::Compared),

@@ -36,9 +36,12 @@ const OF_SERVICES: [ServiceCount; 6] = [
 ];
 
 type ReleaseCount = (&'static str, &'static str, fn(&ReleaseEvidence) -> u64);
-const OF_RELEASES: [ReleaseCount; 10] = [
+const OF_RELEASES: [ReleaseCount; 11] = [
     ("failures", "Tries without an answer", |it| it.failures),
     ("broken", "Answers that broke off after their head", |it| it.broken),
+    ("diverted", "Requests that another release took, since all instances of this one are left out", |it| {
+        it.diverted
+    }),
     ("cancelled", "Tries that were not waited for", |it| it.cancelled),
     ("retries", "Tries after one that failed", |it| it.retries),
     ("hedges", "Tries beside one that was slow", |it| it.hedges),
@@ -57,7 +60,7 @@ impl Collector for Page {
             .iter()
             .map(|(name, route)| {
                 let service = route.service();
-                (name.to_string(), total(service, &service.releases(), &self.table))
+                (name.to_string(), total(service, &service.releases(), &self.table, self.now))
             })
             .collect();
         write_build(&mut out, env!("CARGO_PKG_VERSION"))?;

@@ -42,7 +42,7 @@ impl Reporter {
         let mut before = std::mem::take(&mut self.told);
         for (name, route) in table.routes() {
             let service = route.service();
-            let next = Told::of(service, table);
+            let next = Told::of(service, table, now);
             let earlier = before.iter().position(|it| Arc::ptr_eq(&it.service, service));
             let counted = next.since(earlier.map(|at| before.swap_remove(at)).as_ref());
             service.forget_releases(|release| route.names(release) || next.in_flight(release));
@@ -52,7 +52,7 @@ impl Reporter {
         }
         // Those that have left the table are told of for as long as something of theirs is in flight.
         for gone in before {
-            let next = Told::of(&gone.service, table);
+            let next = Told::of(&gone.service, table, now);
             services.entry(gone.service.name.clone()).or_default().merge(&next.since(Some(&gone)));
             if next.total.releases.keys().any(|release| next.in_flight(*release)) {
                 self.told.push(next);
@@ -65,9 +65,9 @@ impl Reporter {
 }
 
 impl Told {
-    fn of(service: &Arc<ServiceState>, table: &Table) -> Self {
+    fn of(service: &Arc<ServiceState>, table: &Table, now: Instant) -> Self {
         let releases = service.releases();
-        Self { total: total(service, &releases, table), releases, service: Arc::clone(service) }
+        Self { total: total(service, &releases, table, now), releases, service: Arc::clone(service) }
     }
 
     fn in_flight(&self, release: ReleaseNumber) -> bool {

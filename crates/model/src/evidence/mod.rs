@@ -60,6 +60,9 @@ pub struct ReleaseEvidence {
     pub failures: u64,
     /// Answers that broke off after their head.
     pub broken: u64,
+    /// Requests that were this release's and went to another one, since gateways leave all of its instances out: ejected, or
+    /// down by their checks. Its own instances would have failed them.
+    pub diverted: u64,
     /// Tries whose client went away before the answer, or that were not waited for since another try was faster.
     pub cancelled: u64,
     /// Tries after a first one that failed.
@@ -70,6 +73,8 @@ pub struct ReleaseEvidence {
     pub exposures: u64,
     /// Requests and connections in flight now; not a count of the span.
     pub in_flight: u64,
+    /// Its instances that are left out now, ejected or down by their checks, at each gateway; not a count of the span.
+    pub left_out: u64,
     /// Copies sent to this release.
     pub mirrored: u64,
     /// Copies that should have been sent and were not: not safe, too large, too many, or nobody to take them.
@@ -134,26 +139,41 @@ impl ReleaseEvidence {
         self.status.total() + self.failures
     }
 
-    /// The share of tries that the release failed: status 500 to 599, or no answer; `None` when none has ended.
+    /// The requests that the release was to answer, whoever did in the end.
+    #[must_use]
+    pub const fn asked(&self) -> u64 {
+        self.ended() + self.diverted
+    }
+
+    /// Of these, what the release failed: status 500 to 599, no answer, or nobody well who could have been asked.
+    #[must_use]
+    pub const fn failed(&self) -> u64 {
+        self.status.server_error + self.failures + self.diverted
+    }
+
+    /// The share of requests that the release failed; `None` when none was asked of it.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     pub fn error_share(&self) -> Option<f64> {
-        let ended = self.ended();
-        (ended > 0).then(|| (self.status.server_error + self.failures) as f64 / ended as f64)
+        let asked = self.asked();
+        (asked > 0).then(|| self.failed() as f64 / asked as f64)
     }
 
-    /// What was added since `earlier` was counted on the same counters; what is in flight is today's.
+    /// What was added since `earlier` was counted on the same counters; what is in flight or left out is
+    /// today's.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             status: self.status.since(&earlier.status),
             failures: self.failures.saturating_sub(earlier.failures),
             broken: self.broken.saturating_sub(earlier.broken),
+            diverted: self.diverted.saturating_sub(earlier.diverted),
             cancelled: self.cancelled.saturating_sub(earlier.cancelled),
             retries: self.retries.saturating_sub(earlier.retries),
             hedges: self.hedges.saturating_sub(earlier.hedges),
             exposures: self.exposures.saturating_sub(earlier.exposures),
             in_flight: self.in_flight,
+            left_out: self.left_out,
             mirrored: self.mirrored.saturating_sub(earlier.mirrored),
             unmirrored: self.unmirrored.saturating_sub(earlier.unmirrored),
             compared: self.compared.saturating_sub(earlier.compared),
@@ -168,11 +188,13 @@ impl ReleaseEvidence {
         self.status.merge(&other.status);
         self.failures += other.failures;
         self.broken += other.broken;
+        self.diverted += other.diverted;
         self.cancelled += other.cancelled;
         self.retries += other.retries;
         self.hedges += other.hedges;
         self.exposures += other.exposures;
         self.in_flight += other.in_flight;
+        self.left_out += other.left_out;
         self.mirrored += other.mirrored;
         self.unmirrored += other.unmirrored;
         self.compared += other.compared;
@@ -183,6 +205,7 @@ impl ReleaseEvidence {
     /// Adds a later span of the same gateway: counts add up, what is in flight is the later's.
     pub fn follow(&mut self, later: &Self) {
         self.in_flight = 0;
+        self.left_out = 0;
         self.merge(later);
     }
 }
@@ -215,6 +238,7 @@ impl ServiceEvidence {
     pub fn follow(&mut self, later: &Self) {
         for release in self.releases.values_mut() {
             release.in_flight = 0;
+            release.left_out = 0;
         }
         self.add(later, ReleaseEvidence::follow);
         self.waiting = later.waiting;
@@ -251,6 +275,8 @@ mod tests {
     fn nothing_ended_is_no_share_of_errors() {
         assert_eq!(ReleaseEvidence { cancelled: 3, in_flight: 1, ..Default::default() }.error_share(), None);
         assert_eq!(counted(6, 1, 1, 0).error_share(), Some(0.25));
+        let ejected = ReleaseEvidence { diverted: 8, ..counted(6, 1, 1, 0) };
+        assert_eq!((ejected.asked(), ejected.failed(), ejected.ended()), (16, 10, 8));
     }
 
     #[test]

@@ -41,12 +41,13 @@ impl EvidenceSeries {
     #[must_use]
     pub fn since(&self, release: ReleaseNumber, since: UnixMs) -> ReleaseEvidence {
         let mut sum = ReleaseEvidence::default();
+        let mut latest = None;
         let recent = self.spans.iter().rev().take_while(|span| span.from >= since);
         for evidence in recent.filter_map(|span| span.releases.get(&release)) {
-            // Walked backwards: what is in flight is that of the latest.
-            let in_flight = sum.in_flight;
+            // Walked backwards: what is in flight or left out is that of the latest.
+            let now = *latest.get_or_insert((evidence.in_flight, evidence.left_out));
             sum.merge(evidence);
-            sum.in_flight = in_flight;
+            (sum.in_flight, sum.left_out) = now;
         }
         sum
     }

@@ -154,6 +154,20 @@ impl Metric {
     }
 }
 
+impl Metric {
+    /// Whether gateways count it; what they do not count, agents do.
+    #[must_use]
+    pub const fn is_from_gateways(&self) -> bool {
+        match self {
+            Self::ErrorShare { .. }
+            | Self::Latency { .. }
+            | Self::RequestRate { .. }
+            | Self::Differing { .. } => true,
+            Self::Restarts { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -97,6 +97,8 @@ mod tests {
             mirrored: 3,
             unmirrored: 0,
             differing: 0,
+            diverted: 0,
+            left_out: 0,
         }];
         recent.fill(Site::Shop, &mut traffic);
         let [release] = traffic;

@@ -76,6 +76,29 @@ fn a_step_ahead_can_be_reached_at_once_and_no_other() {
 }
 
 #[test]
+fn a_person_may_take_a_held_stage_past_its_analysis_and_end_the_last_step() {
+    let control = |held: Option<usize>, begun: usize, step| {
+        let mut progress = progress(RolloutOutcome::Paused, begun - 1);
+        let rollout = progress.rollout.as_mut().unwrap();
+        rollout.stages[begun - 1].started_at = Some(UnixMs(1));
+        if let Some(held) = held {
+            rollout.stages[held].held = Some("errors: broken".to_owned());
+        }
+        controlled(&service(), Some(&progress), asked(RolloutAction::Promote, step))
+    };
+    assert_eq!(control(Some(0), 1, None).unwrap().promoted_through, 2, "to the next one");
+    assert_eq!(control(Some(2), 3, None).unwrap().promoted_through, 4, "past the last one");
+    assert_eq!(control(Some(2), 3, Some(3)).unwrap().promoted_through, 4);
+    assert_eq!(
+        control(None, 3, Some(3)).unwrap().promoted_through,
+        4,
+        "the last one, though nothing holds it"
+    );
+    assert!(control(None, 3, None).is_err(), "a second approval ends no bake");
+    assert!(control(None, 1, Some(1)).is_err(), "it has begun, and is not the last");
+}
+
+#[test]
 fn control_is_whole_state() {
     let paused = set(RolloutOutcome::Running, 1, RolloutAction::Pause).unwrap();
     assert!(paused.paused && !paused.abort);

@@ -300,10 +300,9 @@ fn one_threshold(threshold: &Threshold, spec: &ServiceSpec, findings: &mut Findi
     }
     findings.duration(&field("window"), threshold.window, WINDOW_MIN, WINDOW_MAX);
     findings.range(&field("min_requests"), threshold.requests_min, 0, REQUESTS_MAX);
-    let from_gateways = match threshold.metric {
+    match threshold.metric {
         Metric::ErrorShare { at_most } => {
             findings.share(&field("max"), at_most);
-            true
         }
         Metric::Differing { at_most } => {
             findings.share(&field("max"), at_most);
@@ -314,20 +313,17 @@ fn one_threshold(threshold: &Threshold, spec: &ServiceSpec, findings: &mut Findi
                     "write `strategy = \"dark\"`, or ask for another metric",
                 );
             }
-            true
         }
         Metric::Latency { quantile, at_most } => {
             findings.duration(&field("max"), at_most, Millis(1), LATENCY_MAX);
             findings.range(&field("quantile"), quantile, Weight(1), Weight::ALL);
-            true
         }
         Metric::RequestRate { at_least } => {
             findings.range(&field("min"), at_least, 1, REQUESTS_MAX);
-            true
         }
-        Metric::Restarts { .. } => false,
-    };
-    if from_gateways && spec.route.is_none() {
+        Metric::Restarts { .. } => {}
+    }
+    if threshold.metric.is_from_gateways() && spec.route.is_none() {
         findings.add(
             &[&field("metric"), "route"],
             format!(

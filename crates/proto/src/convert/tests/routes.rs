@@ -168,6 +168,8 @@ pub(super) fn evidence() -> Vec<Evidence> {
         mirrored: 13,
         unmirrored: 14,
         compared: 23,
+        diverted: 24,
+        left_out: 25,
         differing: 15,
         latency,
     };

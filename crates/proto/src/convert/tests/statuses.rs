@@ -48,6 +48,8 @@ fn traffic(version: Option<Version>) -> ReleaseTraffic {
         mirrored: 4,
         unmirrored: 5,
         differing: 6,
+        diverted: 7,
+        left_out: 8,
     }
 }
 
