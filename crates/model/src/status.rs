@@ -44,9 +44,9 @@ pub struct ReleaseTraffic {
     pub release: ReleaseNumber,
     /// Its version, where it is still kept.
     pub version: Option<Version>,
-    /// Its share of the requests that no rule decides.
+    /// Its share of the requests, by weights and by rules that ask for nothing but a share of a key.
     pub weight: Weight,
-    /// Who gets it whatever the weight says: the conditions of each rule.
+    /// Who gets it beside that: the conditions of each other rule.
     #[serde(default)]
     pub rules: Vec<String>,
     /// Its instances that gateways know.

@@ -105,6 +105,10 @@ fn users_keep_their_release_and_are_counted_once_over_gateways_and_restarts() {
     for _ in 0..20 {
         assert_eq!(get(cluster.gateways()[0], None, "/").version, "1.0");
     }
+    let weights = cluster.json(&["rollout", "weights", "shop"]);
+    let shares: Vec<u64> =
+        weights.as_array().expect("releases").iter().filter_map(|it| it["weight"].as_u64()).collect();
+    assert_eq!(shares, [5_000, 5_000], "each its true share: {weights}");
     let before = counted(&cluster, 800);
     about(&before["treatment"]["clients"], new);
     about(&before["control"]["clients"], 400 - new);
@@ -170,7 +174,8 @@ fn clients_of_one_release_that_stay_away_are_a_mismatch_and_the_evidence_is_not_
     let cluster = shop();
     begin(&cluster, "1h");
     // As if every other user of 2.0 never came as far as the gateway.
-    let salt = Salt::new("shop", "share");
+    // The test is that of the second rollout.
+    let salt = Salt::new("shop", "share 2");
     let is_new = |user: &String| point(salt.hash(user.as_bytes())) < 5_000;
     let (new, old): (Vec<String>, Vec<String>) = users(0..600).into_iter().partition(is_new);
     let came: Vec<String> = old.iter().cloned().chain(new.iter().step_by(2).cloned()).collect();

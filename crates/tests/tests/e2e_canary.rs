@@ -182,8 +182,8 @@ fn a_threshold_holds_rates_and_restarts_count_and_a_person_may_end_the_last_step
     let _ = cluster.routed("shop");
     let crowd = Crowd::start(&cluster.gateways(), CROWD.0, CROWD.1);
     let waits = || {
-        let status = cluster.json(&["service", "show", "shop"]);
-        status["report"]["waiting"].to_string()
+        let explained = cluster.json(&["explain", "shop"]);
+        explained["waiting"].to_string()
     };
     let held = |what: &str| {
         wait::until(what, ROOM, || match waits() {

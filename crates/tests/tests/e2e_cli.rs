@@ -114,6 +114,28 @@ fn what_is_not_there_is_told_with_what_to_do() {
         assert!(ran.stderr.trim().lines().count() >= 2, "{args:?} does not say what to do: {}", ran.stderr);
         assert!(!ran.stderr.contains("panicked") && !ran.stderr.contains("RUST_BACKTRACE"), "{}", ran.stderr);
     }
+
+    // Thresholds that no gateway could answer: said before, at the deploy, and for as long as it waits.
+    let shop = ServiceFile::web("shop", 8090)
+        .with_section("placement", "replicas = 2\n")
+        .with_section("route", "path = \"/\"\n")
+        .with_section("rollout", &rollout("strategy = \"canary\"\n"))
+        .with_section("rollout.canary", "steps = [\"50%\", \"100%\"]\nbake = \"0s\"\n")
+        .with_section("rollout.analysis.errors", "metric = \"error-share\"\nmax = \"1%\"\n");
+    let missing = "no gateway serves shop: start one (`baton gateway token`";
+    let first = cluster.deploy(&shop, "1.0").expect(DONE);
+    assert!(!first.stderr.contains("gateway"), "there is nothing to compare it with: {}", first.stderr);
+    let path = cluster.write("shop.toml", &shop.text());
+    let planned = cluster.baton(&["plan", &path, "--version", "2.0"]).expect(DONE);
+    assert!(planned.stdout.contains(missing), "{}", planned.stdout);
+    let deployed = cluster.baton(&["deploy", &path, "--version", "2.0"]).expect(DONE);
+    let warned = format!("warning: the thresholds of shop will wait for evidence, and {missing}");
+    assert!(deployed.stderr.contains(&warned), "{}", deployed.stderr);
+    wait::until("the stage to name what it waits for", ROOM, || {
+        let shown = cluster.baton(&["rollout", "status", "shop"]).expect(DONE).stdout;
+        let said = shown.contains("stage 1: evidence") && shown.contains(missing);
+        if said { Ok(()) } else { Err(shown) }
+    });
 }
 
 #[test]

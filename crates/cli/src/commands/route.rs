@@ -178,6 +178,6 @@ fn condition(condition: &Condition) -> String {
         Condition::Is { key, value: None } => format!("{key} is there"),
         Condition::Path { prefix } => format!("the path is below {prefix}"),
         Condition::Host { name } => format!("the host is {name}"),
-        Condition::Share { key, share } => format!("{share} of all by {key}"),
+        Condition::Share { key, share, .. } => format!("{share} of all by {key}"),
     }
 }

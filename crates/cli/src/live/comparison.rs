@@ -46,7 +46,7 @@ pub(crate) fn lines(rollout: &RolloutReport, it: &Comparison) -> Vec<Line> {
 fn title(it: &Comparison, new: &str) -> String {
     let length = crate::show::length(it.until.since(it.since).duration());
     match &it.between {
-        Between::Clients { key, share } => format!("compared for {length}: {share} by {key} to {new}"),
+        Between::Clients { key, share, .. } => format!("compared for {length}: {share} by {key} to {new}"),
         Between::Copies => format!("compared for {length}: answers to the same requests"),
     }
 }
@@ -211,7 +211,11 @@ mod tests {
     #[test]
     fn an_outcome_is_shown_with_its_evidence() {
         let mut it = Comparison {
-            between: Between::Clients { key: Key::Cookie("user".to_owned()), share: Weight(5_000) },
+            between: Between::Clients {
+                key: Key::Cookie("user".to_owned()),
+                share: Weight(5_000),
+                test: rollout().id,
+            },
             since: UnixMs(0),
             until: UnixMs(90_000),
             sources: 2,

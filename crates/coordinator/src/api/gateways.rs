@@ -10,6 +10,7 @@ use crate::state::Coordinator;
 use baton_model::desired::Gateway;
 use baton_model::event::Severity;
 use baton_model::id::{GatewayName, ReleaseNumber, ServiceName, Version};
+use baton_model::route::Split;
 use baton_model::status::{GatewayStatus, RouteStatus, ServiceTraffic, Traffic};
 use baton_model::time::Millis;
 use baton_proto::identity::Peer;
@@ -115,7 +116,8 @@ pub(super) fn traffic(coordinator: &Coordinator, request: &v1::GetTrafficRequest
     let table = coordinator.gateways.table();
     let view = coordinator.view.borrow().clone();
     let services = counted.services.into_iter().map(|(name, counted)| {
-        let split = table.routes.get(&name).map(|route| route.split.clone()).unwrap_or_default();
+        let split =
+            table.routes.get(&name).map(|route| Split { weights: route.shares() }).unwrap_or_default();
         let one = ServiceTraffic { counted, versions: versions(&view, &name), split };
         (name, one)
     });

@@ -24,19 +24,19 @@ pub(super) fn of(coordinator: &Coordinator, service: &Service) -> Vec<ReleaseTra
     let mut releases: BTreeSet<ReleaseNumber> = route.split.weights.keys().copied().collect();
     releases.extend(instances.keys());
     let rules = |release| {
-        let named = route.rules.iter().filter(move |rule| rule.to == release);
+        let named = route.rules.iter().filter(move |rule| rule.to == release && rule.plain_share().is_none());
         named.map(|rule| {
             let conditions: Vec<String> = rule.conditions.iter().map(ToString::to_string).collect();
             conditions.join(" and ")
         })
     };
-    let nothing = ReleaseEvidence::default();
+    let (nothing, shares) = (ReleaseEvidence::default(), route.shares());
     let of_release = |release| {
         let counted = evidence.get(&release).unwrap_or(&nothing);
         ReleaseTraffic {
             release,
             version: service.releases.get(&release).map(|release| release.version.clone()),
-            weight: route.split.weights.get(&release).copied().unwrap_or(Weight::NONE),
+            weight: shares.get(&release).copied().unwrap_or(Weight::NONE),
             rules: rules(release).collect(),
             instances: instances.get(&release).copied().unwrap_or_default(),
             span,

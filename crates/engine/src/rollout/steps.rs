@@ -4,7 +4,7 @@
 use super::compile::{Plan, batch_size, ordered, stage};
 use crate::progress::{StageProgress, Traffic};
 use crate::turn::Turn;
-use baton_model::id::ReleaseNumber;
+use baton_model::id::{ReleaseNumber, RolloutId};
 use baton_model::rollout::{AbTest, Canary, CanaryStep};
 use baton_model::route::{Between, Condition, Key, Rule, Weight};
 use baton_model::spec::ServiceSpec;
@@ -13,19 +13,20 @@ use baton_model::time::Millis;
 /// A growing share: of a cohort first, where there is one, then of everybody.
 pub(super) fn canary(turn: &Turn<'_>, canary: &Canary, to: ReleaseNumber, spec: &ServiceSpec) -> Plan {
     let split_by = spec.route.as_ref().map_or(Key::Address, |route| route.split_by.clone());
+    let test = test(turn);
     let mut slots = Slots::of(turn, to, spec);
     let mut stages = Vec::new();
     let mut step = 0;
     for within in &canary.cohort_steps {
         step += 1;
-        let rules = cohort(canary, within.weight, &split_by, to);
+        let rules = cohort(canary, within.weight, (&split_by, test), to);
         let traffic = Traffic { rules, ..Traffic::default() };
         // How many requests a cohort makes is not known: it is assumed to be small.
         let share = within.instances.map_or(1, |wanted| slots.of_amount(wanted));
         let title = format!("{} of the cohort", within.weight);
         stages.extend(slots.step(share, Step { title, number: step, traffic, bake: within.bake }));
     }
-    let in_cohort = canary.cohort_steps.last().map(|last| cohort(canary, last.weight, &split_by, to));
+    let in_cohort = canary.cohort_steps.last().map(|last| cohort(canary, last.weight, (&split_by, test), to));
     for all in &canary.steps {
         step += 1;
         let everything = all.weight == Weight::ALL;
@@ -39,24 +40,25 @@ pub(super) fn canary(turn: &Turn<'_>, canary: &Canary, to: ReleaseNumber, spec: 
 }
 
 /// The rule that gives the new release a share of the cohort.
-fn cohort(canary: &Canary, share: Weight, key: &Key, to: ReleaseNumber) -> Vec<Rule> {
+fn cohort(canary: &Canary, share: Weight, (key, test): (&Key, RolloutId), to: ReleaseNumber) -> Vec<Rule> {
     let mut conditions = canary.cohort.clone();
     if share < Weight::ALL {
-        conditions.push(Condition::Share { key: key.clone(), share });
+        conditions.push(Condition::Share { key: key.clone(), share, test });
     }
     vec![Rule { conditions, to }]
 }
 
 /// A share of those with the key, for a time; then all of it, when an operator says so.
-pub(super) fn ab(turn: &Turn<'_>, test: &AbTest, to: ReleaseNumber, spec: &ServiceSpec) -> Plan {
+pub(super) fn ab(turn: &Turn<'_>, ab: &AbTest, to: ReleaseNumber, spec: &ServiceSpec) -> Plan {
     let mut slots = Slots::of(turn, to, spec);
-    let condition = Condition::Share { key: test.key.clone(), share: test.share };
-    let trial = Some(Between::Clients { key: test.key.clone(), share: test.share });
+    let (key, share, test) = (ab.key.clone(), ab.share, test(turn));
+    let condition = Condition::Share { key: key.clone(), share, test };
+    let trial = Some(Between::Clients { key, share, test });
     let rules = vec![Rule { conditions: vec![condition], to }];
     let traffic = Traffic { rules, trial, ..Traffic::default() };
-    let share = slots.of_step(&CanaryStep { weight: test.share, bake: test.duration, instances: None });
-    let title = format!("{} by {}", test.share, test.key);
-    let mut stages = slots.step(share, Step { title, number: 1, traffic, bake: test.duration });
+    let share = slots.of_step(&CanaryStep { weight: ab.share, bake: ab.duration, instances: None });
+    let title = format!("{} by {}", ab.share, ab.key);
+    let mut stages = slots.step(share, Step { title, number: 1, traffic, bake: ab.duration });
     let traffic = Traffic { weight: Weight::ALL, ..Traffic::default() };
     let step = Step { title: "everybody".to_owned(), number: 2, traffic, bake: Millis::ZERO };
     let mut everybody = slots.step(slots.whole, step);
@@ -64,6 +66,11 @@ pub(super) fn ab(turn: &Turn<'_>, test: &AbTest, to: ReleaseNumber, spec: &Servi
     everybody.iter_mut().take(1).for_each(|stage| stage.approval = true);
     stages.extend(everybody);
     Plan { stages, traffic: Some(Traffic::default()), keep_warm: Millis::ZERO }
+}
+
+/// Who hashes are drawn for: each rollout has its own, kept with its stages.
+fn test(turn: &Turn<'_>) -> RolloutId {
+    turn.service.request.as_ref().map_or(RolloutId(0), |request| request.id)
 }
 
 /// The slots that are still to be changed, in their order.

@@ -4,7 +4,7 @@
 
 use crate::turn::Turn;
 use baton_model::id::ReleaseNumber;
-use baton_model::route::{Condition, Mirror, Rule, Split, Trial, Upstream, UpstreamId, Weight};
+use baton_model::route::{Mirror, Rule, Split, Trial, Upstream, UpstreamId, Weight};
 use std::collections::BTreeMap;
 
 /// What a route says beside its upstreams.
@@ -54,11 +54,7 @@ struct Releases {
 
 /// What rules that ask for nothing but a share of a key give to a release: as many as have the key, all of them at most.
 fn ruled(rules: &[Rule], to: ReleaseNumber) -> Weight {
-    let share = |rule: &Rule| match rule.conditions[..] {
-        [Condition::Share { share, .. }] if rule.to == to => share,
-        _ => Weight::NONE,
-    };
-    rules.iter().map(share).max().unwrap_or_default()
+    rules.iter().filter(|rule| rule.to == to).filter_map(Rule::plain_share).max().unwrap_or_default()
 }
 
 /// The new release gets its weight and the one before it the rest, each as far as its ready instances can take it: so many

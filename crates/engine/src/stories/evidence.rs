@@ -47,7 +47,7 @@ fn thresholds_without_a_gateway_are_warned_of_and_their_wait_names_the_cause() {
     assert_eq!(fleet.count("evidence-missing"), 1, "{}", fleet.journal());
 
     // One comes, is asked, and falls silent.
-    fleet.join_gateway("g1").run(Millis::secs(20));
+    fleet.join_gateway("g1").gateway("g1", |_| {}).run(Millis::secs(20));
     assert!(!waits(&fleet, "evidence").contains("no gateway"), "{:#?}", fleet.web());
     fleet.gateway("g1", |gateway| gateway.silent = true).run(Millis::secs(20));
     assert!(waits(&fleet, "evidence").contains("gateway g1 is silent"), "{:#?}", fleet.web());
@@ -240,8 +240,8 @@ fn a_last_step_that_is_held_ends_by_a_persons_decision() {
         serves(&mut fleet, 2, 10, 0);
         fleet.deploy(watching(canary(&[2_500, 10_000], Millis::secs(5)), metric, action));
         let begun = |fleet: &Fleet| {
-            let stages = fleet.web()?.rollout.as_ref()?.stages.clone();
-            stages.last().and_then(|stage| stage.started_at)
+            let rollout = fleet.web()?.rollout.as_ref().filter(|rollout| rollout.to.0 == 2)?;
+            rollout.stages.last().and_then(|stage| stage.started_at)
         };
         while begun(&fleet).is_none() {
             fleet.tick();

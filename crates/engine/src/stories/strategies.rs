@@ -2,7 +2,7 @@
 
 use crate::fleet::{Fleet, fleet, route_spec, spec};
 use baton_model::evidence::ReleaseEvidence;
-use baton_model::id::{PortName, ReleaseNumber};
+use baton_model::id::{PortName, ReleaseNumber, RolloutId};
 use baton_model::rollout::{
     AbTest, AfterDark, AnalysisAction, BlueGreen, Canary, CanaryStep, DarkLaunch, Metric, Preview,
     RolloutOutcome, Strategy, Threshold,
@@ -313,6 +313,7 @@ fn a_dark_launch_serves_nobody_until_it_is_promoted() {
 
 #[test]
 fn what_is_compared_by_a_key_is_a_share_of_those_who_have_it() {
-    let rule = Condition::Share { key: Key::Cookie("user".to_owned()), share: Weight(5_000) };
+    let rule =
+        Condition::Share { key: Key::Cookie("user".to_owned()), share: Weight(5_000), test: RolloutId(1) };
     assert_eq!(rule.to_string(), "50% of cookie:user");
 }

@@ -63,7 +63,8 @@ fn told(fleet: &Fleet) -> Vec<String> {
 fn gateways_are_told_what_to_compare_and_no_longer_when_it_is_decided() {
     let mut fleet = testing();
     let trial = |fleet: &Fleet| fleet.route_of_web().and_then(|route| route.trial.clone());
-    let between = Between::Clients { key: Key::Cookie("user".to_owned()), share: Weight(5_000) };
+    let between =
+        Between::Clients { key: Key::Cookie("user".to_owned()), share: Weight(5_000), test: RolloutId(2) };
     let expect =
         Trial { rollout: RolloutId(2), control: ReleaseNumber(1), treatment: ReleaseNumber(2), between };
     assert_eq!(trial(&fleet), Some(expect));

@@ -14,7 +14,7 @@ fn counts(good: u64, bad: u64, us: u64) -> ArmCounts {
 }
 
 fn by_clients(clients: (u64, u64), share: u16, arms: (ArmCounts, ArmCounts)) -> Comparison {
-    let between = Between::Clients { key: Key::Address, share: Weight(share) };
+    let between = Between::Clients { key: Key::Address, share: Weight(share), test: RolloutId(1) };
     let counts = TrialCounts { control: arms.0, treatment: arms.1, copies: CopyCounts::default() };
     compared(
         between,

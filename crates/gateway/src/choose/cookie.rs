@@ -52,3 +52,38 @@ impl Cookie {
         HeaderValue::try_from(text).expect("the cookie's name and path were checked")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::LOOPBACK;
+    use http::HeaderMap;
+    use http::header::COOKIE;
+    use proptest::prelude::*;
+
+    fn brought(cookie: &Cookie, value: &[u8]) -> Option<u16> {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_bytes(value).ok()?);
+        cookie.point(&RequestView { headers: &headers, ..RequestView::connection(LOOPBACK) })
+    }
+
+    proptest! {
+        /// Whatever a client brings is a point of ours or none; and what it was given it brings back.
+        #[test]
+        fn anything_may_be_brought(value in "(at=)?[0-9;= +-]{0,12}", noise in prop::collection::vec(any::<u8>(), 0..40)) {
+            let cookie = Cookie::new("at", &Entry::Tcp { listen: 1 });
+            prop_assert!(brought(&cookie, value.as_bytes()).is_none_or(|point| point < POINTS));
+            prop_assert!(brought(&cookie, &noise).is_none_or(|point| point < POINTS));
+        }
+
+        #[test]
+        fn what_was_given_is_brought_back(point in 0..POINTS, path in "/[ -~]{0,20}", secure in any::<bool>()) {
+            let entry = Entry::Http { hosts: Vec::new(), path, protocol: baton_model::route::HttpProtocol::Http1 };
+            let cookie = Cookie::new("at", &entry);
+            let set = cookie.set(point, secure);
+            prop_assert_eq!(cookie.given(&set), Some(point));
+            let pair = set.to_str().expect("text").split(';').next().expect("a pair").to_owned();
+            prop_assert_eq!(brought(&cookie, pair.as_bytes()), Some(point));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use crate::evidence::counters::{ReleaseEvent, ServiceEvent};
 use crate::hash::{POINTS, Salt, point};
 use crate::request::{Lookup, RequestView};
 use crate::table::hosts;
-use baton_model::id::ReleaseNumber;
+use baton_model::id::{ReleaseNumber, RolloutId};
 use baton_model::route::{self, Between, Weight};
 use http::{HeaderValue, StatusCode};
 use std::sync::Arc;
@@ -15,6 +15,15 @@ use std::time::{Duration, Instant};
 
 /// What the hash of a rule's share is for.
 const SHARE: &str = "share";
+
+/// The salt of a share of a test: each test of a service has one of its own, the same at every gateway and for as long as it
+/// lasts. Without a test it is that of gateways before there was one for each.
+fn share_salt(service: &str, test: RolloutId) -> Salt {
+    match test {
+        RolloutId(0) => Salt::new(service, SHARE),
+        RolloutId(number) => Salt::new(service, &format!("{SHARE} {number}")),
+    }
+}
 
 /// What is done with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,9 +97,9 @@ pub(super) struct Experiment {
 impl Experiment {
     pub(super) fn new(trial: &route::Trial, service: &str) -> Option<Self> {
         match &trial.between {
-            Between::Clients { key, share } => Some(Self {
+            Between::Clients { key, share, test } => Some(Self {
                 key: Lookup::new(key).expect("the names of headers were checked"),
-                share_salt: Salt::new(service, SHARE),
+                share_salt: share_salt(service, *test),
                 share: *share,
                 exposure_salt: Salt::new(service, "exposure"),
             }),
@@ -99,7 +108,7 @@ impl Experiment {
     }
 
     /// The arm of a request and the hash of its client; `None` where it has no key.
-    fn arm(&self, view: &RequestView<'_>) -> Option<(Arm, u64)> {
+    pub(super) fn arm(&self, view: &RequestView<'_>) -> Option<(Arm, u64)> {
         let point = point(self.key.hash(view, self.share_salt)?);
         let arm = if point < self.share.0 { Arm::Treatment } else { Arm::Control };
         Some((arm, self.key.hash(view, self.exposure_salt)?))
@@ -130,8 +139,8 @@ impl Rule {
                 Condition::Path { prefix: hosts::trimmed(prefix).to_owned() }
             }
             route::Condition::Host { name } => Condition::Host { name: name.to_ascii_lowercase() },
-            route::Condition::Share { key, share } => {
-                Condition::Share { key: lookup(key), salt: Salt::new(service, SHARE), share: *share }
+            route::Condition::Share { key, share, test } => {
+                Condition::Share { key: lookup(key), salt: share_salt(service, *test), share: *share }
             }
         });
         Self { conditions: conditions.collect(), to: rule.to }

@@ -121,7 +121,7 @@ fn the_page_is_as_documented() {
     let page = prometheus::text(&served.load(), now);
     let missing = documented::missing(&page, include_str!("../../../../docs/metrics.md"));
     assert!(missing.is_empty(), "docs/metrics.md has not:\n{missing:#?}");
-    assert_eq!(documented::rows(&page).len(), 23, "{page}");
+    assert_eq!(documented::rows(&page).len(), 24, "{page}");
     for sample in [
         "baton_gateway_requests_total{service=\"web\"} 1",
         "baton_gateway_answers_total{service=\"web\",release=\"1\",class=\"2xx\"} 1",

@@ -133,6 +133,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for First<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use tokio::io::AsyncWriteExt as _;
 
     #[tokio::test(start_paused = true)]
@@ -157,6 +158,28 @@ mod tests {
         first.read_to_end(&mut all).await.expect("all of it");
         sent.await.expect("sent");
         Some((spoken, all))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        /// Whatever comes first, in whatever pieces: it is HTTP/2 exactly where it begins so, and all of it is read again.
+        #[test]
+        fn anything_may_come_first(
+            begins in 0..=PREFACE.len(),
+            damage in prop::option::of((0..PREFACE.len(), any::<u8>())),
+            rest in prop::collection::vec(any::<u8>(), 0..30),
+            cut in 1_usize..30,
+        ) {
+            let mut bytes = [&PREFACE[..begins], &rest].concat();
+            if let Some((at, byte)) = damage && at < bytes.len() {
+                bytes[at] = byte;
+            }
+            let pieces: Vec<&[u8]> = bytes.chunks(cut).collect();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let told = runtime.block_on(told(&pieces));
+            let spoken = if bytes.starts_with(PREFACE) { Spoken::Http2 } else { Spoken::Http1 };
+            prop_assert_eq!(told, (!bytes.is_empty()).then_some((spoken, bytes)));
+        }
     }
 
     #[tokio::test]

@@ -107,13 +107,16 @@ fn receive(mut stream: &UnixStream) -> io::Result<Option<Listener>> {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
     });
-    let place = text.trim_end().split_once(' ').and_then(|(purpose, address)| {
-        Some(Place { purpose: Purpose::of(purpose)?, address: address.parse().ok()? })
-    });
-    match (place, socket) {
+    match (place_of(text), socket) {
         (Some(place), Some(socket)) => Ok(Some(Listener { place, socket: TcpListener::from(socket) })),
         (None, _) | (_, None) => Err(bad("not a gateway's handover")),
     }
+}
+
+/// What a line of the handover says a socket is for.
+fn place_of(line: &str) -> Option<Place> {
+    let (purpose, address) = line.trim_end().split_once(' ')?;
+    Some(Place { purpose: Purpose::of(purpose)?, address: address.parse().ok()? })
 }
 
 /// Gives `listeners` to the program that asks at `path`, each time one does; returns when one has said that it serves.
@@ -171,6 +174,7 @@ fn give(mut stream: &UnixStream, listeners: &[Listener]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::net::SocketAddr;
 
     fn sockets() -> Vec<Listener> {
@@ -210,6 +214,38 @@ mod tests {
         assert!(!offered.is_finished());
         assert_eq!(take(true).await.expect("joined"), vec![place; 2]);
         offered.await.expect("joined").expect("relieved");
+    }
+
+    proptest! {
+        /// What is no line of ours is none, and what is says what it said.
+        #[test]
+        fn a_line_is_read_as_it_was_written_or_not_at_all(line in "(http|https|tcp|end| )?[ -~]{0,60}\n?") {
+            if let Some(place) = place_of(&line) {
+                let again = format!("{} {}\n", place.purpose.word(), place.address);
+                prop_assert_eq!(place_of(&again), Some(place));
+                prop_assert!(line.trim_start().starts_with(place.purpose.word()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_offers_and_is_no_gateway_is_an_error_and_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (index, words) in
+            [&b"http nonsense\n"[..], b"http 127.0.0.1:80\n", b"\xff\xfe\n", b"", &[b'x'; 4096]]
+                .into_iter()
+                .enumerate()
+        {
+            let path = folder.path().join(format!("handover-{index}"));
+            let door = UnixListener::bind(&path).expect("a door");
+            let other = std::thread::spawn(move || {
+                let (mut stream, _) = door.accept().expect("somebody");
+                // It may be gone by then.
+                let _ = stream.write_all(words);
+            });
+            assert!(take_over(&path).is_err(), "{words:?}");
+            other.join().expect("no panic");
+        }
     }
 
     #[test]

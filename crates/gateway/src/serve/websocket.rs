@@ -106,6 +106,28 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever passes, in whatever pieces: it is followed alike, and nothing may come after a close frame.
+        #[test]
+        fn anything_may_pass_in_any_pieces(
+            bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(0x88), Just(0xff), Just(0x7e), Just(0)], 0..400),
+            cuts in prop::collection::vec(1_usize..40, 1..8),
+        ) {
+            let mut whole = Frames::default();
+            whole.pass(&bytes);
+            let (mut pieces, mut at, mut closed) = (Frames::default(), 0, false);
+            for cut in cuts.iter().cycle() {
+                let end = (at + cut).min(bytes.len());
+                pieces.pass(&bytes[at..end]);
+                prop_assert!(!closed || pieces.closed);
+                prop_assert!(!(pieces.closed && pieces.is_between()));
+                (at, closed) = (end, pieces.closed);
+                if at == bytes.len() {
+                    break;
+                }
+            }
+            prop_assert_eq!((pieces.known, pieces.payload, pieces.closed), (whole.known, whole.payload, whole.closed));
+        }
+
         #[test]
         fn it_is_between_frames_exactly_where_one_ends(
             frames in prop::collection::vec(

@@ -2,10 +2,10 @@
 
 use super::{Served, TableError};
 use crate::choose::Picked;
-use crate::fixture::{Fleet, fleet, pick, run, sent, service, slot, upstream, web};
+use crate::fixture::{Fleet, fleet, header, pick, run, sent, service, slot, upstream, view, web};
 use crate::upstream::Purpose;
-use baton_model::id::{RouteRevision, TableRevision};
-use baton_model::route::{Entry, RouteTable, Weight};
+use baton_model::id::{ReleaseNumber, RolloutId, RouteRevision, TableRevision};
+use baton_model::route::{Condition, Entry, Key, RouteTable, Rule, Weight};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -145,6 +145,37 @@ fn some_fleet() -> impl Strategy<Value = Fleet> {
         fleet.route.spec.ejection.share_max = Weight::ALL;
         fleet
     })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+    /// A table whose text was damaged on its way or on the disk: it is no table, it is refused, or it is served; whatever it
+    /// says, a request is decided by it and nothing panics.
+    #[test]
+    fn a_damaged_table_is_refused_or_served(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..4, "[0-9a-z\"{}:,./-]{0,4}"), 1..4),
+    ) {
+        let mut fleet = fleet(3);
+        fleet.add(2, 4);
+        fleet.weights(&[(1, 9_000), (2, 1_000)]);
+        let condition = Condition::Share { key: Key::Cookie("user".to_owned()), share: Weight(5_000), test: RolloutId(1) };
+        fleet.route.rules = vec![Rule { conditions: vec![condition], to: ReleaseNumber(2) }];
+        fleet.route.spec.sticky_cookie = Some("at".to_owned());
+        let mut text = serde_json::to_string(&fleet.table()).expect("a table has a text");
+        for (at, cut, put) in damage {
+            let at = at.index(text.len());
+            text.replace_range(at..(at + cut).min(text.len()), &put);
+        }
+        if let Ok(table) = serde_json::from_str::<RouteTable>(&text) {
+            let (served, now) = (Served::new(None), Instant::now());
+            let _ = served.install(&table, now);
+            let headers = header("cookie", "user=ada");
+            for route in served.load().routes().values() {
+                let decision = route.decide(&view(&headers), now);
+                let _ = route.pick(&decision, &view(&headers), &[], Purpose::First, now);
+            }
+        }
+    }
 }
 
 proptest! {

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 /// What is sent, and the status of the first answer; 0 where the connection is closed without one.
-const CORPUS: [(&str, &str, &[u16]); 29] = [
+pub(crate) const CORPUS: [(&str, &str, &[u16]); 29] = [
     ("no request", "hello\r\n\r\n", &[400]),
     ("bytes", "\u{1}\u{2}\u{3}\r\n\r\n", &[400]),
     ("no host", "GET / HTTP/1.1\r\n\r\n", &[400]),
@@ -90,7 +90,7 @@ async fn recorder() -> (Instance, Arc<Mutex<Vec<String>>>) {
     (instance, seen)
 }
 
-fn status(answer: &str) -> u16 {
+pub(crate) fn status(answer: &str) -> u16 {
     answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).map_or(0, |it| it.parse().unwrap_or(0))
 }
 

@@ -220,7 +220,7 @@ impl Route {
                     only_http("host")?;
                     check_host(name)?;
                 }
-                Condition::Share { key, share } => {
+                Condition::Share { key, share, .. } => {
                     self.check_key(key, &format!("the key of rule {number}"))?;
                     check_share(*share, &format!("the share of rule {number}"))?;
                 }
@@ -243,7 +243,7 @@ impl Route {
             return Err(format!("release {} cannot be compared with itself", trial.control));
         }
         match &trial.between {
-            Between::Clients { key, share } => {
+            Between::Clients { key, share, .. } => {
                 self.check_key(key, "the key of the comparison")?;
                 check_share(*share, "the share of the comparison")
             }

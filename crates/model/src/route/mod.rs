@@ -132,6 +132,10 @@ pub enum Condition {
         key: Key,
         /// How much of all hashes.
         share: Weight,
+        /// The rollout whose test it is: hashes for two of them have nothing to do with each other, so that who was in the
+        /// one is no more likely than others to be in the next. 0: that of no rollout, as it was before they had one.
+        #[serde(default)]
+        test: crate::id::RolloutId,
     },
 }
 
@@ -187,8 +191,11 @@ pub enum Between {
     Clients {
         /// What tells clients apart; a request without it takes no part.
         key: Key,
-        /// How many of them get the new release: those that [`Condition::Share`] of this share takes.
+        /// How many of them get the new release: those that [`Condition::Share`] of this share and test takes.
         share: Weight,
+        /// See [`Condition::Share`].
+        #[serde(default)]
+        test: crate::id::RolloutId,
     },
     /// By their answers to the same requests: those that the mirror copies.
     Copies,
@@ -328,6 +335,39 @@ pub struct Ejection {
     pub base: Millis,
     /// At most this share of a release's instances at a time.
     pub share_max: Weight,
+}
+
+impl Route {
+    /// What each release gets of the requests, by the split and by the rules that ask for nothing but a share of a key: as if
+    /// each request had the key. Who else gets one by a rule is not known beforehand.
+    #[must_use]
+    pub fn shares(&self) -> BTreeMap<ReleaseNumber, Weight> {
+        let whole = u64::from(Weight::ALL.0);
+        let mut ruled: BTreeMap<ReleaseNumber, u64> = BTreeMap::new();
+        let mut left = whole;
+        for rule in self.rules.iter().filter(|rule| rule.plain_share().is_some()) {
+            let taken = rule.plain_share().map_or(0, |share| u64::from(share.0)).min(left);
+            left -= taken;
+            *ruled.entry(rule.to).or_default() += taken;
+        }
+        let of_split = |weight: Weight| u64::from(weight.0) * left / whole;
+        for (release, weight) in &self.split.weights {
+            *ruled.entry(*release).or_default() += of_split(*weight);
+        }
+        let weight = |share: u64| Weight(u16::try_from(share).unwrap_or(Weight::ALL.0));
+        ruled.into_iter().map(|(release, share)| (release, weight(share))).collect()
+    }
+}
+
+impl Rule {
+    /// The share of a key that it takes, where it asks for nothing else.
+    #[must_use]
+    pub fn plain_share(&self) -> Option<Weight> {
+        match self.conditions[..] {
+            [Condition::Share { share, .. }] => Some(share),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for UpstreamId {

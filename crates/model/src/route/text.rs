@@ -96,7 +96,7 @@ impl fmt::Display for Condition {
             Self::Is { key, value: Some(value) } => f.pad(&format!("{key}={value}")),
             Self::Path { prefix } => f.pad(&format!("path:{prefix}")),
             Self::Host { name } => f.pad(&format!("host:{name}")),
-            Self::Share { key, share } => f.pad(&format!("{share} of {key}")),
+            Self::Share { key, share, .. } => f.pad(&format!("{share} of {key}")),
         }
     }
 }

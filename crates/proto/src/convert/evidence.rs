@@ -1,6 +1,6 @@
 //! What gateways count.
 
-use super::field::{WireError, Within as _, counted, keyed, required};
+use super::field::{WireError, Within as _, counted, keyed, required, tally};
 use crate::v1;
 use baton_model::evidence::histogram::{Histogram, Stored};
 use baton_model::evidence::{Evidence, ReleaseEvidence, ServiceEvidence, StatusCounts};
@@ -54,13 +54,13 @@ impl TryFrom<v1::ServiceEvidence> for ServiceEvidence {
             Ok((ReleaseNumber(counted(&field, number)?), evidence))
         };
         Ok(Self {
-            requests: wire.requests,
-            unanswered: wire.unanswered,
-            refused: wire.refused,
-            fallbacks: wire.fallbacks,
-            queued: wire.queued,
-            over_budget: wire.over_budget,
-            waiting: wire.waiting,
+            requests: tally("requests", wire.requests)?,
+            unanswered: tally("unanswered", wire.unanswered)?,
+            refused: tally("refused", wire.refused)?,
+            fallbacks: tally("fallbacks", wire.fallbacks)?,
+            queued: tally("queued", wire.queued)?,
+            over_budget: tally("over_budget", wire.over_budget)?,
+            waiting: tally("waiting", wire.waiting)?,
             releases: wire.releases.into_iter().map(release).collect::<Result<_, WireError>>()?,
         })
     }
@@ -93,19 +93,19 @@ impl TryFrom<v1::ReleaseEvidence> for ReleaseEvidence {
     fn try_from(wire: v1::ReleaseEvidence) -> Result<Self, WireError> {
         Ok(Self {
             status: required("status", wire.status)?,
-            failures: wire.failures,
-            broken: wire.broken,
-            diverted: wire.diverted,
-            cancelled: wire.cancelled,
-            retries: wire.retries,
-            hedges: wire.hedges,
-            exposures: wire.exposures,
-            in_flight: wire.in_flight,
-            left_out: wire.left_out,
-            mirrored: wire.mirrored,
-            unmirrored: wire.unmirrored,
-            compared: wire.compared,
-            differing: wire.differing,
+            failures: tally("failures", wire.failures)?,
+            broken: tally("broken", wire.broken)?,
+            diverted: tally("diverted", wire.diverted)?,
+            cancelled: tally("cancelled", wire.cancelled)?,
+            retries: tally("retries", wire.retries)?,
+            hedges: tally("hedges", wire.hedges)?,
+            exposures: tally("exposures", wire.exposures)?,
+            in_flight: tally("in_flight", wire.in_flight)?,
+            left_out: tally("left_out", wire.left_out)?,
+            mirrored: tally("mirrored", wire.mirrored)?,
+            unmirrored: tally("unmirrored", wire.unmirrored)?,
+            compared: tally("compared", wire.compared)?,
+            differing: tally("differing", wire.differing)?,
             latency: required("latency", wire.latency)?,
         })
     }
@@ -121,8 +121,13 @@ impl From<StatusCounts> for v1::StatusCounts {
 impl TryFrom<v1::StatusCounts> for StatusCounts {
     type Error = WireError;
     fn try_from(wire: v1::StatusCounts) -> Result<Self, WireError> {
-        let v1::StatusCounts { informational, successful, redirected, client_error, server_error } = wire;
-        Ok(Self { informational, successful, redirected, client_error, server_error })
+        Ok(Self {
+            informational: tally("informational", wire.informational)?,
+            successful: tally("successful", wire.successful)?,
+            redirected: tally("redirected", wire.redirected)?,
+            client_error: tally("client_error", wire.client_error)?,
+            server_error: tally("server_error", wire.server_error)?,
+        })
     }
 }
 
@@ -147,7 +152,9 @@ impl TryFrom<v1::Histogram> for Histogram {
         let pairs = wire.steps.into_iter().zip(wire.counts);
         let counts: Vec<(u16, u64)> =
             pairs.map(|(number, count)| Ok((step(number)?, count))).collect::<Result<_, WireError>>()?;
-        Self::try_from(Stored { counts, max_us: wire.max_us, sum_us: wire.sum_us })
-            .map_err(|error| WireError::new("steps", error))
+        let histogram = Self::try_from(Stored { counts, max_us: wire.max_us, sum_us: wire.sum_us })
+            .map_err(|error| WireError::new("steps", error))?;
+        tally("counts", histogram.total())?;
+        Ok(histogram)
     }
 }

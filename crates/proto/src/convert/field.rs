@@ -142,6 +142,18 @@ pub(super) fn pace(interval_ms: u64, timeout_ms: u64, rise: u32, fall: u32) -> R
     }
 }
 
+/// The most that is counted of anything in one report. A report is of seconds, and of a comparison of days: nothing comes near
+/// it; and the sums of millions of such reports are still numbers of 64 bits.
+pub(super) const TALLY_MAX: u64 = 1 << 40;
+
+/// How often something happened.
+pub(super) fn tally(field: &str, wire: u64) -> Result<u64, WireError> {
+    if wire > TALLY_MAX {
+        return Err(WireError::new(field, format!("{wire} is more than anybody can have counted")));
+    }
+    Ok(wire)
+}
+
 /// A number that counts from 1.
 pub(super) fn counted(field: &str, wire: u64) -> Result<u64, WireError> {
     if wire == 0 {

@@ -4,7 +4,7 @@ mod spec;
 
 use super::field::{WireError, Within as _, counted, each, keyed, optional, required, text};
 use crate::v1;
-use baton_model::id::{ReleaseNumber, RouteRevision, TableRevision};
+use baton_model::id::{ReleaseNumber, RolloutId, RouteRevision, TableRevision};
 use baton_model::route::{Condition, Key, Mirror, Route, RouteTable, Rule, Split, Upstream, Weight};
 
 impl From<RouteTable> for v1::RouteTable {
@@ -128,8 +128,8 @@ impl From<Condition> for v1::Condition {
             Condition::Is { key, value } => Kind::Is(v1::KeyIs { key: Some(key.into()), value }),
             Condition::Path { prefix } => Kind::PathPrefix(prefix),
             Condition::Host { name } => Kind::Host(name),
-            Condition::Share { key, share } => {
-                Kind::Share(v1::KeyShare { key: Some(key.into()), share: share.0.into() })
+            Condition::Share { key, share, test } => {
+                Kind::Share(v1::KeyShare { key: Some(key.into()), share: share.0.into(), test: test.0 })
             }
         };
         Self { kind: Some(kind) }
@@ -147,6 +147,7 @@ impl TryFrom<v1::Condition> for Condition {
             Kind::Share(part) => Self::Share {
                 key: required("key", part.key).within("share")?,
                 share: weight("share.share", part.share)?,
+                test: RolloutId(part.test),
             },
         })
     }

@@ -127,6 +127,28 @@ where
     }
 }
 
+/// What a coordinator does with evidence: whatever counts it holds, nothing overflows and every figure is one.
+fn use_up(evidence: &Evidence) {
+    for service in evidence.services.values() {
+        let mut sum = service.clone();
+        (0..3).for_each(|_| sum.merge(service));
+        sum.follow(service);
+        for release in sum.releases.values() {
+            assert!(release.failed() <= release.asked());
+            assert!(release.latency.quantile_ms(0.99).is_finite());
+            assert!(release.error_share().is_none_or(|share| (0.0..=1.0).contains(&share)));
+            assert_eq!(release.since(release).ended(), 0);
+        }
+    }
+    for trial in evidence.trials.values() {
+        let mut clients = trial.control.clone();
+        clients.merge(&trial.treatment);
+        assert!(clients.count() >= trial.control.count().max(trial.treatment.count()) / 2);
+        let arm = &trial.counts.treatment;
+        assert!(arm.errors() <= arm.requests() && arm.latency.quantile_ms(0.5).is_finite());
+    }
+}
+
 fn survive_as_anything(bytes: &[u8]) {
     survive::<ServiceSpec, v1::ServiceSpec>(bytes);
     survive::<NodePlan, v1::NodePlan>(bytes);
@@ -139,6 +161,9 @@ fn survive_as_anything(bytes: &[u8]) {
     survive::<RouteTable, v1::RouteTable>(bytes);
     survive::<GatewayState, v1::GatewayState>(bytes);
     survive::<Evidence, v1::Evidence>(bytes);
+    if let Ok(Ok(evidence)) = v1::Evidence::decode(bytes).map(Evidence::try_from) {
+        use_up(&evidence);
+    }
     if let Ok(wire) = v1::Observed::decode(bytes) {
         let _ = instances_observed(wire.instances, UnixMs(1));
     }

@@ -1,6 +1,6 @@
 //! Two releases that are compared: what gateways are told, what they count, and what is concluded.
 
-use super::field::{WireError, Within as _, counted, each, optional, required};
+use super::field::{WireError, Within as _, counted, each, optional, required, tally};
 use super::route::weight;
 use super::strategy::answer;
 use crate::v1;
@@ -38,8 +38,8 @@ impl From<Between> for v1::Between {
     fn from(between: Between) -> Self {
         use v1::between::Kind;
         let kind = match between {
-            Between::Clients { key, share } => {
-                Kind::Clients(v1::KeyShare { key: Some(key.into()), share: share.0.into() })
+            Between::Clients { key, share, test } => {
+                Kind::Clients(v1::KeyShare { key: Some(key.into()), share: share.0.into(), test: test.0 })
             }
             Between::Copies => Kind::Copies(true),
         };
@@ -55,6 +55,7 @@ impl TryFrom<v1::Between> for Between {
             Some(Kind::Clients(part)) => Self::Clients {
                 key: required("key", part.key).within("clients")?,
                 share: weight("clients.share", part.share)?,
+                test: RolloutId(part.test),
             },
             Some(Kind::Copies(true)) => Self::Copies,
             Some(Kind::Copies(false)) | None => return Err(WireError::unset("kind")),
@@ -112,7 +113,7 @@ impl TryFrom<v1::ArmCounts> for ArmCounts {
     fn try_from(wire: v1::ArmCounts) -> Result<Self, WireError> {
         Ok(Self {
             status: required("status", wire.status)?,
-            failures: wire.failures,
+            failures: tally("failures", wire.failures)?,
             latency: required("latency", wire.latency)?,
         })
     }
@@ -141,18 +142,18 @@ impl TryFrom<v1::CopyCounts> for CopyCounts {
     type Error = WireError;
     fn try_from(wire: v1::CopyCounts) -> Result<Self, WireError> {
         Ok(Self {
-            drawn: wire.drawn,
-            sent: wire.sent,
-            not_safe: wire.not_safe,
-            not_small: wire.not_small,
-            not_free: wire.not_free,
-            not_there: wire.not_there,
-            unanswered: wire.unanswered,
-            compared: wire.compared,
-            differs_unanswered: wire.differs_unanswered,
-            differs_status: wire.differs_status,
-            differs_body: wire.differs_body,
-            noise: wire.noise,
+            drawn: tally("drawn", wire.drawn)?,
+            sent: tally("sent", wire.sent)?,
+            not_safe: tally("not_safe", wire.not_safe)?,
+            not_small: tally("not_small", wire.not_small)?,
+            not_free: tally("not_free", wire.not_free)?,
+            not_there: tally("not_there", wire.not_there)?,
+            unanswered: tally("unanswered", wire.unanswered)?,
+            compared: tally("compared", wire.compared)?,
+            differs_unanswered: tally("differs_unanswered", wire.differs_unanswered)?,
+            differs_status: tally("differs_status", wire.differs_status)?,
+            differs_body: tally("differs_body", wire.differs_body)?,
+            noise: tally("noise", wire.noise)?,
         })
     }
 }

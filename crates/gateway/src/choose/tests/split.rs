@@ -4,7 +4,7 @@ use crate::choose::DecidedBy;
 use crate::fixture::{fleet, header, release_of, view, web};
 use crate::hash::{Salt, point};
 use crate::request::RequestView;
-use baton_model::id::ReleaseNumber;
+use baton_model::id::{ReleaseNumber, RolloutId};
 use baton_model::route::{Condition, Key, Mirror, Rule, Weight};
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
@@ -125,7 +125,11 @@ fn a_share_of_a_key_is_a_cohort_that_only_grows() {
     let cohort = |share: u16| {
         let mut fleet = fleet(1);
         fleet.route.rules = vec![rule(
-            vec![Condition::Share { key: Key::Header("x-user".to_owned()), share: Weight(share) }],
+            vec![Condition::Share {
+                key: Key::Header("x-user".to_owned()),
+                share: Weight(share),
+                test: RolloutId(1),
+            }],
             2,
         )];
         let route = web(&fleet.served());

@@ -1,5 +1,6 @@
 //! Two releases compared: who takes part, who is counted, and for how long.
 
+use crate::choose::decide::Experiment;
 use crate::choose::{Arm, Picked, RouteState};
 use crate::evidence::Reporter;
 use crate::fixture::{Fleet, fleet, header, pick, slot, view, web};
@@ -21,13 +22,13 @@ fn user() -> Key {
 fn compared() -> Fleet {
     let mut fleet = fleet(1);
     fleet.add(2, 2);
-    let condition = Condition::Share { key: user(), share: SHARE };
+    let condition = Condition::Share { key: user(), share: SHARE, test: RolloutId(7) };
     fleet.route.rules = vec![Rule { conditions: vec![condition], to: ReleaseNumber(2) }];
     fleet.route.trial = Some(Trial {
         rollout: RolloutId(7),
         control: ReleaseNumber(1),
         treatment: ReleaseNumber(2),
-        between: Between::Clients { key: user(), share: SHARE },
+        between: Between::Clients { key: user(), share: SHARE, test: RolloutId(7) },
     });
     fleet
 }
@@ -104,6 +105,35 @@ fn counts_go_on_over_revisions_and_end_with_the_comparison() {
     fleet.route.trial = None;
     fleet.next(&served, Instant::now());
     assert_eq!(reported(&served), None);
+}
+
+/// Who is in the treatment of a test of this service, by this rollout.
+fn treated(service: &str, test: u64, share: u16) -> Vec<bool> {
+    let between = Between::Clients { key: user(), share: Weight(share), test: RolloutId(test) };
+    let (control, treatment) = (ReleaseNumber(1), ReleaseNumber(2));
+    let trial = Trial { rollout: RolloutId(test), control, treatment, between };
+    let experiment = Experiment::new(&trial, service).expect("of clients");
+    let arm = |user: u32| {
+        let headers = header("x-user", &format!("user-{user}"));
+        experiment.arm(&view(&headers)).expect("it has the key").0 == Arm::Treatment
+    };
+    (0..20_000).map(arm).collect()
+}
+
+#[test]
+fn who_was_in_one_test_is_as_likely_as_others_to_be_in_the_next() {
+    let first = treated("web", 7, 5_000);
+    for (what, other) in [
+        ("the next test of the service", treated("web", 8, 5_000)),
+        ("a test of another service", treated("api", 7, 5_000)),
+        ("a test of before there was a salt for each", treated("web", 0, 5_000)),
+    ] {
+        let both = first.iter().zip(&other).filter(|(one, two)| **one && **two).count();
+        // A quarter of 20,000, six standard deviations of the binomial.
+        assert!((4_633..5_367).contains(&both), "{both} of 20,000 are in both arms of {what}");
+    }
+    let more = treated("web", 7, 6_000);
+    assert!(first.iter().zip(&more).all(|(now, then)| !now || *then), "a share that grows takes nobody back");
 }
 
 #[test]

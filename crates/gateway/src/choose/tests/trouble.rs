@@ -1,7 +1,8 @@
 //! What happens when instances fail, and when nobody is there.
 
-use crate::choose::Picked;
-use crate::fixture::{fail, fleet, header, pick, sent, slot, spread, view, web};
+use crate::choose::{Decision, Picked};
+use crate::evidence::Reporter;
+use crate::fixture::{fail, fleet, header, pick, sent, service, slot, spread, view, web};
 use crate::upstream::{Purpose, Serial};
 use baton_model::id::ReleaseNumber;
 use baton_model::route::{Mirror, Weight};
@@ -207,4 +208,46 @@ fn what_hung_and_came_back_is_sent_requests_again() {
 
 fn slot_of(upstream: &crate::upstream::UpstreamState) -> u64 {
     upstream.id().instance.slot
+}
+
+#[test]
+fn what_others_take_for_a_release_that_is_left_out_counts_against_it() {
+    let mut fleet = fleet(3);
+    fleet.add(2, 9);
+    fleet.weights(&[(1, 7_500), (2, 2_500)]);
+    let (served, now) = (fleet.served(), Instant::now());
+    let route = web(&served);
+    let counted = |release| route.service().release(ReleaseNumber(release)).total();
+    let _ = spread(&route, 400, now);
+    assert_eq!((counted(1).diverted, counted(2).diverted), (0, 0), "it answers for itself");
+    let its_own = counted(2).ended();
+
+    fail(&route, 9, 3, now);
+    let _ = spread(&route, 400, now);
+    let after = counted(2);
+    assert_eq!(
+        (after.diverted, after.failures),
+        (its_own, 3),
+        "the same users, answered by the release before"
+    );
+    assert_eq!(after.failed(), its_own + 3);
+    assert_eq!(counted(1).diverted, 0);
+    let left_out =
+        |now| Reporter::new(now).next(&served.load(), now).services[&service("web")].releases.clone();
+    assert_eq!(left_out(now)[&ReleaseNumber(2)].left_out, 1);
+
+    // A try that failed there and is made again elsewhere has counted as that.
+    let headers = header("x-user", "7");
+    let decision = Decision { release: Some(ReleaseNumber(2)), ..route.decide(&view(&headers), now) };
+    let retried = route.pick(&decision, &view(&headers), &[], Purpose::Retry, now);
+    assert!(matches!(retried, Picked::Upstream(_)) && counted(2).diverted == its_own);
+    // Back after its time, it has its own again; and one that no route names is not to blame.
+    let later = now + Duration::from_secs(11);
+    let _ = spread(&route, 400, later);
+    assert_eq!((counted(2).diverted, counted(2).ended()), (its_own, 2 * its_own + 3));
+    assert_eq!(left_out(later)[&ReleaseNumber(2)].left_out, 0);
+    fleet.remove(9);
+    fleet.next(&served, later);
+    let _ = spread(&web(&served), 400, later);
+    assert_eq!(counted(2).diverted, its_own);
 }

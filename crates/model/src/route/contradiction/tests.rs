@@ -1,7 +1,7 @@
 //! A corpus of tables that contradict themselves, each one change away from a good one.
 
 use super::*;
-use crate::id::{InstanceId, PortName, ReleaseNumber, RouteRevision, RunNumber};
+use crate::id::{InstanceId, PortName, ReleaseNumber, RolloutId, RouteRevision, RunNumber};
 use crate::route::{
     Ejection, HttpProtocol, Mirror, Retries, RouteSpec, Split, Timeouts, TrafficCheck, TrafficLimits,
     Upstream,
@@ -150,7 +150,10 @@ fn rules_say_something_and_not_two_things() {
     );
     check(
         |route| {
-            route.rules = vec![rule(vec![Condition::Share { key: Key::Address, share: Weight(10_001) }], 2)]
+            route.rules = vec![rule(
+                vec![Condition::Share { key: Key::Address, share: Weight(10_001), test: RolloutId(1) }],
+                2,
+            )]
         },
         Some("web: the share of rule 1 is 100.01%, more than everything"),
     );
@@ -274,4 +277,22 @@ proptest! {
         let told = table([("api", good("api", first)), ("web", good("web", second))]).check();
         prop_assert_eq!(told.is_err(), names && path == elsewhere, "{:?}", told);
     }
+}
+
+#[test]
+fn the_true_share_of_a_release_is_that_of_its_rule_and_of_the_split() {
+    let mut route = good("web", http(&[], "/"));
+    let shares = |route: &Route| -> Vec<(u64, u16)> {
+        route.shares().iter().map(|(release, weight)| (release.0, weight.0)).collect()
+    };
+    assert_eq!(shares(&route), [(1, 9_500), (2, 500)]);
+    let half = Condition::Share { key: Key::Address, share: Weight(5_000), test: RolloutId(1) };
+    let staff = Condition::Is { key: Key::Header("x-staff".to_owned()), value: None };
+    route.split.weights = BTreeMap::from([(ReleaseNumber(1), Weight::ALL)]);
+    route.rules = vec![rule(vec![staff.clone()], 2)];
+    assert_eq!(shares(&route), [(1, 10_000)], "how many are staff is not known");
+    route.rules = vec![rule(vec![half.clone()], 2)];
+    assert_eq!(shares(&route), [(1, 5_000), (2, 5_000)]);
+    route.rules = vec![rule(vec![staff, half], 2)];
+    assert_eq!(shares(&route), [(1, 10_000)]);
 }

@@ -74,7 +74,7 @@ fn route(n: usize) -> Route {
         Condition::Is { key: key(), value: Some(String::new()) },
         Condition::Path { prefix: "/".to_owned() },
         Condition::Host { name: "preview.example".to_owned() },
-        Condition::Share { key: key(), share: Weight(1) },
+        Condition::Share { key: key(), share: Weight(1), test: RolloutId(2) },
     ];
     let mirror = Mirror {
         to,
@@ -105,7 +105,11 @@ fn route(n: usize) -> Route {
         trial: match n % 3 {
             0 => None,
             1 => Some(trial(Between::Copies)),
-            _ => Some(trial(Between::Clients { key: keys()[n % 4].clone(), share: Weight(5_000) })),
+            _ => Some(trial(Between::Clients {
+                key: keys()[n % 4].clone(),
+                share: Weight(5_000),
+                test: RolloutId(3),
+            })),
         },
         upstreams: if full {
             upstreams.into_iter().map(|(id, upstream)| (id.parse().unwrap(), upstream)).collect()

@@ -56,7 +56,11 @@ fn arm(release: u64, error_share: Option<Estimate>) -> ArmReport {
 pub(super) fn by_clients() -> Comparison {
     let estimate = Estimate { low: -1, value: 2, high: i64::MAX };
     Comparison {
-        between: Between::Clients { key: Key::Cookie("user".to_owned()), share: Weight(5_000) },
+        between: Between::Clients {
+            key: Key::Cookie("user".to_owned()),
+            share: Weight(5_000),
+            test: RolloutId(0),
+        },
         since: UnixMs(1),
         until: UnixMs(2),
         sources: 3,
