@@ -1,6 +1,7 @@
 //! The coordinator process: it drives the real [`Cycle`], keeps sessions in memory, and can die between any two steps.
 
 use super::World;
+use super::counting::Compared;
 use super::invariants;
 use super::mutation::Mutation;
 use super::network::{Body, Envelope, Report};
@@ -9,7 +10,7 @@ use super::table::Tables;
 use baton_engine::cycle::{Action, Cycle, PlanRecord, Snapshot, Write, Written};
 use baton_engine::outcome::EventDraft;
 use baton_model::desired::Desired;
-use baton_model::id::{Generation, NodeName};
+use baton_model::id::{GatewayName, Generation, NodeName, ServiceName};
 use baton_model::observed::{NodeFacts, NodeObserved, Observed};
 use baton_model::plan::{InstancePlan, NodePlan};
 use baton_model::time::UnixMs;
@@ -33,6 +34,8 @@ pub(crate) struct Coordinator {
     /// The last connection of each node: a newer session replaces the older.
     sessions: BTreeMap<NodeName, u64>,
     pub(crate) tables: Tables,
+    /// What each gateway has compared.
+    pub(crate) compared: BTreeMap<GatewayName, BTreeMap<ServiceName, Compared>>,
     /// What the present decision was made from: the truth, also where a mutation told the engine otherwise.
     pub(crate) seen: Observed,
     pub(crate) wanted: Desired,
@@ -61,6 +64,7 @@ impl World {
             wake_at: None,
             sessions: BTreeMap::new(),
             tables: Tables::default(),
+            compared: BTreeMap::new(),
             seen: Observed::default(),
             wanted: Desired::default(),
             decided_at: UnixMs(0),

@@ -208,6 +208,7 @@ impl World {
         }
         let gateways: Vec<GatewayName> = self.gateways.keys().cloned().collect();
         gateways.iter().for_each(|gateway| self.gateway_link_mends(gateway));
+        self.gateways.values_mut().for_each(|gateway| gateway.taken.clear());
         self.restore_nodes();
         self.wake_coordinator();
         self.healed_at = self.now;

@@ -1,6 +1,7 @@
 //! The fleet of one seed: its nodes, its services, and what their releases ask for.
 
 use super::World;
+use super::counting;
 use super::gateway::Gateway;
 use super::node::Node;
 use super::random::Random;
@@ -55,6 +56,7 @@ impl World {
             spec.route = routed.then(|| route_spec(PortName::new("main").expect("a valid name")));
             if routed {
                 strategies::draw(&mut strategies, &mut spec);
+                counting::draw(self.options.seed, &mut spec, number);
             }
             self.specs.insert(name.clone(), spec);
             let service = Service {
@@ -67,6 +69,7 @@ impl World {
             };
             self.store.desired.services.insert(name, service);
         }
+        self.take_ports();
     }
 
     /// Half of the seeds have gateways. Their chance is of a stream of its own.

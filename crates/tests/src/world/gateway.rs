@@ -2,13 +2,14 @@
 //! that take their time, are cut off, freeze, die and come back with what is on their disk.
 
 use super::World;
+use super::counting::Counted;
 use super::mutation::Mutation;
 use super::network::Link;
 use super::queue::Happening;
 use super::random::Random;
 use baton_model::id::{GatewayName, RouteRevision, ServiceName, TableRevision};
 use baton_model::route::{Route, UpstreamId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A coordinator that was silent for this long is given up.
 const SILENCE_MS: u64 = 3000;
@@ -35,6 +36,8 @@ impl Table {
 pub(crate) struct State {
     pub(crate) routes: BTreeMap<ServiceName, RouteRevision>,
     pub(crate) busy: BTreeMap<UpstreamId, u64>,
+    /// What it has and cannot listen for.
+    pub(crate) unserved: BTreeSet<ServiceName>,
 }
 
 /// A message between a gateway and the coordinator.
@@ -44,6 +47,8 @@ pub(crate) enum Word {
     State { first: bool, state: State },
     /// To the coordinator.
     Beat,
+    /// To the coordinator, each second, once: what is lost is lost.
+    Counted(Box<Counted>),
     /// To the gateway, the echo.
     BeatBack,
     /// To the gateway.
@@ -63,7 +68,7 @@ impl Letter {
     /// From the gateway to the coordinator.
     pub(crate) fn goes_up(&self) -> bool {
         match self.word {
-            Word::State { .. } | Word::Beat => true,
+            Word::State { .. } | Word::Beat | Word::Counted(_) => true,
             Word::BeatBack | Word::Table(_) => false,
         }
     }
@@ -85,7 +90,12 @@ pub(crate) struct Gateway {
     told: Option<State>,
     /// Requests in flight: to which run, and until when.
     in_flight: BTreeMap<u64, (UpstreamId, u64)>,
-    requests: u64,
+    pub(super) requests: u64,
+    counting: Random,
+    /// What it counted since its last report.
+    pub(super) counted: Counted,
+    /// TCP routes whose port another program holds, and from when until when.
+    pub(super) taken: BTreeMap<ServiceName, (u64, u64)>,
 }
 
 impl Gateway {
@@ -102,7 +112,15 @@ impl Gateway {
             told: None,
             in_flight: BTreeMap::new(),
             requests: 0,
+            counting: Random::of(seed, &format!("counting at {name}")),
+            counted: Counted::default(),
+            taken: BTreeMap::new(),
         }
+    }
+
+    /// The routes that it listens for.
+    fn served(&self, now: u64) -> impl Iterator<Item = &Route> {
+        self.table.routes.iter().filter(move |(service, _)| !self.lacks(service, now)).map(|(_, route)| route)
     }
 
     /// Requests in flight to a run.
@@ -110,13 +128,19 @@ impl Gateway {
         self.in_flight.values().filter(|(to, _)| to == id).count()
     }
 
-    fn state(&self) -> State {
+    /// Whether it has no port for a service.
+    fn lacks(&self, service: &ServiceName, now: u64) -> bool {
+        self.taken.get(service).is_some_and(|(from, until)| (*from..*until).contains(&now))
+    }
+
+    fn state(&self, now: u64) -> State {
         let mut busy: BTreeMap<UpstreamId, u64> = BTreeMap::new();
         for (id, _) in self.in_flight.values().filter(|(id, _)| !self.table.names(id)) {
             *busy.entry(id.clone()).or_default() += 1;
         }
         let routes = self.table.routes.iter().map(|(name, route)| (name.clone(), route.revision)).collect();
-        State { routes, busy }
+        let unserved = self.table.routes.keys().filter(|service| self.lacks(service, now)).cloned().collect();
+        State { routes, busy, unserved }
     }
 }
 
@@ -141,6 +165,7 @@ impl World {
         gateway.up = false;
         gateway.life += 1;
         gateway.in_flight.clear();
+        gateway.counted = Counted::default();
         gateway.connection = None;
         gateway.told = None;
         let back = now + gateway.random.between(100, 15_000);
@@ -165,7 +190,7 @@ impl World {
         };
         gateway.connection = Some((connection, process));
         gateway.heard_at = now;
-        let state = gateway.state();
+        let state = gateway.state(now);
         gateway.told = Some(state.clone());
         self.gateway_says(name, Word::State { first: true, state });
     }
@@ -180,11 +205,13 @@ impl World {
         if silent {
             gateway.connection = None;
         }
+        let counted = gateway.report();
         self.queue.push(now + BEAT_MS, next);
         if silent {
             self.queue.push(again, Happening::GatewayConnects { gateway: name.clone(), life });
         } else if connected {
             self.gateway_says(name, Word::Beat);
+            self.gateway_says(name, Word::Counted(Box::new(counted)));
         }
     }
 
@@ -195,7 +222,7 @@ impl World {
         let Some(gateway) = self.has_gateway(name, life) else { return };
         let next = now + gateway.random.between(50, 500);
         let upstreams: Vec<UpstreamId> =
-            gateway.table.routes.values().flat_map(|route| route.upstreams.keys().cloned()).collect();
+            gateway.served(now).flat_map(|route| route.upstreams.keys().cloned()).collect();
         let room = gateway.in_flight.len() < IN_FLIGHT_MAX;
         if !upstreams.is_empty() && room {
             let id = gateway.random.pick(&upstreams).clone();
@@ -204,6 +231,7 @@ impl World {
             gateway.requests += 1;
             let number = gateway.requests;
             gateway.in_flight.insert(number, (id.clone(), now + length));
+            self.count(name, &id);
             self.judge_request(name, &id);
         }
         self.queue.push(next, Happening::GatewayWorks { gateway: name.clone(), life });
@@ -224,10 +252,11 @@ impl World {
 
     /// Says what it serves by and is busy with, where that is not what it said last.
     fn gateway_tells(&mut self, name: &GatewayName) {
+        let now = self.now;
         let Some(gateway) = self.gateways.get_mut(name).filter(|gateway| gateway.connection.is_some()) else {
             return;
         };
-        let state = gateway.state();
+        let state = gateway.state(now);
         if gateway.told.as_ref() != Some(&state) {
             gateway.told = Some(state.clone());
             self.gateway_says(name, Word::State { first: false, state });
@@ -245,6 +274,14 @@ impl World {
     pub(crate) fn post(&mut self, letter: Letter) {
         let (now, faulty) = (self.now, self.faults_on);
         let Some(gateway) = self.gateways.get_mut(&letter.gateway) else { return };
+        if matches!(letter.word, Word::Counted(_)) {
+            // Of a stream of its own, and out of the order of the rest: seeds go on as they did without.
+            let wait = gateway.counting.between(1, 20) + gateway.link.slow_ms;
+            if !gateway.link.up_cut {
+                self.queue.push(now + wait, Happening::Posted(letter));
+            }
+            return;
+        }
         let Gateway { random, link, .. } = gateway;
         let Some(at) = link.arrival(random, letter.connection, letter.goes_up(), faulty, now) else { return };
         let again = faulty && matches!(letter.word, Word::Table(_)) && random.percent(15);
@@ -281,7 +318,7 @@ impl World {
                 let wait = gateway.random.between(0, if late { 4000 } else { 20 });
                 self.queue.push(now + wait, Happening::GatewayAcknowledges { gateway: name, life });
             }
-            Word::State { .. } | Word::Beat => {}
+            Word::State { .. } | Word::Beat | Word::Counted(_) => {}
         }
     }
 

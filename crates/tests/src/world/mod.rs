@@ -8,6 +8,7 @@
 mod agent;
 mod convergence;
 mod coordinator;
+mod counting;
 mod effects;
 mod faults;
 mod fleet;

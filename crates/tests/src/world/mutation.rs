@@ -3,6 +3,7 @@
 
 use baton_engine::cycle::{Snapshot, Write};
 use baton_model::desired::Desired;
+use baton_model::evidence::ReleaseEvidence;
 use baton_model::id::{NodeName, RunNumber};
 use baton_model::observed::{InstanceObserved, InstanceState, LogDrops, NodeFacts, NodeObserved, Observed};
 use baton_model::plan::NodePlan;
@@ -54,11 +55,15 @@ pub enum Mutation {
     ReleaseIgnored,
     /// Gateways take any table, older ones too.
     OldTableTaken,
+    /// What a gateway cannot serve counts as served.
+    UnservedIgnored,
+    /// Where gateways have counted nothing, all is taken to be well.
+    EvidenceInvented,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::CompareAndSetSkipped,
         Self::SentBeforeCommit,
         Self::GenerationIgnored,
@@ -78,6 +83,8 @@ impl Mutation {
         Self::LeaseCutShort,
         Self::ReleaseIgnored,
         Self::OldTableTaken,
+        Self::UnservedIgnored,
+        Self::EvidenceInvented,
     ];
 
     /// Its name on the command line.
@@ -103,6 +110,8 @@ impl Mutation {
             Self::LeaseCutShort => "lease-cut-short",
             Self::ReleaseIgnored => "release-ignored",
             Self::OldTableTaken => "old-table-taken",
+            Self::UnservedIgnored => "unserved-ignored",
+            Self::EvidenceInvented => "evidence-invented",
         }
     }
 
@@ -126,7 +135,12 @@ impl Mutation {
                 }
             }
             Self::LeaseCutShort => snapshot.desired.gateways.clear(),
-            Self::AcksIgnored | Self::InFlightIgnored | Self::ReleaseIgnored | Self::OldTableTaken => {}
+            Self::AcksIgnored
+            | Self::InFlightIgnored
+            | Self::ReleaseIgnored
+            | Self::OldTableTaken
+            | Self::UnservedIgnored
+            | Self::EvidenceInvented => {}
             Self::CompareAndSetSkipped
             | Self::SentBeforeCommit
             | Self::GenerationIgnored
@@ -165,7 +179,19 @@ impl Mutation {
         if self == Self::LeaseCutShort {
             observed.gateways.retain(|_, gateway| now.since(gateway.last_heard).0 < 1500);
         }
+        if self == Self::EvidenceInvented {
+            for (name, record) in &snapshot.progress {
+                let Some(rollout) = &record.value.rollout else { continue };
+                let mut good = ReleaseEvidence::default();
+                good.status.successful = 1000;
+                let series = observed.evidence.entry(name.clone()).or_default();
+                series.push(now, now, BTreeMap::from([(rollout.to, good)]));
+            }
+        }
         for gateway in observed.gateways.values_mut() {
+            if self == Self::UnservedIgnored {
+                gateway.unserved.clear();
+            }
             if self == Self::InFlightIgnored {
                 gateway.busy.clear();
             }

@@ -171,7 +171,11 @@ impl World {
         };
         let stages = rollout.filter(current).map(|rollout| rollout.stages.iter());
         let ahead = (1_u32..).zip(stages.into_iter().flatten()).filter(|(_, it)| it.started_at.is_none());
-        let ahead: Vec<u32> = ahead.map(|(number, _)| number).collect();
+        let mut ahead: Vec<u32> = ahead.map(|(number, _)| number).collect();
+        if let (true, Some(stages)) = (ahead.is_empty(), rollout.filter(current).map(|it| it.stages.len())) {
+            // The last one has begun: it may be ended without its bake and analysis.
+            ahead.extend(u32::try_from(stages + 1));
+        }
         // Which one is not drawn, so that the seeds that once failed go on as they did.
         let place = usize::try_from(self.now).unwrap_or(0).checked_rem(ahead.len());
         if let Some(to) = place.map(|place| ahead[place]) {

@@ -62,15 +62,18 @@ impl World {
                 self.ledger_heard(&gateway);
                 self.post(Letter { gateway, connection, process, word: Word::BeatBack });
             }
-            Word::State { .. } | Word::Beat | Word::BeatBack | Word::Table(_) => {}
+            Word::Counted(counted) if current => coordinator.note_counted(&gateway, *counted, now),
+            Word::State { .. } | Word::Beat | Word::BeatBack | Word::Table(_) | Word::Counted(_) => {}
         }
     }
 }
 
 impl Coordinator {
     fn note_gateway(&mut self, gateway: &GatewayName, state: State, now: UnixMs) {
-        let State { routes, busy } = state;
-        let seen = GatewayObserved { last_heard: now, routes, busy, ..GatewayObserved::default() };
+        let State { routes, busy, unserved } = state;
+        let why = |service| (service, "cannot listen: the port is taken".to_owned());
+        let unserved = unserved.into_iter().map(why).collect();
+        let seen = GatewayObserved { last_heard: now, routes, busy, unserved };
         self.observed.gateways.insert(gateway.clone(), seen);
     }
 }

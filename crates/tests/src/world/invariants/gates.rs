@@ -1,10 +1,10 @@
 //! `gate-holds`: no stage begins or ends past a gate that did not pass, or that an operator wanted passed.
 
-use super::{Holds, broken, seen};
+use super::{Holds, LEASE_MS, broken, seen};
 use crate::world::coordinator::Coordinator;
 use baton_engine::progress::{RolloutProgress, ServiceProgress, StageProgress};
-use baton_model::id::{InstanceId, ServiceName};
-use baton_model::observed::InstanceState;
+use baton_model::id::{GatewayName, InstanceId, ServiceName};
+use baton_model::observed::{GatewayObserved, InstanceState};
 use baton_model::rollout::{Answer, RolloutControl, RolloutOutcome};
 use baton_model::spec::ServiceSpec;
 
@@ -111,6 +111,20 @@ fn ended_rightly(
             format!("{name}: {} ended and its analysis had not passed", stage.title),
         );
     }
+    let seen_of_it = decided.seen.evidence.get(name);
+    for threshold in spec.rollout.analysis.iter().filter(|it| it.metric.is_from_gateways()) {
+        let since = stage.shifted_at.unwrap_or(decided.decided_at);
+        let counted = seen_of_it.map_or(0, |series| series.since(rollout.to, since).asked());
+        if stage.analysed && !skipped && counted < u64::from(threshold.requests_min) {
+            return broken(
+                "gate-holds",
+                format!(
+                    "{name}: {} ended by {counted} requests, {} must be",
+                    stage.title, threshold.requests_min
+                ),
+            );
+        }
+    }
     let all_failed =
         !stage.cohort.is_empty() && stage.cohort.iter().all(|slot| stage.failed.contains_key(slot));
     if all_failed && rollout.stages.iter().all(|stage| stage.healthy.is_empty()) {
@@ -130,6 +144,12 @@ fn ended_rightly(
                 .is_some_and(|since| since.plus(spec.rollout.min_healthy) <= decided.decided_at);
             seen.release == rollout.to && seen.state == InstanceState::Ready && settled
         });
+        if healthy && let Some(gateway) = unable(decided, name, spec) {
+            return broken(
+                "gate-holds",
+                format!("{name}: {} ended while gateway {gateway} could not serve it", stage.title),
+            );
+        }
         if !healthy && !lost {
             return broken(
                 "gate-holds",
@@ -138,4 +158,11 @@ fn ended_rightly(
         }
     }
     Ok(())
+}
+
+/// A gateway that is waited for and said last that it cannot serve the service.
+fn unable<'a>(decided: &'a Coordinator, name: &ServiceName, spec: &ServiceSpec) -> Option<&'a GatewayName> {
+    let awaited = |gateway: &GatewayObserved| decided.decided_at.since(gateway.last_heard).0 < LEASE_MS;
+    let mut gateways = decided.seen.gateways.iter().filter(|_| spec.route.is_some());
+    gateways.find(|(_, seen)| awaited(seen) && seen.unserved.contains_key(name)).map(|(gateway, _)| gateway)
 }

@@ -102,11 +102,10 @@ fn answering(gateway: &Gateway, nodes: &BTreeMap<NodeName, Node>, service: &Serv
         let mut runs = nodes.values().filter_map(|host| host.runs.get(&key));
         runs.any(|run| run.ready && !run.stopping)
     };
-    // A release that gets nothing serves nobody, however many of it are ready.
-    let is_sent_to = |release| {
-        let weights = &route.split.weights;
-        weights.is_empty() || weights.get(&release).is_some_and(|weight| *weight > Weight::NONE)
-    };
+    // A release that gets nothing, by the split or by a rule, serves nobody, however many of it are ready.
+    let shares = route.shares();
+    let is_sent_to =
+        |release| shares.is_empty() || shares.get(&release).is_some_and(|share| *share > Weight::NONE);
     let sent_to = route.upstreams.iter().filter(|(_, upstream)| is_sent_to(upstream.release));
     sent_to.map(|(id, _)| id).filter(answers).count()
 }
