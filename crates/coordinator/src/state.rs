@@ -15,6 +15,7 @@ use crate::sessions::Sessions;
 use crate::trials::TrialLog;
 use baton_model::evidence::Evidence;
 use baton_model::id::GatewayName;
+use baton_model::observed::Observed;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,11 @@ pub(crate) struct Coordinator {
 }
 
 impl Coordinator {
+    /// What is, of nodes and gateways: for a question that is asked beside the decisions.
+    pub(crate) fn observed(&self) -> Observed {
+        Observed { gateways: self.gateways.observed(), ..self.sessions.observed() }
+    }
+
     /// Takes in what a gateway counted.
     pub(crate) fn take_evidence(&self, gateway: &GatewayName, mut evidence: Evidence) {
         self.trials.take(&self.gateways.table(), std::mem::take(&mut evidence.trials));

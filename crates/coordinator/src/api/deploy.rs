@@ -70,7 +70,7 @@ fn warnings(coordinator: &Coordinator, spec: &ServiceSpec, now: UnixMs) -> Vec<S
     }
     let input = Input {
         desired: &snapshot.desired,
-        observed: &coordinator.sessions.observed(),
+        observed: &coordinator.observed(),
         progress: &Progress::default(),
         unconfirmed: &ALL_CONFIRMED,
         now,

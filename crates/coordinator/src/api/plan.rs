@@ -48,7 +48,7 @@ pub(super) async fn plan(
         Step::Unchanged(_) => return Ok(DeployPlan { unchanged: true, ..DeployPlan::default() }.into()),
         Step::Write(service) => service,
     };
-    let observed = coordinator.sessions.observed();
+    let observed = coordinator.observed();
     let decided = super::artifacts::blocking(move || {
         let mut desired = snapshot.desired.clone();
         let name = service.name.clone();
