@@ -169,7 +169,10 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
     if !shift::shift(turn, index) {
         turn.wake(Some(progress_deadline));
         // Going back to a set that has died meanwhile: the requests stay where they are, and an operator is called.
-        let is_lost = turn.rollout().is_some_and(|rollout| !rollout.stages[index].failed.is_empty());
+        let is_lost = turn.rollout().is_some_and(|rollout| {
+            let stage = &rollout.stages[index];
+            stage.shifted_at.is_none() && !stage.failed.is_empty()
+        });
         if back && is_lost && !held && now >= progress_deadline {
             give_up_waiting(turn, index, policy);
         }
