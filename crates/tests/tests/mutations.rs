@@ -23,7 +23,7 @@ const FOUND_BY: [(Mutation, u64, &str); 21] = [
     (Mutation::VerifySkipped, 1, "verified-bytes"),
     (Mutation::IdentityUnproven, 434, "no-foreign-kill"),
     (Mutation::ToldBeforeDurable, 5, "acked-is-durable"),
-    (Mutation::AcksIgnored, 79, "acked-drain"),
+    (Mutation::AcksIgnored, 39, "acked-drain"),
     (Mutation::InFlightIgnored, 5, "acked-drain"),
     (Mutation::LeaseCutShort, 60, "acked-drain"),
     (Mutation::ReleaseIgnored, 16, "acked-drain"),
