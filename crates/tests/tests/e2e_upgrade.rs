@@ -70,7 +70,7 @@ fn await_connected(cluster: &Cluster, count: usize) {
 
 /// The events of a kind, oldest first.
 fn events(cluster: &Cluster, kind: &str) -> Vec<Value> {
-    let listed = cluster.baton(&["events", "--json"]).expect(0).stdout;
+    let listed = cluster.baton(&["events", "--json", "--last", "1000"]).expect(0).stdout;
     let events = listed.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event"));
     events.filter(|event| event["kind"] == kind).collect()
 }
