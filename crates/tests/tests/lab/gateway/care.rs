@@ -114,7 +114,8 @@ fn await_shown(fleet: &Fleet, certificate: &Path) {
     });
 }
 
-/// Starts a request that takes a while, and waits until the gateway has it.
+/// Starts a request that takes a while, and waits until the gateway has it: by TLS, so that its connection has been accepted once
+/// it is sent.
 fn begin(mut curl: Command) -> Child {
     let mut child =
         curl.arg("-v").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("curl starts");
@@ -200,8 +201,7 @@ fn packages_are_upgraded(fleet: &Fleet) {
 /// Its process is killed while the one that it followed still has something in flight: that is answered, systemd starts the
 /// gateway at once, no connection is refused meanwhile, and the other gateway notices nothing.
 fn it_is_killed(fleet: &Fleet) {
-    let slow = format!("http://{}/wait/6000", fleet.hosts.address("g1"));
-    let open = begin(curl(&[&slow]));
+    let open = begin(by_tls(fleet, &fleet.folder().join("second.pem"), "/wait/6000", &[]));
     let before = fleet.gateway("g1");
     fleet.hosts.ask("g1", "systemctl reload baton-gateway");
     let killed = fleet.await_another("g1", &before);
@@ -230,9 +230,8 @@ fn it_is_killed(fleet: &Fleet) {
 }
 
 fn it_is_restarted(fleet: &Fleet) {
-    let slow = format!("http://{}/wait/2000", fleet.hosts.address("g1"));
     let (load, other) = (fleet.through(&["g1"]), fleet.through(&["g2"]));
-    let open = begin(curl(&[&slow]));
+    let open = begin(by_tls(fleet, &fleet.folder().join("second.pem"), "/wait/2000", &[]));
     let begun = Instant::now();
     fleet.hosts.ask("g1", "systemctl restart baton-gateway");
     let took = begun.elapsed();
