@@ -1,4 +1,5 @@
-//! The moment at which a stage moves the requests: once, when all of its cohort is healthy for the first time.
+//! The moment at which a stage moves the requests: once, when all of its cohort is healthy for the first time; and whether
+//! every live gateway has made the move.
 
 use crate::progress::StageProgress;
 use crate::turn::Turn;
