@@ -180,6 +180,8 @@ fn follow_up_on_hangup() -> Result<()> {
             tracing::info!("asked to be followed by another process");
             let mut shell = Command::new("/bin/sh");
             shell.arg("-c").arg(ORPHAN).arg(&program).args(std::env::args_os().skip(1));
+            // What the service manager kept was for this process: one that cannot begin must not have it taken back.
+            shell.env_remove("LISTEN_FDNAMES");
             if let Err(error) = shell.status().await {
                 tracing::error!(program = %program.display(), %error, "the next process cannot be started");
             }
