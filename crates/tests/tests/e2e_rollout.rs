@@ -43,7 +43,9 @@ fn a_swap_under_load_loses_nothing() {
     assert_eq!(before.len(), 3);
 
     let load = steady(&cluster, 8080);
+    load.await_version("1.0");
     let _ = cluster.deploy(&file, "2.0").expect(0);
+    load.await_version("2.0");
     let counted = load.stop();
 
     assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
@@ -63,6 +65,7 @@ fn a_bad_version_is_rolled_back_and_answers_nobody() {
     let file = ServiceFile::web("web", 8080);
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let load = steady(&cluster, 8080);
+    load.await_version("1.0");
     let sick = cluster.deploy(&file.with_env("BEHAVIOUR", "sick"), "2.0").expect(ROLLED_BACK);
     let counted = load.stop();
 

@@ -71,6 +71,14 @@ impl Loads {
         }
     }
 
+    /// Until `version` has answered on each of them.
+    fn await_version(&self, version: &str) {
+        self.web.await_version(version);
+        self.admin.await_version(version);
+        self.local.await_version(version);
+        self.beacon.await_version(version);
+    }
+
     fn stop(self) -> Lost {
         let (local, beacon) = (self.local.stop(), self.beacon.stop());
         let (web, admin) = (self.web.stop(), self.admin.stop());
@@ -107,9 +115,12 @@ fn sockets_of_all_kinds_are_swapped_together_and_lose_nothing() {
     assert!(body.contains(&format!("SOCKET_LOCAL={}", path.display())), "{body}");
 
     let loads = Loads::start(&cluster, &path);
+    loads.await_version("1.0");
     let _ = cluster.deploy(&file, "2.0").expect(0);
+    loads.await_version("2.0");
     let _ = cluster.deploy(&file.clone().with_env("BEHAVIOUR", "sick"), "3.0").expect(ROLLED_BACK);
     let _ = cluster.deploy(&file, "4.0").expect(0);
+    loads.await_version("4.0");
     let lost = loads.stop();
     assert_eq!(lost.failures, Vec::<String>::new());
     for versions in &lost.versions {
@@ -144,6 +155,7 @@ fn an_agent_that_dies_in_a_swap_loses_nothing_of_any_kind() {
     let file = file.with_program(fixture("sockets"), &format!(r#"["/bin/sh", "-c", "{slow}"]"#));
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let loads = Loads::start(&cluster, &path);
+    loads.await_version("1.0");
     std::fs::write(&hold, "").expect("the test's folder can be written");
     let written = cluster.write("two.toml", &file.text());
     let _ = cluster.baton(&["deploy", &written, "--version", "2.0"]).expect(0);
@@ -166,10 +178,7 @@ fn an_agent_that_dies_in_a_swap_loses_nothing_of_any_kind() {
         });
         if ready { Ok(()) } else { Err(format!("{seen:?}")) }
     });
-    wait::until("2.0 on the Unix socket", ROOM, || match local::request(&path) {
-        Ok(body) if body.contains("version=2.0") => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    loads.await_version("2.0");
     let lost = loads.stop();
     assert_eq!(lost.failures, Vec::<String>::new());
     for versions in &lost.versions {

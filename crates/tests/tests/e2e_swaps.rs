@@ -77,8 +77,9 @@ fn a_fixed_port_has_a_gap_that_is_measured_and_told() {
     let file = server("timeout = \"5s\"\n").with_ports(ports);
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let load = load(&cluster, 1);
+    load.await_version("1.0");
     let _ = cluster.deploy(&file, "2.0").expect(0);
-    let_all_reconnect(&load, 1);
+    load.await_version("2.0");
     let counted = load.stop();
     let done = event(&cluster, "the swap's end", |event| event["kind"] == "swap-done");
     let gap = number(&done, "gap_ms");

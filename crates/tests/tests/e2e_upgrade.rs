@@ -29,8 +29,12 @@ fn loaded(cluster: &Cluster) -> (Vec<(String, u64)>, Load) {
 
 fn nothing_was_touched(cluster: &Cluster, before: &[(String, u64)], load: Load) {
     assert_eq!(cluster.pids("web"), before, "the same processes run on");
+    wait::until("a hundred requests", ROOM, || match load.sent() {
+        sent if sent > 100 => Ok(()),
+        sent => Err(sent.to_string()),
+    });
     let Counted { sent, failed, failures, .. } = load.stop();
-    assert!(sent > 100 && failed == 0, "{failed} of {sent}: {failures:#?}");
+    assert_eq!(failed, 0, "{failed} of {sent}: {failures:#?}");
 }
 
 /// A copy of a program with another end.

@@ -90,7 +90,9 @@ fn nginx_takes_the_socket_and_is_swapped_under_load() {
         rate: Some(400.0),
         requests_per_connection: 1,
     });
+    load.await_version("1.0");
     let _ = cluster.deploy(&file, "2.0").expect(0);
+    load.await_version("2.0");
     let counted = load.stop();
     assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
     assert!(counted.versions["1.0"] > 0 && counted.versions["2.0"] > 0, "{:?}", counted.versions);

@@ -1,6 +1,7 @@
 //! A load of real HTTP/1.1 requests from plain threads: no retries, every failure counted.
 
 use super::answer;
+use super::seen::Seen;
 use std::io::{BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -59,6 +60,7 @@ impl Counted {
 pub struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
+    seen: Seen,
     total: Arc<Mutex<Counted>>,
     threads: Vec<JoinHandle<()>>,
     begun: Instant,
@@ -70,24 +72,34 @@ impl Load {
     pub fn start(plan: &Plan) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
+        let seen = Seen::default();
         let total = Arc::new(Mutex::new(Counted::default()));
         let threads = (0..plan.connections)
             .map(|index| {
-                let (plan, stop, sent, total) =
-                    (plan.clone(), Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&total));
+                let (plan, stop, sent, seen, total) =
+                    (plan.clone(), Arc::clone(&stop), Arc::clone(&sent), seen.clone(), Arc::clone(&total));
                 std::thread::spawn(move || {
-                    let counted = client(&plan, index, &stop, &sent);
+                    let counted = client(&plan, index, &stop, &sent, &seen);
                     merge(&mut total.lock().expect("no client panics"), counted);
                 })
             })
             .collect();
-        Self { stop, sent, total, threads, begun: Instant::now() }
+        Self { stop, sent, seen, total, threads, begun: Instant::now() }
     }
 
     /// Requests sent so far.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `version` has answered a request of this load. Without it a load that is stopped as soon as a
+    /// deploy is done may never have met what was deployed.
+    ///
+    /// # Panics
+    /// When it did not within half a minute.
+    pub fn await_version(&self, version: &str) {
+        self.seen.await_version(version);
     }
 
     /// Stops, waits for the requests in flight, and returns what was counted.
@@ -119,7 +131,7 @@ fn merge(total: &mut Counted, part: Counted) {
 }
 
 /// One thread: a connection at a time, requests one after the other.
-fn client(plan: &Plan, index: usize, stop: &AtomicBool, sent: &AtomicU64) -> Counted {
+fn client(plan: &Plan, index: usize, stop: &AtomicBool, sent: &AtomicU64, seen: &Seen) -> Counted {
     let mut counted = Counted::default();
     let mut turn = index;
     #[allow(clippy::cast_precision_loss)]
@@ -139,7 +151,7 @@ fn client(plan: &Plan, index: usize, stop: &AtomicBool, sent: &AtomicU64) -> Cou
         match request(&mut connection, target, plan.requests_per_connection) {
             Ok(version) => {
                 counted.latencies_us.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
-                *counted.versions.entry(version).or_default() += 1;
+                seen.count(&mut counted.versions, version);
             }
             Err(error) => {
                 connection = None;

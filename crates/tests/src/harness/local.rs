@@ -1,6 +1,7 @@
 //! Loads on what is not TCP: HTTP requests over a Unix socket, and datagrams that must come back. Every failure is
 //! counted, and none is tried again.
 
+use super::seen::Seen;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
@@ -44,11 +45,20 @@ impl Answers {
 #[derive(Debug)]
 pub struct Running {
     stop: Arc<AtomicBool>,
+    seen: Seen,
     threads: Vec<JoinHandle<()>>,
     answers: Arc<Mutex<Answers>>,
 }
 
 impl Running {
+    /// Waits until `version` has answered this load.
+    ///
+    /// # Panics
+    /// When it did not within half a minute.
+    pub fn await_version(&self, version: &str) {
+        self.seen.await_version(version);
+    }
+
     /// Stops and returns what was counted.
     ///
     /// # Panics
@@ -64,7 +74,7 @@ impl Running {
 /// Asks over the Unix socket at `path`, each request on a connection of its own, from `clients` threads.
 #[must_use]
 pub fn ask(path: &Path, clients: usize) -> Running {
-    run(clients, |stop, answers| {
+    run(clients, |stop, seen, answers| {
         let path: PathBuf = path.to_owned();
         move || {
             while !stop.load(Ordering::Relaxed) {
@@ -72,7 +82,7 @@ pub fn ask(path: &Path, clients: usize) -> Running {
                 let mut answers = answers.lock().expect("no client panics");
                 answers.sent += 1;
                 match asked {
-                    Ok(body) => *answers.versions.entry(version(&body)).or_default() += 1,
+                    Ok(body) => seen.count(&mut answers.versions, version(&body)),
                     Err(error) => answers.fail(error.to_string()),
                 }
                 drop(answers);
@@ -120,18 +130,24 @@ fn version(body: &str) -> String {
 /// If no socket can be made.
 #[must_use]
 pub fn echo(target: SocketAddr, per_second: u32) -> Running {
-    run(1, |stop, answers| {
+    run(1, |stop, seen, answers| {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP socket");
         socket.connect(target).expect("a UDP target");
-        move || send_and_count(&socket, &stop, &answers, Duration::from_secs(1) / per_second)
+        move || send_and_count(&socket, &stop, &seen, &answers, Duration::from_secs(1) / per_second)
     })
 }
 
-fn send_and_count(socket: &UdpSocket, stop: &AtomicBool, answers: &Mutex<Answers>, pause: Duration) {
+fn send_and_count(
+    socket: &UdpSocket,
+    stop: &AtomicBool,
+    seen: &Seen,
+    answers: &Mutex<Answers>,
+    pause: Duration,
+) {
     let listener = socket.try_clone().expect("a UDP socket");
     let newest = Arc::new(AtomicU64::new(0));
-    let heard = Arc::clone(&newest);
-    let back = std::thread::spawn(move || receive(&listener, &heard));
+    let (heard, met) = (Arc::clone(&newest), seen.clone());
+    let back = std::thread::spawn(move || receive(&listener, &heard, &met));
     let begun = Instant::now();
     let mut sent: u64 = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -159,7 +175,7 @@ fn send_and_count(socket: &UdpSocket, stop: &AtomicBool, answers: &Mutex<Answers
 }
 
 /// Until `last` comes back, or nothing comes any more.
-fn receive(socket: &UdpSocket, newest: &AtomicU64) -> BTreeMap<u64, String> {
+fn receive(socket: &UdpSocket, newest: &AtomicU64, seen: &Seen) -> BTreeMap<u64, String> {
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a read timeout");
     let mut came = BTreeMap::new();
     let mut heard = Instant::now();
@@ -174,6 +190,7 @@ fn receive(socket: &UdpSocket, newest: &AtomicU64) -> BTreeMap<u64, String> {
         }
         if let Ok(number) = number.parse() {
             newest.fetch_max(number, Ordering::Relaxed);
+            seen.met(version);
             came.insert(number, version.to_owned());
         }
     }
@@ -182,11 +199,13 @@ fn receive(socket: &UdpSocket, newest: &AtomicU64) -> BTreeMap<u64, String> {
 
 fn run<F: FnOnce() + Send + 'static>(
     clients: usize,
-    client: impl Fn(Arc<AtomicBool>, Arc<Mutex<Answers>>) -> F,
+    client: impl Fn(Arc<AtomicBool>, Seen, Arc<Mutex<Answers>>) -> F,
 ) -> Running {
     let stop = Arc::new(AtomicBool::new(false));
     let answers = Arc::new(Mutex::new(Answers::default()));
-    let threads =
-        (0..clients).map(|_| std::thread::spawn(client(Arc::clone(&stop), Arc::clone(&answers)))).collect();
-    Running { stop, threads, answers }
+    let seen = Seen::default();
+    let threads = (0..clients)
+        .map(|_| std::thread::spawn(client(Arc::clone(&stop), seen.clone(), Arc::clone(&answers))))
+        .collect();
+    Running { stop, seen, threads, answers }
 }

@@ -7,6 +7,7 @@ mod gateways;
 pub mod load;
 pub mod local;
 pub mod openmetrics;
+mod seen;
 mod service;
 pub mod users;
 pub mod wait;
