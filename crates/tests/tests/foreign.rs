@@ -2,12 +2,17 @@
 //! a missing one fails loudly.
 
 use baton_tests::harness::load::{Load, Plan};
+use baton_tests::harness::users::{Crowd, everyone};
 use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, wait};
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
 const ROOM: Duration = Duration::from_secs(60);
+/// Exit code of a deploy that waits for an operator.
+const PAUSED: i32 = 5;
+const USERS: usize = 100;
 const ROLLOUT: &str = "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"15s\"\nprogress_deadline = \"60s\"\n";
 
 fn one_node() -> Cluster {
@@ -130,4 +135,83 @@ fn pythons_own_web_server_runs_on_a_dynamic_port() {
     });
     let counted = load.stop();
     assert_eq!(counted.failed, 0, "{:#?}", counted.failures);
+}
+
+/// nginx as a service file of its users has it: its configuration from a template, its port given by the node.
+fn nginx_behind_gateways(cluster: &Cluster, nginx: &str) -> ServiceFile {
+    let config = "daemon off; worker_processes 1; pid run.pid; error_log stderr;\n\
+        events { worker_connections 512; }\n\
+        http { access_log off; client_body_temp_path tmp-body; proxy_temp_path tmp-proxy; fastcgi_temp_path tmp-fcgi; uwsgi_temp_path tmp-uwsgi; scgi_temp_path tmp-scgi;\n\
+        server { listen {{ node.address }}:{{ ports.http }}; location / { return 200 \"version={{ version }} nginx\\n\"; } } }\n";
+    let site = cluster.folder().join("site");
+    std::fs::create_dir_all(&site).expect("a folder");
+    std::fs::write(site.join("README"), "nothing but a configuration\n").expect("a file");
+    let start = format!("d=$(mktemp -d) && exec {nginx} -p $d -c ${{CONFIG_DIR}}/nginx.conf");
+    ServiceFile::web("pages", 1)
+        .with_program(&site, &format!("[\"/bin/sh\", \"-c\", {start:?}]"))
+        .with_ports("[ports.http]\nkind = \"dynamic\"\n")
+        .with_section("files.\"nginx.conf\"", &format!("content = '''\n{config}'''\n"))
+        .with_section("placement", "replicas = 2\n")
+        .with_section("route", "path = \"/\"\nsplit_by = \"header:x-user\"\n")
+        .with_section("stop", "signal = \"SIGQUIT\"\ntimeout = \"5s\"\ndrain = \"2s\"\n")
+        .with_section(
+            "checks.readiness",
+            "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
+        )
+}
+
+#[test]
+fn nginx_behind_two_gateways_goes_through_every_strategy_under_load() {
+    let nginx = need("nginx");
+    let extra = vec!["--gateways".to_owned(), "2".to_owned()];
+    let cluster = Cluster::start_with(&ClusterOptions { nodes: 2, extra, ..ClusterOptions::default() });
+    let file = nginx_behind_gateways(&cluster, &nginx);
+    let by = |strategy: &str, section: &str, its_own: &str| {
+        let rollout = format!("strategy = \"{strategy}\"\nmin_healthy = \"200ms\"\n");
+        let file = file.clone().with_section("rollout", &rollout);
+        file.with_section(section, its_own).with_section(
+            "rollout.analysis.errors",
+            "metric = \"error-share\"\nmax = \"0%\"\nmin_requests = 20\n",
+        )
+    };
+    let all = |version: &str| {
+        let _ = cluster.routed("pages");
+        let versions = everyone(&cluster.gateways(), USERS);
+        assert!(versions.iter().all(|it| it == version), "{version} and nothing else: {versions:?}");
+    };
+    let _ = cluster.deploy(&file, "1.0").expect(0);
+    all("1.0");
+    let crowd = Crowd::start(&cluster.gateways(), USERS, 200.0);
+    crowd.go_round();
+    let canary = by("canary", "rollout.canary", "steps = [\"50%\", \"100%\"]\nbake = \"1s\"\n");
+    let _ = cluster.deploy(&canary, "2.0").expect(0);
+    all("2.0");
+    crowd.go_round();
+    let switched = by("blue-green", "rollout.blue_green", "bake = \"500ms\"\nkeep_warm = \"1h\"\n");
+    let _ = cluster.deploy(&switched, "3.0").expect(0);
+    all("3.0");
+    crowd.go_round();
+    let _ = cluster.baton(&["rollout", "undo", "pages", "--watch"]).expect(0);
+    all("2.0");
+    crowd.go_round();
+    let split = by("ab", "rollout.ab", "key = \"header:x-user\"\nshare = \"50%\"\nduration = \"1s\"\n");
+    let _ = cluster.deploy(&split, "4.0").expect(PAUSED);
+    let arms: BTreeSet<String> = everyone(&cluster.gateways(), USERS).into_iter().collect();
+    assert_eq!(Vec::from_iter(arms), ["2.0", "4.0"]);
+    let _ = cluster.baton(&["rollout", "promote", "pages", "--watch"]).expect(0);
+    all("4.0");
+    crowd.go_round();
+    let copied = by("dark", "rollout.dark", "share = \"100%\"\nduration = \"1s\"\nthen = \"promote\"\n");
+    let _ = cluster.deploy(&copied.with_section("rollout.analysis.errors", ""), "5.0").expect(0);
+    all("5.0");
+    crowd.go_round();
+    let answered = crowd.stop();
+    println!("nginx by every strategy: {:?}", answered.moves);
+    assert_eq!((answered.cut, answered.bad.len()), (0, 0), "{answered:#?}");
+    assert_eq!(
+        answered.passages(),
+        [("1.0", "2.0"), ("2.0", "3.0"), ("2.0", "4.0"), ("3.0", "2.0"), ("4.0", "5.0")],
+        "{:?}",
+        answered.moves
+    );
 }
