@@ -1,8 +1,9 @@
 //! Gateways on hosts: the package and its unit, under load from outside. [`care`] is what an operator does to one,
-//! [`faults`] what happens to it and behind it; here is what both ask of a fleet.
+//! [`faults`] what happens to it and behind it, [`strategies`] how it moves requests; here is what they ask of a fleet.
 
 mod care;
 mod faults;
+mod strategies;
 
 use crate::fleet::{Fleet, RATE, ROOM, beside_the_hosts, measured, web};
 use baton_tests::harness::load::{Counted, Load, Plan};

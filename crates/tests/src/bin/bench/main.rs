@@ -1,8 +1,8 @@
 //! The figures of Baton, measured on this machine, beside its peers in the same run.
 //!
 //! `cargo run --release -p baton-tests --bin bench -- WHAT` where WHAT is `restart`, `swap`, `adopt`, `footprint`,
-//! `scale`, `logs`, `gateway`, `lost`, `rollouts`, `weights`, `mirror`,
-//! `evidence` or `all`. Times on a shared machine mean little alone: read the ratios.
+//! `scale`, `logs`, `gateway`, `lost`, `rollouts`, `weights`, `split`,
+//! `switch`, `mirror`, `evidence` or `all`. Times on a shared machine mean little alone: read the ratios.
 
 mod adopt;
 mod footprint;
@@ -48,6 +48,10 @@ enum What {
     Rollouts,
     /// From the commit of a change of weights to its acknowledgement by each of 50 gateways.
     Weights,
+    /// Shares of 20,000 users while a canary grows, and who of them moves without need.
+    Split,
+    /// From the command that returns from green to blue to the last answer of green.
+    Switch,
     /// Latency of requests that are all copied to another release, beside requests that are not.
     Mirror,
     /// What counting a request costs the gateway.
@@ -97,6 +101,12 @@ fn main() -> Result<()> {
     }
     if wanted(What::Weights) {
         traffic::weights()?;
+    }
+    if wanted(What::Split) {
+        traffic::split()?;
+    }
+    if wanted(What::Switch) {
+        traffic::switch(arguments.rounds)?;
     }
     if wanted(What::Mirror) {
         traffic::mirror(arguments.rounds.min(5))?;

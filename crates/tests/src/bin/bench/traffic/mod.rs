@@ -1,12 +1,15 @@
-//! The gateway beside HAProxy and nginx from Debian's packages, on the same upstream in the same run.
+//! The gateway: beside HAProxy and nginx from Debian's packages, on the same upstream in the same run, and what it does with
+//! weights and switches.
 
 mod lost;
+mod moves;
 mod proxies;
 mod rollouts;
 mod throughput;
 mod weights;
 
 pub(crate) use lost::run as lost;
+pub(crate) use moves::{split, switch};
 pub(crate) use rollouts::run as rollouts;
 pub(crate) use throughput::{evidence, mirror, run as throughput};
 pub(crate) use weights::run as weights;
