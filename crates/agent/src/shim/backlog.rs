@@ -6,7 +6,7 @@
 //! ```
 //! An entry is never divided: one that does not fit in front of the end begins at the front of the memory.
 
-use super::journal::{Entry, Priority};
+use super::entry::{Entry, Priority};
 use super::memory;
 use std::io;
 

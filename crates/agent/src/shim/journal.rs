@@ -10,6 +10,7 @@
 use super::backlog::Backlog;
 use super::clock::boot_ms;
 use super::descriptor::move_up;
+use super::entry::{Entry, Priority};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{
@@ -38,36 +39,6 @@ const REACH_AGAIN_MS: u64 = 1_000;
 const HEAD_BYTES: usize = 128;
 /// Facility `daemon` of syslog(3), as journald gives what it reads from a service's output.
 const FACILITY: u32 = 3;
-
-/// Importance of an entry, as in syslog(3).
-#[derive(Clone, Copy)]
-pub(super) enum Priority {
-    Warning = 4,
-    /// Standard error. Not `err`: most programs write their whole log there.
-    Notice = 5,
-    /// Standard output.
-    Info = 6,
-}
-
-/// One line.
-pub(super) struct Entry<'a> {
-    pub(super) priority: Priority,
-    /// `stdout` or `stderr`.
-    pub(super) stream: &'a [u8],
-    /// The process that wrote it; 0: not known.
-    pub(super) pid: u32,
-    /// The text goes on in the next entry of the stream.
-    pub(super) partial: bool,
-    /// Whose it is, where it is not the workload's; and the text, without a newline.
-    pub(super) text: [&'a [u8]; 2],
-}
-
-impl Priority {
-    /// The one with this number.
-    pub(super) fn of(number: u8) -> Self {
-        [Self::Warning, Self::Notice].into_iter().find(|one| *one as u8 == number).unwrap_or(Self::Info)
-    }
-}
 
 /// The journal, and what is on its way there.
 pub(super) struct Journal {

@@ -6,7 +6,8 @@
 //! from the shim says so as soon as it can. Times are taken once per read. A [`Journal`] takes each line besides.
 
 use super::clock::{self, STAMP_BYTES};
-use super::journal::{Entry, Journal, Priority, Wait};
+use super::entry::{Entry, Priority};
+use super::journal::{Journal, Wait};
 use super::memory;
 use super::protocol::Note;
 use baton_model::observed::LogDrops;

@@ -34,6 +34,7 @@ pub(crate) mod control;
 mod descriptor;
 mod encoding;
 mod ending;
+mod entry;
 mod favour;
 pub(crate) mod freeze;
 mod group;

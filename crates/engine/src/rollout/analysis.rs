@@ -1,6 +1,6 @@
 //! Analysis in a rollout: asked each second from when a stage has moved the requests until it is done, and acted upon.
 
-use super::{begin, stop};
+use super::{back, stop};
 use crate::gate::{analysis, health, hold, missing};
 use crate::outcome::WebhookCall;
 use crate::progress::RolloutProgress;
@@ -219,7 +219,7 @@ fn act(turn: &mut Turn<'_>, index: usize, threshold: &Threshold, text: &str) -> 
             if turn.rollout().is_some_and(|rollout| rollout.from.is_none()) {
                 stop::hold(turn, text);
             } else {
-                begin::turn_round(turn, text);
+                back::turn_round(turn, text);
             }
             Opinion::Acted
         }

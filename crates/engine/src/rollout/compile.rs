@@ -2,6 +2,7 @@
 //! asked, a longer bake after the first zone (or the first batch, without zones), approvals where asked, and at the
 //! end the instances that are still missing. A rollback: batches only, since it must not wait for anybody.
 
+use super::plan::{Plan, batch_size, ordered, stage};
 use super::{sets, steps};
 use crate::nodes::zone_label;
 use crate::progress::{StageProgress, Traffic};
@@ -12,17 +13,6 @@ use baton_model::route::Weight;
 use baton_model::spec::{Amount, ServiceSpec};
 use baton_model::time::Millis;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// What a rollout will do.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    /// Its stages, in order.
-    pub(crate) stages: Vec<StageProgress>,
-    /// What it does to the traffic before the first of them is reached.
-    pub(crate) traffic: Option<Traffic>,
-    /// How long the set that served before runs on.
-    pub(crate) keep_warm: Millis,
-}
 
 /// How the service is brought to a release: as its policy says, where something serves already. An undo does not try out
 /// what has served before: it goes by batches, or where the set that ran it is still warm, by one switch.
@@ -138,19 +128,6 @@ fn rolling(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<StageProgr
     stages
 }
 
-/// The slots that are not at `to` yet, those out of service first: they have nothing to lose.
-pub(super) fn ordered(turn: &Turn<'_>, to: ReleaseNumber) -> Vec<u64> {
-    let changing = turn.serving().filter(|(number, slot)| slot.release != to || !runs(turn, *number, to));
-    let mut slots: Vec<(bool, u64)> =
-        changing.map(|(number, slot)| (turn.secure(number, slot), number)).collect();
-    slots.sort_unstable();
-    slots.into_iter().map(|(_, number)| number).collect()
-}
-
-fn runs(turn: &Turn<'_>, number: u64, release: ReleaseNumber) -> bool {
-    turn.available(number) && turn.seen(number).is_some_and(|seen| seen.release == release)
-}
-
 /// Groups slots by the zone of their node, in the order of the zones' names; nodes without the label come last.
 fn by_zone(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<(String, Vec<u64>)> {
     let label = zone_label(&spec.placement);
@@ -161,38 +138,4 @@ fn by_zone(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<(String, V
         zones.entry(key).or_default().push(*number);
     }
     zones.into_iter().map(|((_, zone), slots)| (zone, slots)).collect()
-}
-
-pub(super) fn batch_size(policy: &RolloutPolicy, slots: usize) -> usize {
-    let whole = u32::try_from(slots).unwrap_or(u32::MAX);
-    usize::try_from(policy.batch.floor_of(whole)).unwrap_or(usize::MAX).max(1)
-}
-
-/// A stage that changes these slots, and nothing else.
-pub(super) fn stage(title: String, cohort: BTreeSet<u64>) -> StageProgress {
-    StageProgress {
-        title,
-        cohort,
-        failed: BTreeMap::new(),
-        healthy: BTreeSet::new(),
-        again: BTreeSet::new(),
-        places: false,
-        relapses: 0,
-        approval: false,
-        bake_ms: 0,
-        started_at: None,
-        healthy_at: None,
-        ended_at: None,
-        traffic: None,
-        shifted_at: None,
-        shifted_in: None,
-        step: 0,
-        second_set: false,
-        switches: false,
-        analysed: false,
-        comparison: None,
-        verdicts: Vec::new(),
-        restarts_before: 0,
-        held: None,
-    }
 }

@@ -1,6 +1,6 @@
 //! What an operator has set about the current rollout: retry, abort, pause and resume.
 
-use super::{begin, stop};
+use super::{back, stop};
 use crate::gate::{analysis, hold};
 use crate::progress::RolloutProgress;
 use crate::turn::Turn;
@@ -89,7 +89,7 @@ fn look_again(rollout: &mut RolloutProgress, index: usize, restarts: Option<u64>
 fn abort(turn: &mut Turn<'_>) {
     let Some(rollout) = turn.rollout() else { return };
     if rollout.from.is_some() {
-        begin::turn_round(turn, "an operator aborted it");
+        back::turn_round(turn, "an operator aborted it");
         return;
     }
     let live: Vec<u64> = turn.live().map(|(number, _)| number).collect();

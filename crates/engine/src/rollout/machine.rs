@@ -11,7 +11,7 @@
 use super::analysis::Opinion;
 use super::tally::{Tally, tally};
 use super::zone::OneZone;
-use super::{analysis, begin, comparison, finish, shift, stop};
+use super::{analysis, back, comparison, finish, shift, stop};
 use crate::gate::health::{self, Health};
 use crate::gate::{bake, hold};
 use crate::progress::{RolloutProgress, StageProgress};
@@ -280,7 +280,7 @@ fn fail(turn: &mut Turn<'_>, policy: &RolloutPolicy, reason: &str) {
         return;
     }
     match policy.on_failure {
-        OnFailure::RollBack => begin::turn_round(turn, reason),
+        OnFailure::RollBack => back::turn_round(turn, reason),
         OnFailure::Pause => stop::hold(turn, reason),
     }
 }

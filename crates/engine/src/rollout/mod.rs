@@ -16,6 +16,7 @@
 //! ```
 
 mod analysis;
+mod back;
 mod begin;
 mod comparison;
 mod compile;
@@ -23,6 +24,7 @@ mod control;
 mod describe;
 mod finish;
 mod machine;
+mod plan;
 mod sets;
 mod shift;
 mod steps;

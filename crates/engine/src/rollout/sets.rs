@@ -1,7 +1,7 @@
 //! Strategies with a second set: blue-green, dark launch, and the return to a set that is still warm. The second set is
 //! placed beside the first and serves nobody; a switch lets the two change places.
 
-use super::compile::{Plan, stage};
+use super::plan::{Plan, stage};
 use crate::progress::{StageProgress, Traffic};
 use crate::turn::Turn;
 use baton_model::id::ReleaseNumber;

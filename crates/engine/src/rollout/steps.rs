@@ -1,7 +1,7 @@
 //! Strategies in steps, which swap in place: canary and A/B test. A step first changes as many instances as its share of
 //! the requests needs, batch by batch, and moves the requests when they are healthy.
 
-use super::compile::{Plan, batch_size, ordered, stage};
+use super::plan::{Plan, batch_size, ordered, stage};
 use crate::progress::{StageProgress, Traffic};
 use crate::turn::Turn;
 use baton_model::id::{ReleaseNumber, RolloutId};

@@ -17,6 +17,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+/// The weight among groups, where the kernel shares a disk by cost (`blk-iocost`) and where the scheduler BFQ does: it
+/// depends on the kernel which of them is there, and on the disk which counts.
+pub(super) const IO_WEIGHTS: [&str; 2] = ["io.weight", "io.bfq.weight"];
+
 /// The unit whose group is for workloads; see `packaging/systemd/`.
 const WORKLOADS: &str = "baton-workloads.service";
 /// The leaf of the agent itself.
@@ -101,7 +105,7 @@ impl Domain {
             Controller::Memory => ["memory.max"].as_slice(),
             Controller::Cpu => &["cpu.max"],
             Controller::Pids => &["pids.max"],
-            Controller::Io => &super::limit::IO_WEIGHTS,
+            Controller::Io => &IO_WEIGHTS,
         };
         let works = |it: &Controller| files(it).iter().any(|file| probe.join(file).exists());
         let works = Controller::ALL.into_iter().filter(works).collect();

@@ -1,6 +1,6 @@
 //! A run's limits, as its control group has them (cgroup-v2.rst of the kernel's documentation).
 
-use super::delegation::hand_down;
+use super::delegation::{IO_WEIGHTS, hand_down};
 use baton_model::confinement::Limits;
 use std::path::Path;
 use std::{fs, io};
@@ -13,9 +13,6 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// without swap, or that does not count it, and then there is nothing to limit.
 const SWAP: &str = "memory.swap.max";
 
-/// The weight among groups, where the kernel shares a disk by cost (`blk-iocost`) and where the scheduler BFQ does: it
-/// depends on the kernel which of them is there, and on the disk which counts.
-pub(super) const IO_WEIGHTS: [&str; 2] = ["io.weight", "io.bfq.weight"];
 /// BFQ knows weights of up to this.
 const BFQ_WEIGHT_MAX: u32 = 1_000;
 
