@@ -15,6 +15,7 @@ use baton_model::id::{GatewayName, ServiceName};
 use baton_model::status::GatewayStatus;
 use baton_model::time::Millis;
 use baton_proto::identity::Role;
+use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
@@ -159,7 +160,7 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     if config.handover.is_none() {
         config.handover = Some(args.dir.join(HANDOVER));
     }
-    follow_up_on_hangup()?;
+    follow_up_on_signals()?;
     let options = baton_gateway::RunOptions { dir: args.dir, config };
     baton_gateway::run(options, roles::stop_asked()?).await?;
     Ok(Exit::Done)
@@ -169,19 +170,35 @@ async fn serve(args: RunArgs) -> Result<Exit> {
 /// systemd itself: the end of a process that has taken over is seen at once, also while the one before still drains.
 const ORPHAN: &str = r#""$0" "$@" &"#;
 
+/// What the service manager gives a process to be told by; see sd_notify(3).
+const NOTIFY: &str = "NOTIFY_SOCKET";
+
 /// On SIGHUP starts the program that is installed by now, with the same arguments: it takes over the sockets of this process,
 /// which then ends what it has in flight. A program that does not come up says why, and costs nothing: this one goes on.
-fn follow_up_on_hangup() -> Result<()> {
+///
+/// SIGURG does the same while the unit restarts: the next program serves until the unit's own has begun and takes over in turn.
+/// It tells the service manager nothing, as it is not the unit's process and nothing is to be kept for it. The signal is one that
+/// a process which does not know it ignores.
+fn follow_up_on_signals() -> Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut restarts = signal(SignalKind::from_raw(Signal::SIGURG as i32))?;
     // Found now: once it is replaced on disk, the name of what runs ends in "(deleted)".
     let program = std::env::current_exe()?;
     tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            tracing::info!("asked to be followed by another process");
+        loop {
+            let between = tokio::select! {
+                asked = hangup.recv() => asked.map(|()| false),
+                asked = restarts.recv() => asked.map(|()| true),
+            };
+            let Some(between) = between else { return };
+            tracing::info!(restart = between, "asked to be followed by another process");
             let mut shell = Command::new("/bin/sh");
             shell.arg("-c").arg(ORPHAN).arg(&program).args(std::env::args_os().skip(1));
             // What the service manager kept was for this process: one that cannot begin must not have it taken back.
             shell.env_remove("LISTEN_FDNAMES");
+            if between {
+                shell.env_remove(NOTIFY);
+            }
             if let Err(error) = shell.status().await {
                 tracing::error!(program = %program.display(), %error, "the next process cannot be started");
             }
