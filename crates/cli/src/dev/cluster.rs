@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 /// The name of the coordinator among the roles.
 const COORDINATOR: &str = "coordinator";
 /// From the start of the first process to every node being connected.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two questions whether it is.
 const READY_POLL: Duration = Duration::from_millis(50);
 /// How long workloads are given to end by themselves.

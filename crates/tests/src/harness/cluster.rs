@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A cluster is up well within this on an idle machine; tests share two cores.
-const START_ROOM: Duration = Duration::from_secs(60);
+const START_ROOM: Duration = Duration::from_secs(120);
 /// Stopping waits for every workload's own stop.
 const STOP_ROOM: Duration = Duration::from_secs(60);
 
