@@ -6,9 +6,10 @@ use baton_agent::runs::{JournalOutput, RunEventKind, RunHandle, RunSpec};
 use baton_model::observed::LogDrops;
 use baton_model::spec::RestartMode;
 use node::{Node, WITHIN, eventually, policy};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One entry: the value of each field.
 type Fields = BTreeMap<String, String>;
@@ -94,17 +95,22 @@ async fn a_journal_that_takes_nothing_does_not_hold_up_the_workload_and_is_told_
     eventually("the workload goes on", || async { node.path("done").exists() }).await;
     let began = RunEventKind::LogDropped { file_began: false, journal_began: true };
     assert_eq!(node.event().await, began);
-    journal.set_nonblocking(true).unwrap();
-    let taken = Cell::new(0);
     assert!(drops(&run).await.journal_lines > LINES / 2, "it takes nothing, and what waits is bounded");
-    // What waits comes at the pace that an instance may keep up, which is 1,000 a second: twenty seconds of it.
-    eventually("every line is in the journal or counted", || async {
+    let taken = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&taken);
+    // Ends with the process of the test.
+    std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(len) = journal.recv(&mut buffer) {
             // Others tell of what is missing.
-            taken.set(taken.get() + u64::from(buffer[..len].ends_with(b"MESSAGE=y\n")));
+            count.fetch_add(u64::from(buffer[..len].ends_with(b"MESSAGE=y\n")), Ordering::SeqCst);
         }
-        drops(&run).await == LogDrops { journal_lines: LINES - taken.get(), ..LogDrops::default() }
+    });
+    let missing = || LINES - taken.load(Ordering::SeqCst);
+    // What waits comes at the pace that an instance may keep up, which is 1,000 a second: twenty seconds of it.
+    eventually("every line is in the journal or counted", || async {
+        let drops = drops(&run).await;
+        drops == LogDrops { journal_lines: missing(), ..LogDrops::default() }
     })
     .await;
 
@@ -112,7 +118,7 @@ async fn a_journal_that_takes_nothing_does_not_hold_up_the_workload_and_is_told_
     drop(run);
     node.restart();
     let adopted = node.adopted(1).await;
-    assert_eq!(adopted.handle.state().log_drops.journal_lines, LINES - taken.get());
+    assert_eq!(adopted.handle.state().log_drops.journal_lines, missing());
     node.finish(adopted.handle).await;
 }
 

@@ -128,10 +128,10 @@ async fn only_processes_of_the_run_are_heard() {
 #[tokio::test]
 async fn a_missed_watchdog_ends_the_workload_and_starts_it_again_without_the_agent() {
     let mut node = Node::new();
-    let lifecycle = Lifecycle { watchdog: Some(Millis(3_000)), ..Lifecycle::default() };
+    let lifecycle = Lifecycle { watchdog: Some(Millis(5_000)), ..Lifecycle::default() };
     // Alive for longer than its watchdog, then silent.
     let script = "echo $WATCHDOG_USEC $WATCHDOG_PID $$ >> told; \
-                  for i in $(seq 20); do notify WATCHDOG=1; sleep 0.2; done; echo silent >> told; exec sleep 1000";
+                  for i in $(seq 30); do notify WATCHDOG=1; sleep 0.2; done; echo silent >> told; exec sleep 1000";
     let handle = node.runs.start(spec(&node, script, lifecycle)).await.unwrap();
     let first = node.started().await;
     drop(handle);
@@ -139,7 +139,7 @@ async fn a_missed_watchdog_ends_the_workload_and_starts_it_again_without_the_age
     let told = node.path("told");
     eventually("it is started again", || async { lines(&told).len() >= 3 }).await;
     let told = lines(&told);
-    assert_eq!(told[0], format!("3000000 {first} {first}"));
+    assert_eq!(told[0], format!("5000000 {first} {first}"));
     assert_eq!(told[1], "silent", "it was alive for as long as it said so");
     let adopted = node.adopted(1).await;
     let (exit, restart_in, _) = ended(&mut node).await;
@@ -176,8 +176,8 @@ async fn a_start_has_a_deadline_that_can_be_moved() {
     node.finish(handle).await;
 
     let mut node = Node::new();
-    let lifecycle = Lifecycle { ready_within: Some(Millis(3_000)), ..lifecycle };
-    let script = "notify EXTEND_TIMEOUT_USEC=60000000; sleep 4; notify READY=1; exec sleep 1000";
+    let lifecycle = Lifecycle { ready_within: Some(Millis(5_000)), ..lifecycle };
+    let script = "notify EXTEND_TIMEOUT_USEC=60000000; sleep 6; notify READY=1; exec sleep 1000";
     let handle = node.runs.start(spec(&node, script, lifecycle)).await.unwrap();
     node.started().await;
     handle.watch().wait_for(|state| state.notified.ready).await.unwrap();
@@ -302,7 +302,7 @@ async fn a_hook_that_hangs_is_killed_with_its_tree_and_the_workload_lives() {
     for containment in [Containment::detect(), Containment::process_group()] {
         let mut node = Node::with(containment);
         let hang = "sleep 1000 & echo $! > child; echo $$ > hook; wait";
-        let lifecycle = hooks(vec![(HookPoint::AfterReady, hook(hang, 3_000))]);
+        let lifecycle = hooks(vec![(HookPoint::AfterReady, hook(hang, 5_000))]);
         let handle = node.runs.start(spec(&node, "exec sleep 1000", lifecycle)).await.unwrap();
         let pid = node.started().await;
         handle.ready(pid).await.unwrap();

@@ -128,7 +128,7 @@ async fn a_node_that_says_nothing_is_silent() {
     let cluster = Cluster::start().await;
     let mut operator = cluster.operator().await;
     let node = cluster.node("n1").await;
-    let mut session = Session::open(cluster.address, &node, 0).await.unwrap();
+    let mut session = Session::open_mute(cluster.address, &node, 0).await.unwrap();
     let name = || v1::NodeRef { name: "n1".to_owned() };
     assert!(operator.get_node(name()).await.unwrap().into_inner().connected);
     let silent = event(&mut operator, |event| event.kind == "node-silent").await;

@@ -111,7 +111,7 @@ async fn what_an_agent_tells_is_kept_once_and_over_restarts() {
     let tell = |sequence| {
         Say::Event(v1::AgentEvent {
             sequence,
-            ago_ms: 5000,
+            ago_ms: 300_000,
             severity: v1::Severity::Warning.into(),
             kind: "instance-exited".to_owned(),
             message: format!("exit {sequence}"),
@@ -139,7 +139,7 @@ async fn what_an_agent_tells_is_kept_once_and_over_restarts() {
     );
     assert!(told.windows(2).all(|pair| pair[0].seq < pair[1].seq), "numbers only grow");
     let joined = told.iter().find(|event| event.kind == "joined").unwrap();
-    assert!(exits[0].at_ms < joined.at_ms, "it happened five seconds before it was told");
+    assert!(exits[0].at_ms < joined.at_ms, "it happened five minutes before it was told");
     let of_service = v1::ListEventsRequest {
         service: Some("web".to_owned()),
         last: 2,

@@ -105,7 +105,7 @@ fn a_hung_coordinator(cluster: &Cluster) {
     );
     drop(stopped);
     wait::until("an answer after the pause", BOUND, || {
-        let node = &cluster.json(&["node", "show", "node-1"])["node"];
+        let node = &cluster.asked(&["node", "show", "node-1"])?["node"];
         if node["cordoned"] == false { Ok(()) } else { Err(node.to_string()) }
     });
     followed.kill().expect("it goes on");
@@ -211,8 +211,10 @@ fn nowhere_to_go(cluster: &Cluster) {
     let path = cluster.write("lost.toml", &file.text());
     let args = ["deploy", &path, "--version", "1", "--watch", "--timeout", "2s"];
     told(cluster.baton(&args), 6, &["the rollout goes on"]);
-    let why = cluster.baton(&["explain", "lost"]).expect(0).stdout;
-    assert!(why.contains("without the label "), "{why}");
+    wait::until("the reason", BOUND, || {
+        let why = cluster.baton(&["explain", "lost"]).expect(0).stdout;
+        if why.contains("without the label ") { Ok(()) } else { Err(why) }
+    });
     let _ = cluster.baton(&["service", "rm", "lost", "--yes"]).expect(0);
 }
 

@@ -34,6 +34,12 @@ fn canary(steps: &str, bake: &str) -> ServiceFile {
     shop("").with_section("rollout.canary", &format!("steps = {steps}\nbake = \"{bake}\"\n"))
 }
 
+/// A machine that is slow for a moment must not have an instance left out: its users would be moved.
+fn patient(file: ServiceFile) -> ServiceFile {
+    file.with_section("route.check", "interval = \"30s\"\ntimeout = \"30s\"\nfall = 10\n")
+        .with_section("route.ejection", "failures = 0\n")
+}
+
 fn watching(file: ServiceFile, action: &str) -> ServiceFile {
     let errors =
         format!("metric = \"error-share\"\nmax = \"1%\"\nmin_requests = 20\naction = \"{action}\"\n");
@@ -73,7 +79,7 @@ fn nothing_failed(answered: &Answered) {
 fn a_canary_grows_by_its_weights_and_no_client_moves_back() {
     let cluster = cluster();
     let gateways = cluster.gateways();
-    let file = shop("approve_before = [2, 3, 4]\n").with_section(
+    let file = patient(shop("approve_before = [2, 3, 4]\n")).with_section(
         "rollout.canary",
         "cohort = [\"header:x-staff\"]\nsteps = [\"5%\", \"25%\", \"100%\"]\nbake = \"200ms\"\n",
     );
@@ -155,10 +161,12 @@ fn a_release_that_answers_errors_or_too_late_is_found_and_given_up() {
             stage["verdicts"]
         );
 
-        let route = cluster.routed("shop");
-        assert_eq!(weight(&route, "1"), 10_000, "{route}");
-        let upstreams = route["upstreams"].as_object().expect("upstreams");
-        assert!(upstreams.len() == 4 && upstreams.values().all(|it| it["release"] == 1), "{upstreams:?}");
+        let _ = cluster.routed_as("shop", "the four of 1.0 to serve and nobody else", |route| {
+            let upstreams = route["upstreams"].as_object().expect("upstreams");
+            weight(route, "1") == 10_000
+                && upstreams.len() == 4
+                && upstreams.values().all(|it| it["release"] == 1)
+        });
         assert!(everyone(&cluster.gateways(), 50).iter().all(|version| version == "1.0"));
         crowd.go_round();
         let answered = crowd.stop();
@@ -249,7 +257,7 @@ fn an_operator_goes_on_to_a_step_at_once_and_tries_again_after_a_look() {
     let cluster = cluster();
     let gateways = cluster.gateways();
     let steps = "[\"25%\", \"50%\", { weight = \"100%\", bake = \"0s\" }]";
-    let file = watching(canary(steps, "1h"), "pause");
+    let file = watching(patient(canary(steps, "1h")), "pause");
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let _ = cluster.routed("shop");
     let crowd = Crowd::start(&gateways, CROWD.0, CROWD.1);
@@ -272,10 +280,12 @@ fn an_operator_goes_on_to_a_step_at_once_and_tries_again_after_a_look() {
     assert!(passed.code != 0 && passed.stderr.contains("begun already"), "{}", passed.stderr);
     let _ = cluster.baton(&["rollout", "promote", "shop", "--to", "3"]).expect(0);
     let _ = cluster.ended("shop", "succeeded");
+    // Each has met 2.0 before some are moved on.
+    crowd.go_round();
 
     // A release that is bad for a while: it is held for a look, and goes on when it is good and an operator says so.
     let trouble = cluster.write("trouble", "");
-    let bad = watching(canary("[\"25%\", \"100%\"]", "1s"), "pause")
+    let bad = watching(patient(canary("[\"25%\", \"100%\"]", "1s")), "pause")
         .with_env("BEHAVIOUR", "faulty")
         .with_env("FAULTY_WHILE", &trouble);
     let held = cluster.deploy(&bad, "3.0").expect(5);
@@ -304,7 +314,9 @@ fn an_operator_goes_on_to_a_step_at_once_and_tries_again_after_a_look() {
 #[test]
 fn whoever_dies_in_a_step_the_canary_goes_on() {
     let cluster = cluster();
-    let file = watching(canary("[\"25%\", \"100%\"]", "3s"), "roll-back");
+    // So long that nobody misses it, however slow the machine.
+    let steps = "[{ weight = \"25%\", bake = \"12s\" }, \"100%\"]";
+    let file = watching(canary(steps, "1s"), "roll-back");
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let _ = cluster.routed("shop");
     // Clients of a gateway that is killed are cut off; those of the other one must not notice.

@@ -11,9 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 
-const ROOM: Duration = Duration::from_secs(60);
+const ROOM: Duration = Duration::from_secs(120);
 /// Renewed when a third of its validity is left. Commands come far more often than that, also on a busy machine.
-const LIFE: &str = "10s";
+const LIFE: &str = "15s";
 /// A refusal is an answer, not a time-out.
 const REFUSED_WITHIN: Duration = Duration::from_secs(15);
 

@@ -14,6 +14,9 @@ const ROLLED_BACK: i32 = 3;
 /// The value must be told from everything else on the machine.
 const VALUE: &str = "correct-horse-battery-staple-7c4e";
 const NEXT_VALUE: &str = "second-horse-battery-staple-91ab";
+/// Those of the test that runs beside the one that looks for the others everywhere.
+const THEIR_VALUE: &str = "third-horse-battery-staple-e07d";
+const THEIR_NEXT_VALUE: &str = "fourth-horse-battery-staple-2f68";
 
 fn cluster(nodes: u32) -> Cluster {
     Cluster::start_with(&ClusterOptions { nodes, ..ClusterOptions::default() })
@@ -272,7 +275,7 @@ fn files_and_secrets_belong_to_the_user_of_the_sandbox() {
     assert!(me.is_root(), "this test gives files to another user: run it as root (it runs as {me})");
     let cluster = cluster(1);
     let_others_in(&cluster);
-    let _ = set_secret(&cluster, "db-password", VALUE).expect(0);
+    let _ = set_secret(&cluster, "db-password", THEIR_VALUE).expect(0);
     let service = |content: &str| {
         with_secret(configured(content, "SIGHUP"), "SIGHUP")
             .with_section("placement", "replicas = 1\n")
@@ -289,12 +292,12 @@ fn files_and_secrets_belong_to_the_user_of_the_sandbox() {
         is("mode/secrets/db_password", "400");
     };
     theirs();
-    is("secrets/db_password", VALUE);
+    is("secrets/db_password", THEIR_VALUE);
     let before = pids(&cluster);
-    let _ = set_secret(&cluster, "db-password", NEXT_VALUE).expect(0);
+    let _ = set_secret(&cluster, "db-password", THEIR_NEXT_VALUE).expect(0);
     let _ = cluster.deploy(&service("two\n"), "2.0").expect(0);
     answers(&address, "seen", "two\n");
-    answers(&address, "secrets/db_password", NEXT_VALUE);
+    answers(&address, "secrets/db_password", THEIR_NEXT_VALUE);
     theirs();
     assert_eq!(pids(&cluster), before, "the same process reads them");
 
@@ -311,7 +314,7 @@ fn files_and_secrets_belong_to_the_user_of_the_sandbox() {
     };
     assert_eq!(
         String::from_utf8_lossy(&read(NOBODY).stdout),
-        NEXT_VALUE,
+        THEIR_NEXT_VALUE,
         "this test reads as its user would"
     );
     let stranger = read("33");

@@ -23,6 +23,8 @@ fn file() -> ServiceFile {
         .with_env("NODE_ADDRESS", "${NODE_ADDRESS}")
         .with_section("placement", "replicas = 2\n")
         .with_section("route", "path = \"/\"\n")
+        // On a machine that is slow for a moment nobody must be left out: its copies would not be sent.
+        .with_section("route.check", "interval = \"30s\"\ntimeout = \"30s\"\nfall = 10\n")
         .with_section("rollout", "strategy = \"dark\"\nmin_healthy = \"200ms\"\n")
 }
 

@@ -96,6 +96,10 @@ fn logs_and_events_are_followed_through_restarts() {
     let mut logs = Following::start(&cluster, "logs", &["logs", "count", "-f", "--json", "--tail", "5"]);
     let mut events = Following::start(&cluster, "events", &["events", "-f", "--json", "--last", "3"]);
     goes_on(&logs, 20);
+    wait::until("events to be followed", ROOM, || match events.objects().len() {
+        3.. => Ok(()),
+        few => Err(format!("{few} events; {}", events.said())),
+    });
     cluster.kill(cluster.role_pid("coordinator"));
     goes_on(&logs, 50);
     let node = cluster.ready["nodes"][0]["name"].as_str().expect("a name").to_owned();

@@ -58,11 +58,17 @@ fn neighbour(cluster: &Cluster) -> u64 {
 
 /// It was never restarted, is ready, and the agent is the one of the beginning.
 fn is_unharmed(cluster: &Cluster, neighbour: u64, agent: u64) {
-    let observed = &cluster.instances("neighbour")[0]["observed"];
-    assert_eq!(observed["pid"].as_u64(), Some(neighbour));
-    assert_eq!((observed["restarts"].as_u64(), observed["state"].as_str()), (Some(0), Some("ready")));
+    // One check may be late on a machine that is busy.
+    let observed = wait::until("the neighbour to be ready", ROOM, || {
+        let observed = cluster.instances("neighbour")[0]["observed"].clone();
+        if observed["state"] == "ready" { Ok(observed) } else { Err(observed.to_string()) }
+    });
+    assert_eq!((observed["pid"].as_u64(), observed["restarts"].as_u64()), (Some(neighbour), Some(0)));
     assert_eq!(cluster.role_pid("node-1"), agent, "the agent was not restarted");
-    assert_eq!(cluster.json(&["node", "show", "node-1"])["connected"], true);
+    wait::until("the node to be connected", ROOM, || {
+        let node = cluster.json(&["node", "show", "node-1"]);
+        if node["connected"] == true { Ok(()) } else { Err(node.to_string()) }
+    });
 }
 
 #[test]
@@ -106,8 +112,10 @@ fn closed_output(cluster: &Cluster) {
     // Both were closed: standard input alone is left of the three.
     let closed = || [1, 2].iter().all(|fd| !std::path::Path::new(&format!("/proc/{pid}/fd/{fd}")).exists());
     wait::until("the closed outputs", ROOM, || if closed() { Ok(()) } else { Err("open".into()) });
-    let said = cluster.baton(&["logs", "mute", "--tail", "5"]).expect(0).stdout;
-    assert!(said.contains("the last line"), "{said}");
+    wait::until("its last line", ROOM, || {
+        let said = cluster.baton(&["logs", "mute", "--tail", "5"]).expect(0).stdout;
+        if said.contains("the last line") { Ok(()) } else { Err(said) }
+    });
     assert_eq!(cluster.instances("mute")[0]["observed"]["restarts"].as_u64(), Some(0));
     remove(cluster, "mute", pid);
 }
@@ -172,7 +180,11 @@ fn a_child_that_keeps_the_port(cluster: &Cluster) {
             "kind = \"tcp\"\nport = \"http\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
         );
     let _ = cluster.deploy(&file, "1.0").expect(0);
-    let observed = cluster.instances("keeper")[0]["observed"].clone();
+    let observed = wait::until("its second life", ROOM, || {
+        let observed = cluster.instances("keeper")[0]["observed"].clone();
+        let again = observed["restarts"] != 0 && observed["state"] == "ready";
+        if again { Ok(observed) } else { Err(observed.to_string()) }
+    });
     assert_eq!(
         observed["restarts"].as_u64(),
         Some(1),
@@ -234,7 +246,7 @@ fn a_checks_command_runs_in_the_workloads_sandbox() {
     let sleeper = || python("masked", "import time\ntime.sleep(1000)\n");
     let asks = |mask: &str| {
         format!(
-            "kind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"[ $(umask) = {mask} ]\"]\ninterval = \"500ms\"\ntimeout = \"490ms\"\n"
+            "kind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"[ $(umask) = {mask} ]\"]\ninterval = \"2s\"\ntimeout = \"2s\"\n"
         )
     };
     let file = sleeper().with_section("sandbox", "umask = \"027\"\n");

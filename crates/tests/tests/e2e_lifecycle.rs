@@ -28,7 +28,7 @@ fn script(name: &str, script: &str) -> ServiceFile {
 /// A check that passes once a file is there.
 fn there(path: &std::path::Path) -> String {
     format!(
-        "kind = \"exec\"\ncommand = [\"/usr/bin/test\", \"-e\", \"{}\"]\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
+        "kind = \"exec\"\ncommand = [\"/usr/bin/test\", \"-e\", \"{}\"]\ninterval = \"1s\"\ntimeout = \"1s\"\n",
         path.display()
     )
 }

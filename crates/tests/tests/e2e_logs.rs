@@ -197,12 +197,11 @@ fn a_flood_slows_neither_its_neighbours_nor_the_agent() {
     let said = std::fs::File::create(cluster.folder().join("followed")).expect("a file");
     let mut follower = cluster.command(&["logs", "flood", "-f"]).stdout(said).spawn().expect("baton starts");
     let _ = cluster.deploy(&web, "2.0").expect(0);
-    let picked = cluster.baton(&["logs", "flood", "--stream", "stderr", "--tail", "3"]).expect(0).stdout;
-    assert_eq!(
-        picked.lines().filter(|line| line.ends_with("and on stderr another one")).count(),
-        9,
-        "{picked}"
-    );
+    wait::until("three lines of each on stderr", ROOM, || {
+        let picked = cluster.baton(&["logs", "flood", "--stream", "stderr", "--tail", "3"]).expect(0).stdout;
+        let right = picked.lines().filter(|line| line.ends_with("and on stderr another one")).count();
+        if right == 9 { Ok(()) } else { Err(picked) }
+    });
     let folders = log_folders(&cluster, "flood");
     assert_eq!(folders.len(), 3);
     // Each is rotated again and again meanwhile: the floods are held by nobody.
@@ -244,9 +243,15 @@ fn a_flood_slows_neither_its_neighbours_nor_the_agent() {
     let node = cluster.json(&["node", "show", "node-1"]);
     let bytes = node["metrics"]["agent_memory_bytes"].as_u64().expect("a figure");
     assert!(bytes > 0 && bytes < AGENT_BYTES_MAX, "the agent has {bytes} bytes");
-    for instance in cluster.instances("flood").iter().chain(&cluster.instances("neighbour")) {
+    // One check may be late on a machine that is busy.
+    let instances = wait::until("all to be ready", ROOM, || {
+        let all = [cluster.instances("flood"), cluster.instances("neighbour")].concat();
+        let ready = all.iter().all(|it| it["observed"]["state"] == "ready");
+        if ready { Ok(all) } else { Err(format!("{all:?}")) }
+    });
+    for instance in instances {
         let observed = &instance["observed"];
-        assert_eq!((&observed["restarts"], &observed["state"]), (&0.into(), &"ready".into()), "{instance}");
+        assert_eq!(observed["restarts"], 0, "{instance}");
         assert_eq!(observed["log_drops"]["lines"], 0, "what a bound takes away is no drop");
     }
 }

@@ -20,7 +20,7 @@ fn zones(cluster: &Cluster) -> BTreeMap<String, String> {
 }
 
 fn rollout(body: &str) -> String {
-    format!("min_healthy = \"300ms\"\nhealthy_deadline = \"10s\"\nprogress_deadline = \"40s\"\n{body}")
+    format!("min_healthy = \"300ms\"\nhealthy_deadline = \"60s\"\nprogress_deadline = \"120s\"\n{body}")
 }
 
 /// Sequence numbers and instances of the swaps that ended, in order.
@@ -64,9 +64,10 @@ fn replicas_spread_over_zones_and_change_one_zone_at_a_time() {
     let _ = cluster.deploy(&web, "2.0").expect(0);
     let counted = load.stop();
     assert_eq!(counted.failed, 0, "of {}: {:#?}", counted.sent, counted.failures);
-    let served = cluster.routed("web")["upstreams"].clone();
-    let served = served.as_object().expect("upstreams");
-    assert!(served.len() == 6 && served.values().all(|it| it["release"] == 2), "{served:?}");
+    let _ = cluster.routed_as("web", "the six of 2.0 to serve and nobody else", |route| {
+        let served = route["upstreams"].as_object().expect("upstreams");
+        served.len() == 6 && served.values().all(|it| it["release"] == 2)
+    });
     let order: Vec<String> = wait::until("six swaps in the journal", ROOM, || {
         let done = swaps(&cluster);
         if done.len() == 6 { Ok(done) } else { Err(format!("{done:?}")) }

@@ -93,10 +93,11 @@ fn a_version_that_crashes_at_start_is_rolled_back_with_its_exit_code() {
     let _ = cluster.deploy(&file.with_env("BEHAVIOUR", "crash"), "2.0").expect(ROLLED_BACK);
     let status = cluster.json(&["rollout", "status", "web"]);
     assert!(status["reason"].as_str().is_some_and(|why| why.contains("exit code 3")), "{status}");
-    for instance in cluster.instances("web") {
-        assert_eq!(instance["wanted_version"], "1.0");
-        assert_eq!(instance["observed"]["state"], "ready");
-    }
+    wait::until("1.0 to be ready everywhere", ROOM, || {
+        let all = cluster.instances("web");
+        let ready = all.iter().all(|it| it["wanted_version"] == "1.0" && it["observed"]["state"] == "ready");
+        if ready { Ok(()) } else { Err(format!("{all:?}")) }
+    });
 }
 
 #[test]

@@ -192,6 +192,7 @@ fn the_death_of_agent_and_shim_refuses_nobody_on_any_socket() {
     let (file, path) = mixture(&cluster);
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let loads = Loads::start(&cluster, &path);
+    loads.await_version("1.0");
     let node = cluster.ready["nodes"][0]["name"].as_str().expect("a name").to_owned();
     let (_, workload) = cluster.pids("shop").swap_remove(0);
     let (agent, shim) = (cluster.role_pid(&node), parent_of(workload));

@@ -85,7 +85,7 @@ fn a_fixed_port_has_a_gap_that_is_measured_and_told() {
     let gap = number(&done, "gap_ms");
     println!("gap {gap} ms; {} of {} requests failed in it", counted.failed, counted.sent);
     // Both clocks see the same gap: at 200 requests a second about a fifth of its milliseconds fail.
-    assert!(gap > 0 && gap < 10_000, "{done}");
+    assert!(gap > 0 && Duration::from_millis(gap) < ROOM, "{done}");
     assert!(counted.versions["1.0"] > 0 && counted.versions["2.0"] > 0, "{:?}", counted.versions);
     assert!(done["message"].as_str().is_some_and(|text| text.contains("nothing served there for")), "{done}");
     assert_eq!(cost(&cluster, "gap")["amount"].as_u64(), Some(gap));
@@ -156,7 +156,8 @@ fn an_old_process_that_will_not_go_is_killed_and_what_it_cut_is_told() {
     let file = server("timeout = \"1s\"\ndrain = \"4s\"\n").with_env("BEHAVIOUR", "deaf");
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let mut kept: Vec<Kept> = (0..3).map(|_| Kept::open(address(&cluster, 8080))).collect();
-    let load = load(&cluster, 5);
+    // Each on a connection of its own, so that none of them outlasts the drain, however slow the machine.
+    let load = load(&cluster, 1);
     let _ = cluster.deploy(&file, "2.0").expect(0);
     let killed = cost(&cluster, "instance-killed");
     let cut = cost(&cluster, "connections-cut");
@@ -240,11 +241,12 @@ impl Drop for Frozen {
 fn a_node_that_is_alone_goes_back_from_a_bad_version_by_itself() {
     let cluster = one_node();
     let rollout = "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"10s\"\nprogress_deadline = \"60s\"\n";
-    let file = server("timeout = \"5s\"\n").with_section("rollout", rollout);
+    let file = server("timeout = \"5s\"\n");
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let load = load(&cluster, 5);
     let old = cluster.pids("web");
-    let written = cluster.write("bad.toml", &file.with_env("BEHAVIOUR", "sick").text());
+    let written = cluster
+        .write("bad.toml", &file.with_section("rollout", rollout).with_env("BEHAVIOUR", "sick").text());
     let _ = cluster.baton(&["deploy", &written, "--version", "2.0"]).expect(0);
     event(&cluster, "the swap to begin", |event| event["kind"] == "swap-started");
 
@@ -271,7 +273,7 @@ fn a_node_that_is_alone_goes_back_from_a_bad_version_by_itself() {
     assert_eq!(counted.versions.keys().collect::<Vec<_>>(), ["1.0"], "the bad version answered");
     drop(frozen);
     wait::until("the rollout to be rolled back", ROOM, || {
-        let status = cluster.json(&["rollout", "status", "web"]);
+        let status = cluster.asked(&["rollout", "status", "web"])?;
         if status["outcome"] == "rolled-back" { Ok(()) } else { Err(status.to_string()) }
     });
     assert_eq!(cluster.pids("web"), old, "the same process as before");

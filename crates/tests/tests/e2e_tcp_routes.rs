@@ -49,7 +49,7 @@ fn a_port_that_is_taken_is_told_and_waited_for_and_its_service_counts_once_it_is
     let listed = cluster.baton(&["gateway", "ls"]).expect(0);
     assert!(listed.stdout.contains("cannot serve db"), "{}", listed.stdout);
     assert!(listed.stderr.contains(&format!("cannot listen on {ip}:{PORT}")), "{}", listed.stderr);
-    assert!(cluster.baton(&["events"]).expect(0).stdout.contains("route-unserved"));
+    told(&cluster, "route-unserved");
 
     drop(taken);
     wait::until("an answer over the port", ROOM, || ask(ip));
@@ -58,8 +58,19 @@ fn a_port_that_is_taken_is_told_and_waited_for_and_its_service_counts_once_it_is
         let outcome = service["report"]["rollout"]["outcome"].to_string();
         if outcome.contains("succeeded") { Ok(()) } else { Err(outcome) }
     });
-    assert!(cluster.baton(&["events"]).expect(0).stdout.contains("route-served"));
-    assert!(!cluster.baton(&["gateway", "ls"]).expect(0).stdout.contains("cannot serve"));
+    told(&cluster, "route-served");
+    wait::until("a gateway that serves all", ROOM, || {
+        let listed = cluster.baton(&["gateway", "ls"]).expect(0).stdout;
+        if listed.contains("cannot serve") { Err(listed) } else { Ok(()) }
+    });
+}
+
+/// Waits until the journal has an event of this kind.
+fn told(cluster: &Cluster, kind: &str) {
+    wait::until(kind, ROOM, || {
+        let events = cluster.baton(&["events"]).expect(0).stdout;
+        if events.contains(kind) { Ok(()) } else { Err(events) }
+    });
 }
 
 #[test]

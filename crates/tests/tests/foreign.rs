@@ -153,6 +153,9 @@ fn nginx_behind_gateways(cluster: &Cluster, nginx: &str) -> ServiceFile {
         .with_section("files.\"nginx.conf\"", &format!("content = '''\n{config}'''\n"))
         .with_section("placement", "replicas = 2\n")
         .with_section("route", "path = \"/\"\nsplit_by = \"header:x-user\"\n")
+        // On a machine that is slow for a moment no instance must be left out: its users would be moved.
+        .with_section("route.check", "interval = \"30s\"\ntimeout = \"30s\"\nfall = 10\n")
+        .with_section("route.ejection", "failures = 0\n")
         .with_section("stop", "signal = \"SIGQUIT\"\ntimeout = \"5s\"\ndrain = \"2s\"\n")
         .with_section(
             "checks.readiness",

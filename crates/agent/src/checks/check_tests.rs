@@ -202,7 +202,7 @@ async fn what_a_timed_out_command_started_is_killed_with_it() {
     let script = format!("sleep 60 & echo $! > {0}.new; mv {0}.new {0}; wait", file.display());
     let mut check = check_of(Probe::Exec { command: vec!["/bin/sh".into(), "-c".into(), script] });
     // Time enough to start its child, also on a machine that is busy.
-    check.timeout = Millis(3_000);
+    check.timeout = Millis(5_000);
     assert!(probe::ask(&subject(80), &check).await.is_err());
     let pid = std::fs::read_to_string(&file).unwrap();
     let stat = format!("/proc/{}/stat", pid.trim());

@@ -1,7 +1,7 @@
 //! A whole agent on a node of its own, and what it is told to run.
 #![allow(dead_code)] // Each test file uses its part.
 
-use crate::node::{eventually, kill, lives, policy};
+use crate::node::{eventually, kill, lives, own_port, policy};
 use crate::wire::{Authority, Wire};
 use baton_agent::{AgentConfig, AgentFile, StateDir};
 use baton_model::artifact::{Artifact, ArtifactFormat};
@@ -16,7 +16,7 @@ use baton_model::time::Millis;
 use baton_proto::v1::{self, InstanceState};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use tokio_util::sync::CancellationToken;
 
 /// A server that takes its socket from the shim and answers with its version; a "bad" one fails its check.
@@ -31,7 +31,7 @@ stopping = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stopping.set())
 print("serving", version, flush=True)
 def answer(connection):
-    connection.settimeout(10)
+    connection.settimeout(300)
     connection.recv(4096)
     connection.sendall(f"HTTP/1.0 {status}\r\nconnection: close\r\n\r\n{version}".encode())
     connection.close()
@@ -77,7 +77,8 @@ impl Drop for Agent {
 impl Fixture {
     pub(crate) async fn new() -> Self {
         let (authority, wire) = (Authority::new(), Wire::new());
-        let (address, server) = wire.serve(&authority, "127.0.0.1:0".parse().unwrap()).await;
+        // A test may serve there again.
+        let (address, server) = wire.serve(&authority, ([127, 0, 0, 1], own_port()).into()).await;
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         authority.identity("node/n1").save(&state.identity_dir()).unwrap();
@@ -88,8 +89,7 @@ impl Fixture {
             labels: BTreeMap::new(),
         };
         state.write_agent_file(&file).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { folder, authority, wire, address, server, port }
+        Self { folder, authority, wire, address, server, port: own_port() }
     }
 
     pub(crate) fn agent(&self) -> Agent {
@@ -120,7 +120,10 @@ impl Fixture {
             format: ArtifactFormat::TarZstd,
             unpacked_bytes: text.len() as u64,
         };
-        let spec = spec(self.port);
+        let mut spec = spec(self.port);
+        if version.starts_with("bad") {
+            spec.rollout.healthy_deadline = Millis(8_000);
+        }
         InstancePlan {
             release: ReleaseNumber(number),
             version: version.parse().unwrap(),
@@ -222,8 +225,8 @@ fn spec(port: u16) -> ServiceSpec {
             zone_at_a_time: false,
             first_zone_bake: Millis::ZERO,
             min_healthy: Millis::ZERO,
-            healthy_deadline: Millis(8_000),
-            progress_deadline: Millis(20_000),
+            healthy_deadline: Millis::secs(60),
+            progress_deadline: Millis::secs(120),
             failure_tolerance: Amount::Number(0),
             on_failure: OnFailure::RollBack,
             approve_before: Vec::new(),

@@ -24,7 +24,12 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 /// Room for a slow machine; nothing here takes a second.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A session says that it lives this often, as an agent does: the coordinator ends one that says nothing for 3 s.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+/// What those beats are told from the test's own by.
+const BEAT: u64 = u64::MAX;
 
 pub type Operator = OperatorServiceClient<Channel>;
 
@@ -106,11 +111,40 @@ pub struct Session {
     pub say: mpsc::Sender<v1::AgentMessage>,
     pub told: Streaming<v1::CoordinatorMessage>,
     pub welcome: v1::Welcome,
+    beats: Option<JoinHandle<()>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(beats) = &self.beats {
+            beats.abort();
+        }
+    }
 }
 
 impl Session {
-    /// Says hello with the plan generation it has, and waits to be welcomed.
+    /// As [`Session::open_mute`], and lives on however slow the test is.
     pub async fn open(
+        address: SocketAddr,
+        identity: &Identity,
+        generation: u64,
+    ) -> Result<Self, tonic::Status> {
+        let mut session = Self::open_mute(address, identity, generation).await?;
+        let say = session.say.clone();
+        session.beats = Some(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(BEAT_EVERY).await;
+                let beat = Say::Heartbeat(v1::Heartbeat { sequence: BEAT });
+                if say.send(v1::AgentMessage { message: Some(beat) }).await.is_err() {
+                    return;
+                }
+            }
+        }));
+        Ok(session)
+    }
+
+    /// Says hello with the plan generation it has, and waits to be welcomed.
+    pub async fn open_mute(
         address: SocketAddr,
         identity: &Identity,
         generation: u64,
@@ -134,18 +168,23 @@ impl Session {
                 .await
                 .unwrap();
         }
-        Ok(Self { say, told, welcome })
+        Ok(Self { say, told, welcome, beats: None })
     }
 
     pub async fn say(&self, message: Say) {
         self.say.send(v1::AgentMessage { message: Some(message) }).await.unwrap();
     }
 
-    /// The next message; `None` at the end of the stream.
+    /// The next message but the answers to its beats; `None` at the end of the stream.
     pub async fn next(&mut self) -> Result<Option<Told>, tonic::Status> {
-        let message =
-            tokio::time::timeout(PATIENCE, self.told.message()).await.expect("a message in time")?;
-        Ok(message.map(|message| message.message.expect("it says something")))
+        loop {
+            let message =
+                tokio::time::timeout(PATIENCE, self.told.message()).await.expect("a message in time")?;
+            let told = message.map(|message| message.message.expect("it says something"));
+            if told != Some(Told::Heartbeat(v1::Heartbeat { sequence: BEAT })) {
+                return Ok(told);
+            }
+        }
     }
 
     /// The next plan.

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Nothing in these tests takes so long.
-pub(crate) const ROOM: Duration = Duration::from_secs(30);
+pub(crate) const ROOM: Duration = Duration::from_secs(120);
 
 /// A gateway and the table that it was given last.
 pub(crate) struct Fleet {
@@ -98,6 +98,19 @@ pub(crate) fn web() -> ServiceName {
 
 pub(crate) fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// A port of loopback that nobody else of this machine's tests picks, nor the kernel for a connection: those are from
+/// 32768 on.
+pub(crate) fn own_port() -> u16 {
+    static PICKED: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 200) as u16 * 50;
+    first + PICKED.fetch_add(1, SeqCst)
+}
+
+/// Where nobody listens: tcpmux is of another age.
+pub(crate) fn nowhere() -> SocketAddr {
+    local(1)
 }
 
 /// A request on a connection that ends with its answer.

@@ -1,6 +1,6 @@
 //! The gateway's own upgrade, and its drain: no request is refused, reset or lost.
 
-use crate::fleet::{Fleet, Instance, ROOM, get, route, until};
+use crate::fleet::{Fleet, Instance, ROOM, get, local, own_port, route, until};
 use baton_gateway::table::Served;
 use baton_gateway::{Gateway, GatewayConfig, PlacePurpose};
 use baton_model::time::Millis;
@@ -112,7 +112,7 @@ async fn a_process_is_followed_by_the_next_and_ends_by_itself() {
     let fleet = Fleet::start(route(&[&says])).await;
     let table = serde_json::to_vec(&fleet.table()).expect("json");
     std::fs::write(folder.path().join("table.json"), table).expect("written");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let free = local(own_port());
     let config = format!("http = [\"{free}\"]\nhandover = \"handover\"\nworkers = 2\n");
     std::fs::write(folder.path().join("gateway.toml"), config).expect("written");
     let mut first = process(folder.path());

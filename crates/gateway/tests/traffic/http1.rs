@@ -1,6 +1,6 @@
 //! HTTP/1.1: connections that are kept, bodies of every kind, heads as RFC 9110 wants them.
 
-use crate::fleet::{Fleet, Instance, ROOM, ask, eventually, get, ok, request, rest, route, until};
+use crate::fleet::{Fleet, Instance, ROOM, ask, eventually, get, ok, own_port, request, rest, route, until};
 use baton_model::time::Millis;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -136,7 +136,7 @@ async fn a_body_that_stops_is_answered_408() {
 #[tokio::test]
 async fn a_head_that_does_not_end_is_answered_408_and_silence_is_not() {
     let echo = Instance::echo().await;
-    let fleet = Fleet::with(route(&[&echo]), |config| config.limits.header_timeout = Millis(300)).await;
+    let fleet = Fleet::with(route(&[&echo]), |config| config.limits.header_timeout = Millis(1_500)).await;
     let answer = fleet.ask("GET / HTTP/1.1\r\nHost: a\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     let mut stream = TcpStream::connect(fleet.http()).await.expect("a gateway");
@@ -274,8 +274,7 @@ impl Nginx {
         for size in [0, 1_000, 300_000, 1_000_000] {
             std::fs::write(folder.path().join(size.to_string()), "x".repeat(size)).expect("a file");
         }
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+        let port = own_port();
         let root = folder.path().display();
         let config = format!(
             "daemon off; master_process off; pid {root}/pid; error_log stderr crit; events {{}}

@@ -13,7 +13,7 @@ fn mirrored(live: &Instance, dark: &Instance) -> Route {
         to: ReleaseNumber(2),
         share: Weight::ALL,
         body_bytes_max: 1000,
-        in_flight_max: 4,
+        in_flight_max: 100,
         unsafe_methods: false,
         compare_bodies: true,
     });
@@ -75,10 +75,13 @@ async fn what_the_live_release_says_differently_each_time_is_no_difference() {
 #[tokio::test]
 async fn a_mirror_that_hangs_slows_nobody_and_what_is_not_copied_is_counted() {
     let (live, hangs) = (Instance::says("a").await, Instance::mute().await);
-    let fleet = Fleet::start(mirrored(&live, &hangs)).await;
+    let mut few = mirrored(&live, &hangs);
+    few.mirror.as_mut().expect("there").in_flight_max = 4;
+    let fleet = Fleet::start(few).await;
     for _ in 0..10 {
         assert!(fleet.get("/").await.ends_with('a'));
     }
+    counted(&fleet, "account of all ten", |it| it.mirrored + it.unmirrored == 10).await;
     let evidence = of(&fleet, 2);
     assert_eq!((evidence.mirrored, evidence.unmirrored), (4, 6), "four may be under way at a time");
 }
@@ -92,6 +95,7 @@ async fn unsafe_methods_and_large_bodies_are_not_copied_unless_allowed() {
         format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n{body}")
     };
     fleet.ask(&post(10)).await;
+    counted(&fleet, "one that is not copied", |it| it.mirrored + it.unmirrored == 1).await;
     assert_eq!((of(&fleet, 2).mirrored, of(&fleet, 2).unmirrored), (0, 1), "not copied, and counted");
     let mut allowed = mirrored(&live, &dark);
     allowed.mirror.as_mut().expect("there").unsafe_methods = true;

@@ -1,6 +1,6 @@
 //! TCP routes: ports come and go with tables, connections go on.
 
-use crate::fleet::{Fleet, Instance, ROOM, eventually, local, route};
+use crate::fleet::{Fleet, Instance, ROOM, eventually, local, nowhere, own_port, route};
 use baton_gateway::PlacePurpose;
 use baton_model::route::{Entry, Route};
 use std::net::SocketAddr;
@@ -11,10 +11,6 @@ fn over_tcp(instances: &[&Instance], listen: u16) -> Route {
     let mut route = route(instances);
     route.spec.entry = Entry::Tcp { listen };
     route
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(local(0)).expect("a port").local_addr().expect("bound").port()
 }
 
 async fn parrot() -> Instance {
@@ -37,7 +33,7 @@ async fn says_back(address: SocketAddr) -> TcpStream {
 #[tokio::test]
 async fn bytes_go_both_ways_and_each_end_is_passed_on() {
     let parrot = parrot().await;
-    let fleet = Fleet::start(over_tcp(&[&parrot], free_port())).await;
+    let fleet = Fleet::start(over_tcp(&[&parrot], own_port())).await;
     let mut stream = says_back(fleet.address(PlacePurpose::Tcp)).await;
     stream.write_all(b"bye").await.expect("room");
     stream.shutdown().await.expect("open");
@@ -52,8 +48,8 @@ async fn bytes_go_both_ways_and_each_end_is_passed_on() {
 async fn an_instance_that_is_not_there_is_passed_over() {
     let parrot = parrot().await;
     let mut gone = Instance::says("").await;
-    gone.address = local(free_port());
-    let fleet = Fleet::start(over_tcp(&[&gone, &parrot], free_port())).await;
+    gone.address = nowhere();
+    let fleet = Fleet::start(over_tcp(&[&gone, &parrot], own_port())).await;
     for _ in 0..4 {
         says_back(fleet.address(PlacePurpose::Tcp)).await;
     }
@@ -62,7 +58,7 @@ async fn an_instance_that_is_not_there_is_passed_over() {
 #[tokio::test]
 async fn ports_come_and_go_with_tables_and_connections_stay() {
     let parrot = parrot().await;
-    let (first, second) = (free_port(), free_port());
+    let (first, second) = (own_port(), own_port());
     let mut fleet = Fleet::start(over_tcp(&[&parrot], first)).await;
     let mut kept = says_back(local(first)).await;
     fleet.install(over_tcp(&[&parrot], second)).await;

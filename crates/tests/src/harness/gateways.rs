@@ -53,7 +53,10 @@ impl Cluster {
     }
 
     /// Runs a read with `--json`. A coordinator that is being started, or a machine that stands still, gives no answer.
-    fn asked(&self, args: &[&str]) -> Result<Value, String> {
+    ///
+    /// # Errors
+    /// What the command said.
+    pub fn asked(&self, args: &[&str]) -> Result<Value, String> {
         let ran = self.baton(&[args, &["--json"]].concat());
         if ran.code == 0 { Ok(ran.json()) } else { Err(ran.stderr) }
     }

@@ -100,7 +100,7 @@ fn an_upgrade_by_the_coordinator_outlives_restarts_until_a_newer_package_comes()
 fn an_agent_that_is_killed_in_the_middle_of_a_swap_finishes_it() {
     let fleet = one_node();
     let artifact = repository().join("crates/tests/fixtures/web");
-    let slow = web(1).with_program(artifact, r#"["/usr/bin/baton", "sample-web", "--start-after", "2s"]"#);
+    let slow = web(1).with_program(artifact, r#"["/usr/bin/baton", "sample-web", "--start-after", "5s"]"#);
     let load = fleet.load(&["n1"]);
     let path = fleet.write("slow.toml", &slow);
     fleet.baton(&["deploy", &path, "--version", "2.0"]).ok();
