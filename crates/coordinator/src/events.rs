@@ -16,7 +16,7 @@ mod writer;
 
 pub(crate) use writer::{Writer, open};
 
-use crate::metrics::Counts;
+use crate::counts::Counts;
 use baton_engine::outcome::EventDraft;
 use baton_model::event::{Event, Severity};
 use baton_model::id::{EventSeq, NodeName, ServiceName};

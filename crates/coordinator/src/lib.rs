@@ -16,6 +16,7 @@ mod artifacts;
 pub mod authority;
 mod background;
 mod clock;
+mod counts;
 mod dispatch;
 mod error;
 mod events;

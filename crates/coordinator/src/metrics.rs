@@ -1,28 +1,17 @@
 //! The coordinator's page for scrapers. Names and labels are stable: docs/metrics.md lists them, and a test holds the
 //! list. What is labelled is what operators have named: services and gateways; nodes are counted only.
 
+use crate::counts::{ENDS, SEVERITIES};
 use crate::state::Coordinator;
 use baton_metrics::page::{
     self, Collector, ConstCounter, ConstGauge, DescriptorEncoder, Labels, Seconds, gauge, write_all,
     write_build, write_one,
 };
-use baton_model::event::{Event, Severity};
-use baton_model::evidence::histogram::Histogram;
 use baton_model::report::{Health, ServiceReport};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-/// How a rollout ends: the kind of its event, and the word of its label.
-const ENDS: [(&str, &str); 4] = [
-    ("rollout-succeeded", "succeeded"),
-    ("rolled-back", "rolled-back"),
-    ("rollout-superseded", "superseded"),
-    ("rollout-ended", "failed"),
-];
-const SEVERITIES: [(Severity, &str); 3] =
-    [(Severity::Info, "info"), (Severity::Warning, "warning"), (Severity::Error, "error")];
 const HEALTHS: [(Health, &str); 5] = [
     (Health::Unknown, "unknown"),
     (Health::Healthy, "healthy"),
@@ -30,49 +19,6 @@ const HEALTHS: [(Health, &str); 5] = [
     (Health::Degraded, "degraded"),
     (Health::Down, "down"),
 ];
-
-/// What is counted from the start of the process on.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    events: [AtomicU64; SEVERITIES.len()],
-    started: AtomicU64,
-    ended: [AtomicU64; ENDS.len()],
-    conflicts: AtomicU64,
-    failures: AtomicU64,
-    decisions: Mutex<Histogram>,
-}
-
-impl Counts {
-    /// Events that go into the journal.
-    pub(crate) fn happened(&self, events: &[Event]) {
-        for event in events {
-            if let Some(at) = SEVERITIES.iter().position(|(severity, _)| *severity == event.severity) {
-                self.events[at].fetch_add(1, Ordering::Relaxed);
-            }
-            if let Some(at) = ENDS.iter().position(|(kind, _)| *kind == event.kind) {
-                self.ended[at].fetch_add(1, Ordering::Relaxed);
-            }
-            if event.kind == "rollout-started" {
-                self.started.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// A decision was made, which took this long.
-    pub(crate) fn decided(&self, took: Duration) {
-        self.decisions.lock().unwrap_or_else(PoisonError::into_inner).record(took);
-    }
-
-    /// A write met a change by somebody else: decided again.
-    pub(crate) fn conflicted(&self) {
-        self.conflicts.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The store could not be read or written.
-    pub(crate) fn store_failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// The page.
 pub(crate) fn text(coordinator: &Arc<Coordinator>) -> String {
@@ -121,7 +67,7 @@ impl Page {
         let help = "Decisions that were made again, since somebody else wrote in between";
         write_one(out, "store_conflicts", help, read(&counts.conflicts))?;
         write_one(out, "store_failures", "Times that the store did not work", read(&counts.failures))?;
-        let decisions = counts.decisions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let decisions = counts.decisions();
         write_one(out, "decision_seconds", "How long it took to decide", Seconds(&decisions))?;
         let help = "From a route table's publication to a gateway's acknowledgement that it serves by it";
         write_one(out, "table_acknowledged_seconds", help, Seconds(&self.0.gateways.acknowledged()))

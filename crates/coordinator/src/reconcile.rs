@@ -18,7 +18,7 @@ use crate::records::{self, Records, RecordsError};
 use crate::sessions::Sessions;
 use crate::store::{Change, Watch};
 use crate::trials::TrialLog;
-use crate::webhooks;
+use crate::webhooks::waiting;
 use baton_engine::cycle::{Action, Cycle, PlanRecord, Snapshot, Write, Written};
 use baton_engine::outcome::EventDraft;
 use baton_model::event::Event;
@@ -203,7 +203,7 @@ impl Reconcile {
 
     /// Commits a write and the events that tell of it, and hands those to the journal.
     async fn write(&mut self, write: Write, events: Vec<EventDraft>, decided_at: UnixMs) -> Written {
-        let webhooks = webhooks::changes(&events, &self.cache.snapshot().desired);
+        let webhooks = waiting::changes(&events, &self.cache.snapshot().desired);
         let events: Vec<Event> = events.into_iter().map(|draft| from_draft(draft, decided_at)).collect();
         let key = records::outbox(self.next_outbox);
         self.next_outbox += 1;

@@ -3,11 +3,11 @@
 use crate::artifacts::Artifacts;
 use crate::authority::Authority;
 use crate::clock::Clock;
+use crate::counts::Counts;
 use crate::events::Journal;
 use crate::evidence::EvidenceLog;
 use crate::gateways::Gateways;
 use crate::logs::LogBroker;
-use crate::metrics::Counts;
 use crate::reconcile::View;
 use crate::records::Records;
 use crate::secrets::Secrets;

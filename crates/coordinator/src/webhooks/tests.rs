@@ -1,9 +1,11 @@
 //! What is posted, and for how long.
 
 use super::*;
-use baton_model::id::RolloutId;
+use baton_engine::outcome::WebhookCall;
+use baton_model::id::{ReleaseNumber, RolloutId};
 use baton_model::rollout::{Answer, Measured, Verdict};
 use baton_model::route::Weight;
+use serde_json::json;
 
 fn webhook(url: &str) -> Webhook {
     let verdict = Verdict {

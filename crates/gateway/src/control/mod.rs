@@ -9,12 +9,14 @@
 //! [`home`] is the folder in which all of it is kept, [`shelf`] keeps the newest table there, [`session`] keeps a
 //! session up for as long as the gateway lives.
 
+mod held;
 pub mod home;
 mod join;
 pub mod session;
 mod shelf;
 mod stream;
 
+pub use held::{Control, Parts, Phase, Running};
 pub use home::{Home, HomeError};
 pub use join::{JoinError, JoinOptions, join};
-pub use session::{Control, Parts, Phase, Running, keep, restore};
+pub use session::{keep, restore};

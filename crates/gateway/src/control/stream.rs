@@ -1,6 +1,6 @@
 //! One session: Hello, Welcome, then both sides talk until one of them falls silent.
 
-use super::session::{CONNECTED, Control, Phase};
+use super::held::{CONNECTED, Control, Phase};
 use super::shelf::Kept;
 use crate::table::{Table, TableError};
 use baton_model::id::TableRevision;

@@ -1,6 +1,6 @@
 //! A gateway's page for scrapers. Names and labels are stable: docs/metrics.md lists them, and a test holds the list.
 
-use super::total;
+use super::total::total;
 use crate::table::Table;
 use baton_metrics::page::{
     Collector, ConstCounter, ConstGauge, DescriptorEncoder, Labels, Seconds, gauge, write_all, write_build,

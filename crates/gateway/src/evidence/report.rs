@@ -1,6 +1,7 @@
 //! What was counted since the last report: sent to the coordinator each second.
 
-use super::{ReleaseCounters, total};
+use super::counters::ReleaseCounters;
+use super::total::total;
 use crate::table::Table;
 use crate::upstream::ServiceState;
 use baton_model::evidence::{Evidence, ServiceEvidence};
