@@ -89,6 +89,9 @@ fn spawn(
 }
 
 /// Finds out what is spoken, and serves it.
+///
+/// A task is moved three times before it runs, and is as large as the largest thing that it may come to do. So all but
+/// HTTP/1.1 without TLS is boxed when it comes to it.
 async fn begin(
     worker: Rc<Worker>,
     stream: TcpStream,
@@ -100,7 +103,7 @@ async fn begin(
     let origin = |encrypted| Origin { address: client.ip().to_canonical(), encrypted };
     match place.purpose {
         Purpose::Tcp => {
-            tcp::carry(&worker, stream, client, place.address.port(), permit).await;
+            Box::pin(tcp::carry(&worker, stream, client, place.address.port(), permit)).await;
         }
         Purpose::Http => {
             let client = Client::new(&worker, origin(false), permit);
@@ -122,17 +125,26 @@ async fn begin(
                 None => worker.alarms.give_back(alarm),
             }
         }
-        Purpose::Https => {
-            let Some(tls) = worker.shared.tls.clone() else { return Ok(()) };
-            let stream = tokio::time::timeout(patience, tls.accept(stream))
-                .await
-                .map_err(|_| io::ErrorKind::TimedOut)??;
-            let spoken = match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => Spoken::Http2,
-                Some(_) | None => Spoken::Http1,
-            };
-            serve(Client::new(&worker, origin(true), permit), spoken, First::fresh(stream), None).await;
-        }
+        Purpose::Https => Box::pin(encrypt(worker, stream, origin(true), permit)).await?,
     }
+    Ok(())
+}
+
+/// The same over TLS.
+async fn encrypt(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    origin: Origin,
+    permit: OwnedSemaphorePermit,
+) -> io::Result<()> {
+    let Some(tls) = worker.shared.tls.clone() else { return Ok(()) };
+    let patience = worker.shared.config.limits.header_timeout.duration();
+    let stream =
+        tokio::time::timeout(patience, tls.accept(stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let spoken = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Spoken::Http2,
+        Some(_) | None => Spoken::Http1,
+    };
+    serve(Client::new(&worker, origin, permit), spoken, First::fresh(stream), None).await;
     Ok(())
 }

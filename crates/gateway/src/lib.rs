@@ -23,6 +23,7 @@ pub mod evidence;
 mod fixture;
 pub mod hash;
 pub mod health;
+mod joined;
 mod listen;
 mod mirror;
 mod notify;

@@ -6,6 +6,7 @@ use crate::choose::RouteState;
 use crate::config::GatewayConfig;
 use crate::pool::Pool;
 use crate::table::Served;
+use bytes::BytesMut;
 use http::HeaderValue;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -13,6 +14,11 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+
+/// Digits of an id.
+const ID_LENGTH: usize = 32;
+/// Ids whose texts lie together.
+const IDS_TOGETHER: usize = 128;
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -43,12 +49,21 @@ pub(crate) struct Worker {
     /// Copies have connections of their own, so that they cannot take those of requests.
     pub(crate) copies: Rc<Pool>,
     pub(crate) alarms: Alarms,
-    looked_at: RefCell<Vec<Weak<dyn Look>>>,
+    looked_at: RefCell<LookedAt>,
     /// As in [`Shared::leaving`], without asking what all threads ask.
     leaving: Cell<bool>,
     /// Ids are a random number and a count, so that one costs no system call.
-    id_base: u64,
+    id_begins: [u8; ID_LENGTH / 2],
     id_next: Cell<u64>,
+    /// The texts of many ids lie in one piece of memory.
+    id_texts: RefCell<BytesMut>,
+}
+
+/// What is looked at, at places that are used again.
+#[derive(Default)]
+struct LookedAt {
+    places: Vec<Option<Weak<dyn Look>>>,
+    free: Vec<usize>,
 }
 
 impl Worker {
@@ -61,8 +76,9 @@ impl Worker {
             alarms: Alarms::default(),
             looked_at: RefCell::default(),
             leaving: Cell::new(false),
-            id_base: fastrand::u64(..),
+            id_begins: digits(fastrand::u64(..)),
             id_next: Cell::new(fastrand::u64(..1 << 32)),
+            id_texts: RefCell::default(),
         })
     }
 
@@ -70,11 +86,10 @@ impl Worker {
     pub(crate) fn turn(&self) {
         self.pool.sweep();
         self.copies.sweep();
-        self.looked_at.borrow_mut().retain(|it| {
-            let it = it.upgrade();
-            it.iter().for_each(|it| it.look());
-            it.is_some()
-        });
+        // What is looked at may end then, and be forgotten.
+        let there: Vec<Rc<dyn Look>> =
+            self.looked_at.borrow().places.iter().flatten().filter_map(Weak::upgrade).collect();
+        there.iter().for_each(|it| it.look());
     }
 
     /// Whether the gateway leaves.
@@ -88,9 +103,26 @@ impl Worker {
         self.turn();
     }
 
-    /// Looked at on each turn, while it lives.
-    pub(crate) fn remember(&self, it: Weak<dyn Look>) {
-        self.looked_at.borrow_mut().push(it);
+    /// Looked at on each turn, until the place that this gives is forgotten.
+    pub(crate) fn remember(&self, it: Weak<dyn Look>) -> usize {
+        let mut looked_at = self.looked_at.borrow_mut();
+        match looked_at.free.pop() {
+            Some(place) => {
+                looked_at.places[place] = Some(it);
+                place
+            }
+            None => {
+                looked_at.places.push(Some(it));
+                looked_at.places.len() - 1
+            }
+        }
+    }
+
+    /// What was looked at there has ended.
+    pub(crate) fn forget(&self, place: usize) {
+        let mut looked_at = self.looked_at.borrow_mut();
+        looked_at.places[place] = None;
+        looked_at.free.push(place);
     }
 
     /// The route of a request by the table in force.
@@ -102,12 +134,35 @@ impl Worker {
     pub(crate) fn fresh_id(&self) -> HeaderValue {
         let count = self.id_next.get();
         self.id_next.set(count.wrapping_add(1));
-        let mut text = [0; 32];
-        for (at, digit) in text.iter_mut().enumerate() {
-            let number = if at < 16 { self.id_base } else { count };
-            let shift = 60 - 4 * (at % 16);
-            *digit = b"0123456789abcdef"[(number >> shift & 15) as usize];
+        let mut texts = self.id_texts.borrow_mut();
+        if texts.capacity() < ID_LENGTH {
+            texts.reserve(ID_LENGTH * IDS_TOGETHER);
         }
-        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+        texts.extend_from_slice(&self.id_begins);
+        texts.extend_from_slice(&digits(count));
+        HeaderValue::from_maybe_shared(texts.split().freeze()).unwrap_or(HeaderValue::from_static("-"))
+    }
+}
+
+/// A number in hexadecimal digits.
+fn digits(number: u64) -> [u8; ID_LENGTH / 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; ID_LENGTH / 2];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::digits;
+
+    #[test]
+    fn a_number_is_written_as_anybody_writes_it() {
+        for number in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
+            assert_eq!(String::from_utf8_lossy(&digits(number)), format!("{number:016x}"));
+        }
     }
 }

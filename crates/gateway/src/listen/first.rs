@@ -2,6 +2,7 @@
 //! that takes nothing of its answer for too long is ended.
 
 use crate::body::Silence;
+use crate::joined::write_joined;
 use bytes::{Buf as _, BytesMut};
 use std::io;
 use std::pin::Pin;
@@ -125,7 +126,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for First<T> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.rest).poll_write_vectored(context, slices);
+        let written = write_joined(&mut self.rest, slices, context);
         self.taken(written, context)
     }
 }

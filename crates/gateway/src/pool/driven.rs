@@ -8,6 +8,7 @@
 //! time, and the next request, find out whether it has ended.
 
 use crate::body::SentBody;
+use crate::joined::Joined;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as _, Frame};
@@ -23,7 +24,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use tokio::net::TcpStream;
 
 /// hyper's side of it.
-type Work = Connection<TokioIo<TcpStream>, SentBody>;
+type Work = Connection<TokioIo<Joined<TcpStream>>, SentBody>;
 
 /// A connection, and whom it wakes.
 #[derive(Debug)]

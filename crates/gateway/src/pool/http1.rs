@@ -4,6 +4,7 @@ use super::connect::connect;
 use super::driven::Driven;
 use super::{Cause, Pool, SendError, Target};
 use crate::body::SentBody;
+use crate::joined::Joined;
 use crate::upstream::UpstreamState;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -114,7 +115,8 @@ pub(super) async fn send(
             other => return other,
         }
     }
-    match open(target).await {
+    // Seldom, and much to keep: apart, it is no part of every request.
+    match Box::pin(open(target)).await {
         Some(wire) => send_on(pool, target, wire, request, false).await,
         None => Err(SendError { cause: Cause::Connect, reused: false }),
     }
@@ -155,7 +157,7 @@ async fn open(target: &Target) -> Option<Wire> {
     let address = target.upstream.address();
     let opened = async {
         let stream = connect(address, target.connect_timeout).await?;
-        let shaken = http1::Builder::new().handshake(TokioIo::new(stream)).await;
+        let shaken = http1::Builder::new().handshake(TokioIo::new(Joined(stream))).await;
         shaken.map_err(std::io::Error::other)
     };
     match opened.await {

@@ -91,7 +91,8 @@ impl Pool {
             HttpProtocol::Http1 => http1::send(self, target, request).await,
             HttpProtocol::Http2 => {
                 let shared = self.with(&target.upstream, |it| Rc::clone(&it.http2));
-                http2::send(&shared, target, request).await
+                // Apart, so that requests by HTTP/1.1 need no room for it.
+                Box::pin(http2::send(&shared, target, request)).await
             }
         }
     }

@@ -77,11 +77,11 @@ async fn exchange(
     asked: &mut Asked,
 ) -> Result<Response<AnswerBody>, Problem> {
     let wish = headers::vet(&parts)?;
-    let host = headers::host(&parts).map(str::to_owned);
-    let route = client.worker.find(host.as_deref(), parts.uri.path()).ok_or(Problem::NoRoute)?;
+    let host = headers::host(&parts);
+    let route = client.worker.find(host, parts.uri.path()).ok_or(Problem::NoRoute)?;
     let view = RequestView {
         method: &parts.method,
-        host: host.as_deref(),
+        host,
         path: parts.uri.path(),
         query: parts.uri.query(),
         headers: &parts.headers,
@@ -107,7 +107,6 @@ async fn exchange(
         route,
         decision,
         parts,
-        host,
         client: client.origin.address,
         encrypted: client.origin.encrypted,
         body,

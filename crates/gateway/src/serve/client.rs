@@ -30,6 +30,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What of an answer waits for a slow client on each stream.
 const SEND_BUFFER: usize = 256 * 1024;
+/// As many as hyper allows by itself: it has room for them without asking for memory, which it does for any number that
+/// it is told.
+const USUAL_HEADERS: usize = 100;
 /// Instances whose answers a connection may be watched for; one with more at a time is not watched for all.
 const WATCHED_MAX: usize = 64;
 
@@ -46,13 +49,15 @@ pub(crate) struct Client {
     told: Cell<bool>,
     /// Who tells it so.
     teller: RefCell<Option<Waker>>,
+    /// Where the worker remembers it.
+    place: usize,
     /// Counts the connection while it, or what became of it, lives.
     _permit: OwnedSemaphorePermit,
 }
 
 impl Client {
     pub(crate) fn new(worker: &Rc<Worker>, origin: Origin, permit: OwnedSemaphorePermit) -> Rc<Self> {
-        let client = Rc::new(Self {
+        Rc::new_cyclic(|this: &Weak<Self>| Self {
             worker: Rc::clone(worker),
             origin,
             forwarded: Forwarded::of(origin),
@@ -60,11 +65,9 @@ impl Client {
             watched: RefCell::default(),
             told: Cell::new(worker.is_leaving()),
             teller: RefCell::default(),
+            place: worker.remember(this.clone()),
             _permit: permit,
-        });
-        let looked_at: Weak<dyn Look> = Rc::downgrade(&(Rc::clone(&client) as Rc<dyn Look>));
-        worker.remember(looked_at);
-        client
+        })
     }
 
     /// An instance answers on this connection. When it leaves its route, the client is told to go (GOAWAY): calls that
@@ -106,6 +109,12 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.worker.forget(self.place);
+    }
+}
+
 impl Look for Client {
     /// Tells the client to go if the gateway leaves, or an instance that still answers it has left its route.
     fn look(&self) {
@@ -138,7 +147,8 @@ where
         }
         Spoken::Http2 => {
             client.http2.set(true);
-            serve_http2(client, stream).await;
+            // Boxed, so that connections of HTTP/1.1 need no room for it.
+            Box::pin(serve_http2(client, stream)).await;
         }
     }
 }
@@ -156,8 +166,10 @@ where
     builder
         .timer(timer.clone())
         .header_read_timeout(limits.header_timeout.duration())
-        .max_headers(limits.headers)
         .max_header_size(limits.header_bytes);
+    if limits.headers != USUAL_HEADERS {
+        builder.max_headers(limits.headers);
+    }
     let mut connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let ended = match client.until_lingered(Pin::new(&mut connection)).await {
         Some(ended) => ended,

@@ -10,6 +10,7 @@
 //!
 //! Safe is: nothing of the request was sent; or the method is idempotent (RFC 9110, 9.2.2) and the body is held whole.
 
+use super::headers;
 use super::respond::Problem;
 use crate::alarm::Alarm;
 use crate::body::{Progress, SentBody};
@@ -54,7 +55,6 @@ pub(crate) struct Exchange {
     pub(crate) route: Arc<RouteState>,
     pub(crate) decision: Decision,
     pub(crate) parts: Parts,
-    pub(crate) host: Option<String>,
     pub(crate) client: IpAddr,
     pub(crate) encrypted: bool,
     pub(crate) body: Replay,
@@ -110,11 +110,16 @@ struct Failed {
 }
 
 impl Exchange {
+    /// The name of the host that it asks for.
+    pub(super) fn host(&self) -> Option<&str> {
+        headers::host(&self.parts)
+    }
+
     /// What choosing needs to know of the request.
     pub(crate) fn view(&self) -> RequestView<'_> {
         RequestView {
             method: &self.parts.method,
-            host: self.host.as_deref(),
+            host: self.host(),
             path: self.parts.uri.path(),
             query: self.parts.uri.query(),
             headers: &self.parts.headers,
@@ -207,7 +212,13 @@ impl Exchange {
             Replay::Held(bytes) => SentBody::Whole(Some(bytes.clone()).filter(|it| !it.is_empty())),
             Replay::Once(body) => body.take().unwrap_or(SentBody::Whole(None)),
         };
-        request(&self.parts, body, protocol)
+        let mut request = request(&self.parts, body, protocol);
+        if protocol == HttpProtocol::Http1 {
+            // The one that came has room for more fields. hyper uses it again for those of the answer, for which the
+            // copy would have to grow.
+            std::mem::swap(request.headers_mut(), &mut self.parts.headers);
+        }
+        request
     }
 
     /// Begins a copy to the mirror, where one is wanted; what cannot be copied is counted.

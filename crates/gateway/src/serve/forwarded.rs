@@ -3,7 +3,6 @@
 
 use http::header::{Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -58,14 +57,15 @@ impl Forwarded {
 
     fn element(&self, host: Option<&HeaderValue>) -> Option<HeaderValue> {
         let mut text = String::with_capacity(96);
-        let _ = match self.origin.address {
-            IpAddr::V4(address) => write!(text, "for={address}"),
-            IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
+        let address = self.address.as_ref().and_then(|it| it.to_str().ok())?;
+        let (before, after) = match self.origin.address {
+            IpAddr::V4(_) => ("for=", ""),
+            IpAddr::V6(_) => ("for=\"[", "]\""),
         };
-        let _ = write!(text, ";proto={}", self.scheme());
+        text.extend([before, address, after, ";proto=", self.scheme()]);
         let name = host.and_then(|host| host.to_str().ok());
         if let Some(name) = name.filter(|it| !it.is_empty() && !it.contains(['"', '\\'])) {
-            let _ = write!(text, ";host=\"{name}\"");
+            text.extend([";host=\"", name, "\""]);
         }
         HeaderValue::try_from(text).ok()
     }

@@ -3,8 +3,8 @@
 use super::forwarded::Forwarded;
 use super::respond::Problem;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::uri::Authority;
@@ -12,22 +12,6 @@ use http::{Method, Version};
 
 /// Names a request from its first hop to its last.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// Fields that belong to one connection, whether `Connection` names them or not (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TRANSFER_ENCODING,
-    TE,
-    UPGRADE,
-    HTTP2_SETTINGS,
-];
 /// Fields that a request is given.
 const ADDED: usize = 6;
 /// An id that a client gives is kept if it is no longer.
@@ -132,26 +116,44 @@ pub(crate) fn host(request: &Parts) -> Option<&str> {
     text.get(..end).filter(|it| !it.is_empty())
 }
 
-/// Takes away what belongs to the connection that a message came on.
+/// Whether a field belongs to one connection, whether `Connection` names it or not (RFC 9110, 7.6.1). By its name in lower
+/// case.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "transfer-encoding"
+            | "te"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+/// Takes away what belongs to the connection that a message came on. Few messages have any of it, and one that has
+/// mostly says `keep-alive` or `close`: looking at the names that are there costs less than asking for each.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
+    let mut going: Vec<HeaderName> =
+        headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    if going.contains(&CONNECTION) {
+        let named = headers
             .get_all(CONNECTION)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
+            .map(str::trim)
+            // They go anyway, and `close` names no field.
+            .filter(|name| !is_hop_by_hop(name) && *name != "close")
+            .filter_map(|name| name.parse().ok())
             // What frames the body is not the client's to take away.
-            .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+            .filter(|name| *name != CONTENT_LENGTH && *name != HOST);
+        going.extend(named);
     }
-    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        for name in HOP_BY_HOP {
-            headers.remove(name);
-        }
+    for name in going {
+        headers.remove(name);
     }
 }
 
@@ -328,8 +330,8 @@ mod tests {
                 to_instance(&mut request, &client, wish, || HeaderValue::from_static("id"));
                 prop_assert_eq!(request.headers.get_all(HOST).iter().count(), 1);
                 let wanted = if wish == Wish::WebSocket { vec![CONNECTION, UPGRADE, TE] } else { vec![TE] };
-                for gone in HOP_BY_HOP.iter().filter(|it| !wanted.contains(it)) {
-                    prop_assert!(!request.headers.contains_key(gone), "{gone}");
+                for name in request.headers.keys().filter(|it| !wanted.contains(it)) {
+                    prop_assert!(!is_hop_by_hop(name.as_str()), "{name}");
                 }
             }
         }

@@ -16,7 +16,7 @@ impl Exchange {
     /// The queue is full, or the wait was too long.
     pub(super) async fn obtain(&mut self, purpose: Purpose) -> Result<InFlight, Problem> {
         match self.look(purpose)? {
-            Looked::Found(in_flight) => Ok(*in_flight),
+            Looked::Found(in_flight) => Ok(in_flight),
             Looked::Wait(_) => self.wait(purpose).await,
         }
     }
@@ -31,7 +31,7 @@ impl Exchange {
                 }
             }
             match self.route.pick(&self.decision, &self.view(), &self.tried, purpose, Instant::now()) {
-                Picked::Upstream(in_flight) => return Ok(Looked::Found(Box::new(in_flight))),
+                Picked::Upstream(in_flight) => return Ok(Looked::Found(in_flight)),
                 Picked::Busy => return Ok(Looked::Wait(Problem::Waited)),
                 Picked::Nobody => return Ok(Looked::Wait(Problem::NoInstance)),
                 Picked::Stale => self.refresh()?,
@@ -41,7 +41,7 @@ impl Exchange {
 
     /// Takes the route from the newest table, and decides anew by it.
     fn refresh(&mut self) -> Result<(), Problem> {
-        let found = self.worker.find(self.host.as_deref(), self.parts.uri.path()).ok_or(Problem::NoRoute)?;
+        let found = self.worker.find(self.host(), self.parts.uri.path()).ok_or(Problem::NoRoute)?;
         if !Arc::ptr_eq(&found, &self.route) {
             self.decision = found.decide_again(&self.view(), &self.decision);
             self.route = found;
@@ -60,7 +60,7 @@ impl Exchange {
             // Before the look, so that what changes in between is not missed.
             woken.as_mut().enable();
             let why = match self.look(purpose)? {
-                Looked::Found(in_flight) => return Ok(*in_flight),
+                Looked::Found(in_flight) => return Ok(in_flight),
                 Looked::Wait(why) => why,
             };
             if tokio::time::timeout_at(deadline, woken).await.is_err() {
@@ -71,6 +71,6 @@ impl Exchange {
 }
 
 enum Looked {
-    Found(Box<InFlight>),
+    Found(InFlight),
     Wait(Problem),
 }

@@ -69,7 +69,10 @@ impl<T: Clone> Hosts<T> {
         let exact = self.exact.get(host.as_ref());
         let parents =
             std::iter::successors(Some(host.as_ref()), |name| name.split_once('.').map(|(_, rest)| rest));
-        let below = parents.skip(1).filter_map(|parent| self.below.get(parent));
+        let below = parents
+            .skip(1)
+            .take(if self.below.is_empty() { 0 } else { usize::MAX })
+            .filter_map(|parent| self.below.get(parent));
         for paths in exact.into_iter().chain(below) {
             named = true;
             if let Some(value) = paths.find(path) {
