@@ -15,9 +15,9 @@ use std::process::Command;
 pub(crate) const ABOUT: &str = "Debian packages, in target/package; `cargo xtask package --help`";
 
 const HELP: &str = "\
-usage: cargo xtask package [--profile release|dev] [--program FILE] [--version V] [--out DIR]
+usage: cargo xtask package [--profile dist|release|dev] [--program FILE] [--version V] [--out DIR]
 
-  --profile   what `baton` is built as (default: release)
+  --profile   what `baton` is built as (default: dist)
   --program   package this program instead of building one
   --version   the packages' version (default: the workspace's)
   --out       where they go (default: target/package)
@@ -71,7 +71,7 @@ impl Options {
 /// # Errors
 /// When a tool is missing or fails, or a file of `packaging/` is not there.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    let (mut profile, mut program, mut version, mut out) = ("release".to_owned(), None, None, None);
+    let (mut profile, mut program, mut version, mut out) = ("dist".to_owned(), None, None, None);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         if arg == "--help" {
@@ -134,9 +134,9 @@ pub(crate) fn build(options: &Options) -> Result<Vec<PathBuf>> {
 /// When the profile is unknown or the build fails.
 pub(crate) fn built(profile: &str) -> Result<PathBuf> {
     let folder = match profile {
-        "release" => "release",
+        "dist" | "release" => profile,
         "dev" => "debug",
-        other => bail!("no profile `{other}`: release or dev"),
+        other => bail!("no profile `{other}`: dist, release or dev"),
     };
     run::cargo(&["build", "--locked", "--package", "baton-cli", "--profile", profile])?;
     Ok(target().join(folder).join("baton"))

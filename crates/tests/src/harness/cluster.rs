@@ -78,8 +78,8 @@ impl Ran {
     }
 }
 
-/// The `baton` program: the one that `BATON_PROGRAM` names, or else that of the profile this test was built in, built
-/// now if it is not up to date.
+/// The `baton` program: the one that `BATON_PROGRAM` names, or else one that is built now if it is not up to date: as it
+/// is packaged where this test or bench is optimised, so that what is measured is what is installed.
 ///
 /// # Panics
 /// When it can't be built.
@@ -97,12 +97,13 @@ pub fn baton_program() -> &'static Path {
         cargo
             .args(["build", "--quiet", "--workspace", "--bin", "baton"])
             .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if folder.file_name().is_some_and(|profile| profile == "release") {
-            cargo.arg("--release");
+        let optimised = folder.file_name().is_some_and(|profile| profile == "release" || profile == "dist");
+        if optimised {
+            cargo.args(["--profile", "dist"]);
         }
         let status = cargo.status().expect("cargo can be run");
         assert!(status.success(), "the baton program could not be built");
-        folder.join("baton")
+        if optimised { folder.with_file_name("dist").join("baton") } else { folder.join("baton") }
     })
 }
 

@@ -235,14 +235,23 @@ pub(super) fn start_copying(folder: &Path, upstreams: [SocketAddr; 2]) -> Result
     Ok((process, address))
 }
 
-/// Built beside the `baton` program, in the same profile.
+/// Built beside the `baton` program, as it is packaged.
 pub(super) fn gateway_program() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("BATON_GATEWAY_PROGRAM") {
         return Ok(named.into());
     }
     let program = baton_program().with_file_name("baton-gateway-static");
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--release", "-p", "baton-gateway", "--bin", "baton-gateway-static"])
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "dist",
+            "-p",
+            "baton-gateway",
+            "--bin",
+            "baton-gateway-static",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()?;
     if !built.success() {
