@@ -13,12 +13,11 @@ fn rollouts_and_faults_behind_two_gateways_fail_no_request() {
     fleet.deploy(&routed(), "1.0").ok();
     fleet.await_tables();
     strategies::in_place(&fleet);
-    strategies::side_by_side(&fleet);
-    fleet.deploy(&routed(), "3.9").ok();
-    fleet.await_tables();
     a_node_is_cut_off_and_loses_its_power(&fleet);
     a_gateway_is_cut_off_in_a_rollout(&fleet);
     a_gateway_loses_its_power_while_the_coordinator_is_away(&fleet);
+    // Last, since a second set has other slots than those that are named here.
+    strategies::side_by_side(&fleet);
 }
 
 fn a_node_is_cut_off_and_loses_its_power(fleet: &Fleet) {

@@ -2,6 +2,7 @@
 
 use super::{Fleet, HTTP, none_failed, routed};
 use crate::fleet::{RATE, beside_the_hosts, measured};
+use crate::hosts::repository;
 use baton_tests::harness::users::{Crowd, everyone};
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -32,10 +33,14 @@ pub(super) fn in_place(fleet: &Fleet) {
 /// With a second set, or a split by user; the instances have dynamic ports.
 pub(super) fn side_by_side(fleet: &Fleet) {
     let file = routed()
+        .with_program(
+            repository().join("crates/tests/fixtures/web"),
+            r#"["/usr/bin/baton", "sample-web", "--listen", "${NODE_ADDRESS}:${PORT_HTTP}"]"#,
+        )
         .with_ports("[ports.http]\nkind = \"dynamic\"\n")
         .with_section("route", "path = \"/\"\nsplit_by = \"header:x-user\"\n");
     let by = |rollout: &str| file.clone().with_section("rollout", rollout);
-    fleet.deploy(&file, "3.1").ok();
+    fleet.deploy(&file, "6.1").ok();
     fleet.await_tables();
     let targets: Vec<SocketAddr> = ["g1", "g2"]
         .map(|host| format!("{}:{HTTP}", fleet.hosts.address(host)).parse().expect("an address"))
@@ -49,31 +54,31 @@ pub(super) fn side_by_side(fleet: &Fleet) {
         let versions = ask();
         assert!(versions.iter().all(|it| it == version), "{version} and nothing else: {versions:?}");
     };
-    all("3.1");
+    all("6.1");
     let crowd = {
         let targets = targets.clone();
         beside_the_hosts(move || Crowd::start(&targets, USERS, RATE))
     };
     crowd.go_round();
-    fleet.deploy(&by(BLUE_GREEN), "3.2").ok();
-    all("3.2");
+    fleet.deploy(&by(BLUE_GREEN), "6.2").ok();
+    all("6.2");
     crowd.go_round();
     let begun = Instant::now();
     fleet.baton(&["rollout", "undo", "web", "--watch"]).ok();
     let returned = begun.elapsed();
-    all("3.1");
+    all("6.1");
     crowd.go_round();
-    let paused = fleet.deploy(&by(AB), "3.3");
+    let paused = fleet.deploy(&by(AB), "6.3");
     assert_eq!(paused.code, PAUSED, "{}{}", paused.stdout, paused.stderr);
     let versions = ask();
-    let new = versions.iter().filter(|version| *version == "3.3").count();
+    let new = versions.iter().filter(|version| *version == "6.3").count();
     // Five standard deviations of the binomial distribution.
     assert!((25..=75).contains(&new), "half of the users: {versions:?}");
     fleet.baton(&["rollout", "promote", "web", "--watch"]).ok();
-    all("3.3");
+    all("6.3");
     crowd.go_round();
-    fleet.deploy(&by(DARK), "3.4").ok();
-    all("3.4");
+    fleet.deploy(&by(DARK), "6.4").ok();
+    all("6.4");
     crowd.go_round();
     let answered = crowd.stop();
     measured(
@@ -88,7 +93,7 @@ pub(super) fn side_by_side(fleet: &Fleet) {
     assert_eq!((answered.cut, answered.bad.len()), (0, 0), "{answered:#?}");
     assert_eq!(
         answered.passages(),
-        [("3.1", "3.2"), ("3.1", "3.3"), ("3.2", "3.1"), ("3.3", "3.4")],
+        [("6.1", "6.2"), ("6.1", "6.3"), ("6.2", "6.1"), ("6.3", "6.4")],
         "{:?}",
         answered.moves
     );
