@@ -130,8 +130,11 @@ impl Artifacts {
         if !known {
             let actual = hash_to_end(&mut file, Sha256::new()).map_err(failed)?.0;
             if actual != digest {
-                fs::remove_file(&path).map_err(failed)?;
-                return Err(ArtifactError::Corrupt(digest));
+                match fs::remove_file(&path) {
+                    // Another node's reader may have found it, too.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                    Ok(()) | Err(_) => return Err(ArtifactError::Corrupt(digest)),
+                }
             }
             self.remember(digest, mark);
         }

@@ -197,9 +197,12 @@ fn damage_in_the_store_is_told_and_mended(cluster: &Cluster) {
     flip(&coordinator_artifacts(cluster).join(digest_of(cluster, "fresh", "1")));
     // The two further instances go to nodes that do not have it yet.
     let path = cluster.write("fresh-2.toml", &file.text());
-    let told = cluster.baton(&["deploy", &path, "--version", "2", "--watch", "--timeout", "30s"]);
-    assert!(told.stdout.contains("changed on the coordinator's disk"), "{}", told.stdout);
-    assert!(told.stdout.contains("deploy it again"), "{}", told.stdout);
+    let _ = cluster.baton(&["deploy", &path, "--version", "2"]).expect(0);
+    wait::until("what is wrong and what to do", BOUND, || {
+        let told = cluster.baton(&["events", "--service", "fresh"]).expect(0).stdout;
+        let all = told.contains("changed on the coordinator's disk") && told.contains("deploy it again");
+        if all { Ok(()) } else { Err(told) }
+    });
     let _ = cluster.deploy(&file, "3").expect(0);
     assert_eq!(cluster.pids("fresh").len(), 3);
 }

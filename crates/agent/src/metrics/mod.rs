@@ -124,8 +124,14 @@ mod tests {
         let mut sampler = Sampler::new(Path::new("/").to_owned());
         let began = clock::boot_now();
         let first = sampler.sample(&shims, began);
-        std::thread::sleep(Duration::from_millis(300));
-        let second = sampler.sample(&shims, BootMs(began.0 + 300));
+        // Until it has had some of a processor, which is counted in hundredths of a second.
+        let second = loop {
+            std::thread::sleep(Duration::from_millis(300));
+            let next = sampler.sample(&shims, clock::boot_now());
+            if next.instances[&id].cpu > 0.02 || clock::boot_now().0 > began.0 + 60_000 {
+                break next;
+            }
+        };
         for pid in Tree::look(&[child.id()], None).pids() {
             let _ = nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()),

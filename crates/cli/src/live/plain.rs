@@ -3,6 +3,7 @@
 use super::frame::{self, passage};
 use crate::show;
 use baton_model::id::InstanceId;
+use baton_model::observed::InstanceState;
 use baton_model::report::{RolloutReport, StageReport, StageState, Waiting};
 use baton_model::status::{PlacedInstance, ServiceStatus};
 use baton_model::time::UnixMs;
@@ -38,9 +39,10 @@ impl Teller {
         }
         for instance in &status.instances {
             let text = instance_text(status, instance);
-            if self.instances.get(&instance.id) != Some(&text) {
-                news.push(text.clone());
-                self.instances.insert(instance.id.clone(), text);
+            let key = uncounted(&text);
+            if self.instances.get(&instance.id) != Some(&key) {
+                news.push(text);
+                self.instances.insert(instance.id.clone(), key);
             }
         }
         self.instances.retain(|id, _| status.instances.iter().any(|instance| instance.id == *id));
@@ -98,10 +100,21 @@ fn instance_text(status: &ServiceStatus, instance: &PlacedInstance) -> String {
             text.push_str(&format!(" ({})", swap.reason));
         }
     }
+    let in_trouble = matches!(observed.state, InstanceState::Fetching | InstanceState::Failed);
+    if in_trouble && !observed.reason.is_empty() {
+        text.push_str(&format!(" ({})", observed.reason));
+    }
     if instance.node_silent {
         text.push_str(", its node is silent");
     }
     text
+}
+
+/// Without what is in brackets and counts: attempts and waits would be told again and again.
+fn uncounted(text: &str) -> String {
+    let (head, reason) = text.split_once(" (").unwrap_or((text, ""));
+    let words = reason.chars().filter(|letter| !letter.is_ascii_digit());
+    head.chars().chain(words).collect()
 }
 
 /// What a reason is about; its sentence may count down and would be told again and again.

@@ -187,6 +187,25 @@ fn plain_lines_are_told_once() {
 }
 
 #[test]
+fn what_keeps_an_instance_is_told_whenever_it_comes_and_its_counts_once() {
+    let (mut teller, mut status) = (Teller::default(), halfway());
+    status.now = after(8_000);
+    let _ = teller.tell(&status);
+    let mut told = |reason: &str| {
+        let mut fetching = observed(2, InstanceState::Fetching);
+        fetching.reason = reason.into();
+        status.instances[1] = placed(2, fetching);
+        teller.tell(&status)
+    };
+    assert_eq!(told(""), ["[    8.0s] web.2 on node-2: 2.0 fetching"]);
+    assert_eq!(
+        told("not there; failure 1"),
+        ["[    8.0s] web.2 on node-2: 2.0 fetching (not there; failure 1)"]
+    );
+    assert_eq!(told("not there; failure 2"), Vec::<String>::new());
+}
+
+#[test]
 fn the_summary_has_the_measured_times() {
     let mut status = halfway();
     let rollout = status.report.rollout.as_mut().unwrap();
