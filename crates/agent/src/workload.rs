@@ -52,7 +52,7 @@ pub(crate) enum CommandError {
         "`{0}` leads out of the artifact's folder; give a path inside it, or an absolute path of the node"
     )]
     Outside(String),
-    #[error("`{0}` is not in the artifact; check `exec` and what was packed")]
+    #[error("`{0}` is not in the artifact; check this path and what was packed")]
     Missing(String),
 }
 

@@ -156,14 +156,27 @@ async fn a_workload_may_ask_to_be_restarted_and_may_change_its_watchdog() {
         .start(spec(&node, "notify WATCHDOG=trigger; exec sleep 1000", Lifecycle::default()))
         .await
         .unwrap();
-    assert_eq!(ended(&mut node).await.0, Exit::Watchdog);
+    assert_eq!(ended(&mut node).await.0, Exit::WatchdogTriggered);
     node.finish(handle).await;
 
+    // Shorter than it was, or one where there was none.
+    for watchdog in [Some(Millis(60_000)), None] {
+        let mut node = Node::new();
+        let lifecycle = Lifecycle { watchdog, ..Lifecycle::default() };
+        let script = "notify WATCHDOG_USEC=300000; exec sleep 1000";
+        let handle = node.runs.start(spec(&node, script, lifecycle)).await.unwrap();
+        assert_eq!(ended(&mut node).await.0, Exit::Watchdog);
+        node.finish(handle).await;
+    }
+
+    // And none where there was one; it would have counted from `READY=1`.
     let mut node = Node::new();
-    let lifecycle = Lifecycle { watchdog: Some(Millis(60_000)), ..Lifecycle::default() };
-    let script = "notify WATCHDOG_USEC=300000; exec sleep 1000";
+    let lifecycle =
+        Lifecycle { ready_within: Some(Millis(60_000)), watchdog: Some(Millis(100)), ..Lifecycle::default() };
+    let script =
+        "notify WATCHDOG_USEC=0; notify READY=1; sleep 0.5; notify WATCHDOG=trigger; exec sleep 1000";
     let handle = node.runs.start(spec(&node, script, lifecycle)).await.unwrap();
-    assert_eq!(ended(&mut node).await.0, Exit::Watchdog);
+    assert_eq!(ended(&mut node).await.0, Exit::WatchdogTriggered);
     node.finish(handle).await;
 }
 

@@ -95,6 +95,22 @@ async fn what_a_crash_leaves_is_gone_before_the_next_start() {
 }
 
 #[tokio::test]
+async fn one_that_goes_into_the_background_is_told_to_stay() {
+    let mut node = Node::new();
+    let script = "setsid sh -c 'echo $$ > daemon; exec sleep 1000' & \
+                  while ! [ -s daemon ]; do sleep 0.01; done; echo started >&2";
+    let handle = node.runs.start(node.shell(1, script)).await.unwrap();
+    node.started().await;
+    match node.event().await {
+        RunEventKind::Exited { exit: Exit::Code(0), last_stderr, .. } => {
+            assert!(last_stderr.contains("in the foreground"), "{last_stderr}");
+        }
+        other => panic!("{other:?}"),
+    }
+    node.finish(handle).await;
+}
+
+#[tokio::test]
 async fn a_stop_asks_first_and_kills_what_ignores_it() {
     let mut node = Node::new();
     let polite = node

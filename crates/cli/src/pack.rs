@@ -83,17 +83,26 @@ impl PackError {
     }
 }
 
-/// Packs `source`, whose release will run `program` (the first word of `exec`).
+/// A program that a release runs beside its own: for a hook, a reload or a check.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    /// The field that names it.
+    pub(crate) field: String,
+    /// The first word of its command.
+    pub(crate) program: String,
+}
+
+/// Packs `source`, whose release will run `program` (the first word of `exec`) and these helpers.
 ///
 /// # Errors
-/// [`PackError`] when the source cannot be read, is not safe to unpack, is too large, or does not hold the program.
-pub(crate) fn pack(source: &Path, program: &str) -> Result<Packed, PackError> {
+/// [`PackError`] when the source cannot be read, is not safe to unpack, is too large, or does not hold the programs.
+pub(crate) fn pack(source: &Path, program: &str, helpers: &[Helper]) -> Result<Packed, PackError> {
     let metadata = std::fs::metadata(source).map_err(|e| PackError::io("read", source, &e))?;
     if metadata.is_dir() {
         let packed = folder::pack(source)?;
         let sent =
             archive::Source { blob: packed.path(), compression: archive::Compression::Zstd, name: source };
-        let content = sent.inspect(program)?;
+        let content = sent.inspect(program, helpers)?;
         return finish(Blob::Temporary(packed), ArtifactFormat::TarZstd, content);
     }
     if !metadata.is_file() {
@@ -111,12 +120,13 @@ pub(crate) fn pack(source: &Path, program: &str) -> Result<Packed, PackError> {
     let blob = Blob::Source(source.to_owned());
     match archive::detect(source)? {
         Some(compression) => {
-            let content = archive::Source { blob: source, compression, name: source }.inspect(program)?;
+            let content =
+                archive::Source { blob: source, compression, name: source }.inspect(program, helpers)?;
             finish(blob, compression.format(), content)
         }
         None => {
             let name = file_name(source)?;
-            let warnings = program::of_single_file(source, &name, program)?;
+            let warnings = program::of_single_file(source, &name, program, helpers)?;
             let content = Content { unpacked_bytes: metadata.len() + ENTRY_OVERHEAD, warnings };
             finish(blob, ArtifactFormat::File { name }, content)
         }

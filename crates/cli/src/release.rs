@@ -3,11 +3,13 @@
 use crate::diagnostics;
 use crate::fault::Fault;
 use crate::global::Global;
-use crate::pack::{self, Packed};
+use crate::pack::{self, Helper, Packed};
 use anyhow::Result;
 use baton_model::file::{self, Problem, SOURCE_MAX, ServiceFile};
 use baton_model::id::Version;
+use baton_model::lifecycle::{Lifecycle, Reload};
 use baton_model::render::TEMPLATE_BYTES_MAX;
+use baton_model::spec::{Probe, ServiceSpec};
 use baton_proto::v1;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -66,7 +68,7 @@ impl Source {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let artifact = folder.join(&self.file.artifact.path);
         let program = self.file.spec.exec.first().map_or("", String::as_str);
-        pack::pack(&artifact, program).map_err(|error| {
+        pack::pack(&artifact, program, &helpers(&self.file.spec)).map_err(|error| {
             let problem =
                 Problem { span: self.file.artifact.span.clone(), message: error.what, help: error.help };
             invalid(global, &self.path, &self.text, &[problem])
@@ -77,6 +79,26 @@ impl Source {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// What the release runs beside its own program.
+fn helpers(spec: &ServiceSpec) -> Vec<Helper> {
+    let Lifecycle { reload, hooks, .. } = &spec.lifecycle;
+    let reload = match reload {
+        Some(Reload::Command { command, .. }) => Some(("reload.command".to_owned(), command)),
+        Some(Reload::Signal { .. }) | None => None,
+    };
+    let hooks = hooks.named().into_iter();
+    let hooks = hooks.filter_map(|(point, hook)| Some((format!("hooks.{point}.command"), &hook?.command)));
+    let checks = &spec.checks;
+    let checks =
+        [("startup", &checks.startup), ("readiness", &checks.readiness), ("liveness", &checks.liveness)];
+    let checks = checks.into_iter().filter_map(|(name, check)| match &check.as_ref()?.probe {
+        Probe::Exec { command } => Some((format!("checks.{name}.command"), command)),
+        Probe::Http { .. } | Probe::Tcp { .. } | Probe::Grpc { .. } => None,
+    });
+    let commands = reload.into_iter().chain(hooks).chain(checks);
+    commands.filter_map(|(field, words)| Some(Helper { field, program: words.first()?.clone() })).collect()
 }
 
 /// What is asked of the coordinator for this release.

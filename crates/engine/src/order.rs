@@ -1,7 +1,7 @@
 //! Order among services: what holds back the placing of new instances until what they come after is ready, and where
 //! instances may go that need another service beside them. What runs already is left alone.
 
-use crate::sight::Sightings;
+use crate::sight::{Sight, Sightings};
 use baton_model::id::ServiceName;
 use baton_model::lifecycle::Near;
 use baton_model::spec::{Count, ServiceSpec};
@@ -42,7 +42,7 @@ fn unready_anywhere(sightings: &Sightings<'_>, name: &ServiceName) -> Option<Str
     let sights = sightings.of(name, &memory.slots);
     let live = |number: &u64| memory.slots.get(number).is_some_and(|slot| !slot.retiring);
     let live: Vec<bool> =
-        sights.iter().filter(|(number, _)| live(number)).map(|(_, sight)| sight.ready).collect();
+        sights.iter().filter(|(number, _)| live(number)).map(|(_, sight)| is_up(sight)).collect();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let (whole, ready) = (count(live.len()), count(live.iter().filter(|ready| **ready).count()));
     let release = memory.stable.or(service.request.as_ref().map(|request| request.to));
@@ -56,6 +56,11 @@ fn unready_anywhere(sightings: &Sightings<'_>, name: &ServiceName) -> Option<Str
     });
     (ready < need)
         .then(|| format!("it comes after `{name}`, of which {ready} of {need} needed instances are ready"))
+}
+
+/// Ready, and not only for the moment between two crashes.
+fn is_up(sight: &Sight<'_>) -> bool {
+    sight.ready && !sight.seen.is_some_and(|seen| seen.crash_loop)
 }
 
 fn places(sightings: &Sightings<'_>, name: &ServiceName) -> BTreeSet<usize> {

@@ -327,8 +327,10 @@ pub enum Exit {
     CoreDump(i32),
     /// The kernel killed it since its control group had reached its memory limit (`oom_kill` of `memory.events`).
     OutOfMemory,
-    /// It missed its watchdog, or asked for it (`WATCHDOG=trigger`), and was ended.
+    /// It missed its watchdog, and was ended.
     Watchdog,
+    /// It asked to be ended as if it had missed its watchdog (`WATCHDOG=trigger`).
+    WatchdogTriggered,
     /// Its startup or liveness check failed, and it was ended.
     NotLive,
     /// It did not say `READY=1` in time, and was ended.
@@ -364,6 +366,7 @@ impl fmt::Display for Exit {
             Self::CoreDump(s) => write!(f, "signal {s} and a core dump"),
             Self::OutOfMemory => write!(f, "killed for memory: its limit was reached"),
             Self::Watchdog => write!(f, "watchdog: it sent no WATCHDOG=1 in time"),
+            Self::WatchdogTriggered => write!(f, "watchdog: it asked to be ended (WATCHDOG=trigger)"),
             Self::NotLive => write!(f, "check failed: it was not alive"),
             Self::StartDeadline => write!(f, "start deadline: it did not send READY=1 in time"),
             Self::StopDeadline => write!(f, "stop deadline: it was not gone in time and was killed"),

@@ -165,6 +165,23 @@ fn services_come_after_one_another_and_circles_are_refused() {
     for service in ["db", "app", "near"] {
         await_state(&cluster, service, "ready");
     }
+    let refused = cluster.baton(&["service", "rm", "db", "--yes"]).expect(ERROR);
+    assert!(refused.stderr.contains("`app` comes after `db`"), "{}", refused.stderr);
+
+    // What crashes again and again is up for moments; nothing is placed for that.
+    let _ = ask(&cluster, &script("loops", "sleep 0.1; exit 3"), "1.0").expect(0);
+    wait::until("a crash loop", ROOM, || match observed(&cluster, "loops") {
+        seen if seen["crash_loop"] == true => Ok(()),
+        seen => Err(seen.to_string()),
+    });
+    let behind = script("behind", "exec sleep 86429").with_section("after", "loops = \"anywhere\"\n");
+    let _ = ask(&cluster, &behind, "1.0").expect(0);
+    wait::until("the reason of `behind`", ROOM, || {
+        let report = cluster.json(&["service", "show", "behind"]).to_string();
+        let told = report.contains("it comes after `loops`, of which 0 of 1 needed instances are ready");
+        if told { Ok(()) } else { Err(report) }
+    });
+    assert!(cluster.instances("behind").is_empty());
 }
 
 #[test]

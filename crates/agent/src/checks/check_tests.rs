@@ -309,3 +309,26 @@ async fn a_run_that_was_ready_stays_so_until_it_fails_for_good() {
     assert!(began.elapsed() >= Duration::from_millis(80), "one failure is not enough");
     task.abort();
 }
+
+#[tokio::test]
+async fn one_that_says_that_it_is_stopping_is_no_longer_ready_with_checks_or_without() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for readiness in [None, Some(check_of(Probe::Tcp { port: "http".parse().unwrap() }))] {
+        let said = tokio::sync::watch::Sender::new(RunState::default());
+        let mut spec = spec();
+        spec.checks = Default::default();
+        spec.checks.readiness = readiness;
+        let subject = Subject { spec: Arc::new(spec), notified: said.subscribe(), ..subject(port) };
+        let (events, mut told) = mpsc::channel(8);
+        let watching = tokio::spawn(watch(subject, events));
+        for expect in [true, false] {
+            match told.recv().await {
+                Some((_, Event::Health { ready, detail, .. })) => assert_eq!(ready, expect, "{detail}"),
+                other => panic!("{other:?}"),
+            }
+            said.send_modify(|state| state.notified.stopping = true);
+        }
+        watching.await.unwrap();
+    }
+}

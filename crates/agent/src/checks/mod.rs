@@ -54,11 +54,17 @@ pub(crate) async fn watch(subject: Subject, events: mpsc::Sender<(InstanceId, Ev
         return;
     }
     let watched = async {
-        // Either ends only when nobody listens any more.
-        tokio::join!(told.readiness(checks.readiness.as_ref()), told.liveness(checks.liveness.as_ref()))
+        let both = tokio::try_join!(
+            told.readiness(checks.readiness.as_ref()),
+            told.liveness(checks.liveness.as_ref())
+        );
+        // Without checks there is nothing to ask; what the workload says of itself still counts.
+        if both.is_ok() {
+            std::future::pending::<()>().await;
+        }
     };
     tokio::select! {
-        _ = watched => {}
+        () = watched => {}
         () = told.await_stopping() => {
             let _ = told.health(false, "it says that it is stopping (STOPPING=1)".to_owned()).await;
         }

@@ -38,10 +38,16 @@ impl Driver {
         let mut nearest: Option<(InstanceState, String)> = None;
         for (id, managed) in self.instances.iter().filter(|(id, _)| id.service == *name) {
             let Some((seen, _)) = managed.machine().observe(now) else { continue };
-            if seen.state == InstanceState::Ready {
+            // One that crashes again and again is ready only for moments.
+            let ready = seen.state == InstanceState::Ready;
+            if ready && !seen.crash_loop {
                 return None;
             }
-            let told = if seen.reason.is_empty() { seen.state.to_string() } else { seen.reason };
+            let told = match seen.reason {
+                reason if !reason.is_empty() => reason,
+                _ if ready => "it was in a crash loop a moment ago".to_owned(),
+                _ => seen.state.to_string(),
+            };
             let why = format!("it comes after `{name}`, and {id} is not ready on this node: {told}");
             nearest = Some((seen.state, why));
         }

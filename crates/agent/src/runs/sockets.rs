@@ -57,7 +57,7 @@ pub enum SocketError {
     #[error("{0} checks at one time on one address; at most {1} are possible")]
     TooManyChecks(usize, usize),
     /// Anything else.
-    #[error("listening on {place}")]
+    #[error("cannot listen on {place}; choose another, or mend this")]
     Io {
         /// The place.
         place: Place,

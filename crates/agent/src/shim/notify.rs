@@ -40,7 +40,7 @@ pub(super) struct Heard {
     pub(super) stopping: bool,
     pub(super) status: Option<Note>,
     pub(super) watchdog: Option<Watchdog>,
-    /// A new length of its watchdog, in microseconds.
+    /// A new length of its watchdog, in microseconds; 0 for none.
     pub(super) watchdog_usec: Option<u64>,
     /// More time for the start, stop or reload under way, in microseconds from now.
     pub(super) extend_usec: Option<u64>,

@@ -206,7 +206,9 @@ fn instance_row(status: &ServiceStatus, instance: &PlacedInstance) -> Vec<Line> 
     if let Some(swap) = &observed.swap {
         notes.push(format!("→ {} {} {}", live::version(status, swap.to), swap.phase, swap.reason));
     }
-    if let Some(exit) = &observed.last_exit {
+    if let Some(exit) = &observed.last_exit
+        && !observed.reason.starts_with(&format!("ended with {exit}"))
+    {
         notes.push(format!("last ended with {exit}"));
     }
     if !observed.reason.is_empty() {

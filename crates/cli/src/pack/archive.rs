@@ -4,7 +4,7 @@
 //! and then descend, and no entry may lie below a link; so whatever a link leads to is inside, however links chain.
 
 use super::program::{self, HEAD_BYTES};
-use super::{Content, ENTRIES_MAX, ENTRY_OVERHEAD, PackError, UNPACKED_MAX};
+use super::{Content, ENTRIES_MAX, ENTRY_OVERHEAD, Helper, PackError, UNPACKED_MAX};
 use baton_model::artifact::ArtifactFormat;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -89,11 +89,11 @@ impl Source<'_> {
         Ok(tar::Archive::new(Bounded { inner: plain, read: 0, zeros: 0 }))
     }
 
-    /// Reads the archive to its end, and finds `program` in it.
+    /// Reads the archive to its end, and finds `program` and its helpers in it.
     ///
     /// # Errors
-    /// When it is damaged, unsafe to unpack, too large, or does not hold the program.
-    pub(super) fn inspect(&self, program: &str) -> Result<Content, PackError> {
+    /// When it is damaged, unsafe to unpack, too large, or does not hold a program.
+    pub(super) fn inspect(&self, program: &str, helpers: &[Helper]) -> Result<Content, PackError> {
         let mut survey = Survey::default();
         let mut archive = self.open()?;
         survey.read(&mut archive, self.name)?;
@@ -111,8 +111,13 @@ impl Source<'_> {
         survey.links_end(self.name)?;
         let mut warnings = Vec::new();
         if let Some(wanted) = program::inside(program) {
-            let (path, size) = survey.program(&wanted, self.name)?;
+            let (path, size) = survey.program(&wanted, "exec", self.name)?;
             warnings = program::judge(&wanted, &self.head_of(&path)?, size)?;
+        }
+        for Helper { field, program } in helpers {
+            if let Some(wanted) = program::inside(program) {
+                survey.program(&wanted, field, self.name)?;
+            }
         }
         Ok(Content { unpacked_bytes: survey.unpacked_bytes, warnings })
     }
@@ -283,7 +288,7 @@ impl Survey {
     }
 
     /// Finds the program: where it is, and its size.
-    fn program(&self, wanted: &str, source: &Path) -> Result<(String, u64), PackError> {
+    fn program(&self, wanted: &str, field: &str, source: &Path) -> Result<(String, u64), PackError> {
         let path = self.resolve(wanted).unwrap_or_default();
         match self.entries.get(&path) {
             Some(Known::File { executable: true, size }) => Ok((path, *size)),
@@ -292,11 +297,11 @@ impl Survey {
                 format!("`chmod +x {path}` and pack it again"),
             )),
             Some(Known::Folder) => Err(PackError::new(
-                format!("`exec` names `{wanted}`, which is a folder in {}", source.display()),
+                format!("`{field}` names `{wanted}`, which is a folder in {}", source.display()),
                 "write the path of the program in it",
             )),
             Some(Known::Link { .. }) | None => Err(PackError::new(
-                format!("`exec` names `{wanted}`, which is not in {}", source.display()),
+                format!("`{field}` names `{wanted}`, which is not in {}", source.display()),
                 self.nearest(wanted),
             )),
         }

@@ -1,6 +1,6 @@
 //! Whether the program of a release can run at all: it is there, executable, and in a form that Linux executes.
 
-use super::PackError;
+use super::{Helper, PackError};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -32,7 +32,22 @@ pub(super) fn inside(program: &str) -> Option<String> {
 }
 
 /// Judges an artifact that is one file; gives warnings.
-pub(super) fn of_single_file(source: &Path, name: &str, program: &str) -> Result<Vec<String>, PackError> {
+pub(super) fn of_single_file(
+    source: &Path,
+    name: &str,
+    program: &str,
+    helpers: &[Helper],
+) -> Result<Vec<String>, PackError> {
+    for Helper { field, program } in helpers {
+        if let Some(wanted) = inside(program).filter(|wanted| wanted != name) {
+            return Err(PackError::new(
+                format!("`{field}` names `{program}`, but the artifact is the single file `{name}`"),
+                format!(
+                    "pack a folder that holds both, or write an absolute path for a program that is on the node: \"/usr/bin/{wanted}\""
+                ),
+            ));
+        }
+    }
     let Some(wanted) = inside(program) else { return Ok(Vec::new()) };
     if wanted != name {
         return Err(PackError::new(

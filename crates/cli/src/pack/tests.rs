@@ -62,7 +62,7 @@ fn pack_bytes(name: &str, bytes: &[u8], program: &str) -> Result<Packed, PackErr
     let dir = TempDir::new().unwrap();
     let path = dir.path().join(name);
     write(&path, bytes, 0o755);
-    pack(&path, program)
+    pack(&path, program, &[])
 }
 
 /// The parts of an ELF header that are judged; the rest is zero.
@@ -99,7 +99,7 @@ fn a_single_file_is_sent_as_it_is() {
 fn a_single_file_that_is_not_executable_is_a_warning() {
     let dir = TempDir::new().unwrap();
     write(&dir.path().join("web"), SCRIPT, 0o644);
-    let packed = pack(&dir.path().join("web"), "web").unwrap();
+    let packed = pack(&dir.path().join("web"), "web", &[]).unwrap();
     assert!(
         packed.warnings[0].contains("is not executable here; the node makes it so"),
         "{:?}",
@@ -109,7 +109,7 @@ fn a_single_file_that_is_not_executable_is_a_warning() {
 
 #[test]
 fn a_real_program_is_taken_without_a_warning() {
-    let packed = pack(Path::new("/bin/sh"), "sh").unwrap();
+    let packed = pack(Path::new("/bin/sh"), "sh", &[]).unwrap();
     assert_eq!(packed.warnings, Vec::<String>::new());
 }
 
@@ -234,6 +234,24 @@ fn a_program_that_is_not_there_is_told_with_the_nearest() {
     refuses(pack_bytes("web.tar", &tar_of(&[plain]), "web"), "is not executable", "chmod +x web");
 }
 
+#[test]
+fn what_hooks_reloads_and_checks_run_must_be_there_too() {
+    let helper = |program: &str| [Helper { field: "reload.command".to_owned(), program: program.to_owned() }];
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("web.tar");
+    let plain = Entry { mode: 0o644, ..file("bin/again", SCRIPT) };
+    write(&path, &tar_of(&[file("web", SCRIPT), file("bin/reload", SCRIPT), plain]), 0o644);
+    for good in ["bin/reload", "./web", "/usr/bin/env", "bin/${VERSION}"] {
+        assert!(pack(&path, "web", &helper(good)).is_ok(), "{good}");
+    }
+    refuses(pack(&path, "web", &helper("reload")), "`reload.command` names `reload`", "`bin/reload`?");
+    refuses(pack(&path, "web", &helper("bin/again")), "is not executable", "chmod +x bin/again");
+    let one = dir.path().join("one");
+    write(&one, SCRIPT, 0o755);
+    refuses(pack(&one, "one", &helper("reload")), "`reload.command` names `reload`, but", "pack a folder");
+    assert!(pack(&one, "one", &helper("one")).is_ok());
+}
+
 /// A folder as a build leaves it; `salt` changes only what must not matter.
 fn folder(salt: u64) -> TempDir {
     let dir = TempDir::new().unwrap();
@@ -253,18 +271,18 @@ fn folder(salt: u64) -> TempDir {
 #[test]
 fn the_same_folder_gives_the_same_bytes() {
     let (one, two) = (folder(0), folder(1));
-    let one = pack(one.path(), "bin/web").unwrap();
-    let two = pack(two.path(), "bin/web").unwrap();
+    let one = pack(one.path(), "bin/web", &[]).unwrap();
+    let two = pack(two.path(), "bin/web", &[]).unwrap();
     assert_eq!(one.artifact, two.artifact);
     assert_eq!(one.artifact.format, ArtifactFormat::TarZstd);
     let changed = folder(0);
     write(&changed.path().join("lib/a"), b"other", 0o640);
-    assert_ne!(pack(changed.path(), "bin/web").unwrap().artifact.digest, one.artifact.digest);
+    assert_ne!(pack(changed.path(), "bin/web", &[]).unwrap().artifact.digest, one.artifact.digest);
 }
 
 #[test]
 fn a_packed_folder_unpacks_to_what_it_was() {
-    let packed = pack(folder(0).path(), "bin/web").unwrap();
+    let packed = pack(folder(0).path(), "bin/web", &[]).unwrap();
     let target = TempDir::new().unwrap();
     let bytes = zstd::stream::read::Decoder::new(open_at(packed.path(), 0).unwrap()).unwrap();
     tar::Archive::new(bytes).unpack(target.path()).unwrap();
@@ -281,17 +299,17 @@ fn a_packed_folder_unpacks_to_what_it_was() {
 fn folders_with_what_cannot_be_packed_are_refused() {
     let dir = folder(0);
     symlink("/etc/passwd", dir.path().join("lib/outside")).unwrap();
-    refuses(pack(dir.path(), "bin/web"), "lib/outside is a link to `/etc/passwd`, outside", "cp -L");
+    refuses(pack(dir.path(), "bin/web", &[]), "lib/outside is a link to `/etc/passwd`, outside", "cp -L");
 
     let dir = folder(0);
     let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("lib/socket")).unwrap();
-    refuses(pack(dir.path(), "bin/web"), "lib/socket is a socket", "take it out");
+    refuses(pack(dir.path(), "bin/web", &[]), "lib/socket is a socket", "take it out");
 
     let dir = folder(0);
     fs::set_permissions(dir.path().join("bin/web"), fs::Permissions::from_mode(0o644)).unwrap();
-    refuses(pack(dir.path(), "bin/web"), "`bin/web`", "chmod +x bin/web");
+    refuses(pack(dir.path(), "bin/web", &[]), "`bin/web`", "chmod +x bin/web");
 
-    refuses(pack(TempDir::new().unwrap().path(), "web"), "holds no file", "");
-    refuses(pack(Path::new("/nowhere/web"), "web"), "/nowhere/web cannot be read", "relative path");
-    refuses(pack(Path::new("/dev/null"), "null"), "neither a file nor a folder", "");
+    refuses(pack(TempDir::new().unwrap().path(), "web", &[]), "holds no file", "");
+    refuses(pack(Path::new("/nowhere/web"), "web", &[]), "/nowhere/web cannot be read", "relative path");
+    refuses(pack(Path::new("/dev/null"), "null", &[]), "neither a file nor a folder", "");
 }

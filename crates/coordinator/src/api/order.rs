@@ -22,6 +22,19 @@ pub(super) async fn check(coordinator: &Coordinator, spec: &ServiceSpec) -> Resu
     judge(spec, &after)
 }
 
+/// Refuses to remove a service that others come after: they would never be placed anew.
+pub(super) async fn check_removal(coordinator: &Coordinator, name: &ServiceName) -> Result<(), Refusal> {
+    let read = coordinator.records.list::<Service>(SERVICES).await?;
+    let mut services = read.iter().map(|(_, read)| &read.value).filter(|service| !service.removed);
+    match services.find(|service| after_of(service).is_some_and(|after| after.contains_key(name))) {
+        None => Ok(()),
+        Some(Service { name: other, .. }) => Err(Refusal::NotNow(format!(
+            "`{other}` comes after `{name}`, and could not be started anew without it; remove `{other}` first, or deploy it \
+             without `{name}` in its `[after]`"
+        ))),
+    }
+}
+
 /// What the release that is wanted comes after.
 fn after_of(service: &Service) -> Option<&BTreeMap<ServiceName, Near>> {
     let wanted = service.request.as_ref().and_then(|request| service.releases.get(&request.to));

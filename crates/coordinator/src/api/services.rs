@@ -205,6 +205,7 @@ pub(super) async fn remove(
         if std::mem::replace(&mut service.removed, true) {
             return status(coordinator, &service);
         }
+        super::order::check_removal(coordinator, &name).await?;
         match coordinator.records.put(&key, revision, &service).await {
             Ok(_) => {
                 let mut event = event(

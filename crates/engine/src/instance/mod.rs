@@ -121,9 +121,9 @@ impl Instance {
             Phase::StoppingOld | Phase::Steering { .. } | Phase::Refreshing { trial: None, .. } => None,
         });
         let runs = self.current.run().into_iter().chain(self.candidate());
-        let files = runs.filter_map(|run| run.refresh_retry.at);
+        let runs = runs.filter_map(Run::wake_at);
         let drains = self.leaving.values().filter_map(Leaving::overdue_at);
-        current.into_iter().chain(swap).chain(files).chain(drains).min()
+        current.into_iter().chain(swap).chain(runs).chain(drains).min()
     }
 
     /// Whether nothing is left of it and the agent may forget it.
@@ -187,7 +187,7 @@ impl Instance {
             Event::RefreshFailed { run, reason } => self.refresh_failed(run, &reason, now, effects),
             Event::Rerendered { run, signals } => self.rerendered(run, signals, effects),
             Event::Provisioned => self.provisioned(now),
-            Event::Timer => {}
+            Event::Timer => self.runs_mut().for_each(|run| run.forget_crash_loop(now)),
         }
     }
 
@@ -374,26 +374,5 @@ impl Instance {
         if suspect {
             effects.push(Effect::Mend { run: number, plan: run.plan.clone() });
         }
-    }
-
-    /// The current run or the candidate, whichever has this number.
-    fn run_mut(&mut self, number: RunNumber) -> Option<&mut Run> {
-        let current = match &mut self.current {
-            Current::Running(run) => Some(run),
-            Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => None,
-            Current::Parked { .. } | Current::Failed { .. } | Current::Done { .. } => None,
-        };
-        let candidate = self.swap.as_mut().and_then(|swap| match &mut swap.phase {
-            Phase::Confirming { run, .. } | Phase::Steering { run } => Some(run),
-            Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => None,
-        });
-        current.into_iter().chain(candidate).find(|run| run.number == number)
-    }
-
-    fn candidate(&self) -> Option<&Run> {
-        self.swap.as_ref().and_then(|swap| match &swap.phase {
-            Phase::Confirming { run, .. } | Phase::Steering { run } => Some(run),
-            Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => None,
-        })
     }
 }

@@ -1,5 +1,6 @@
 //! What an instance remembers: persisted whole before any effect of a step is carried out.
 
+use super::Instance;
 use super::event::AdoptedRun;
 use baton_model::id::{ReleaseNumber, RunNumber};
 use baton_model::lifecycle::RunKind;
@@ -211,9 +212,7 @@ impl Run {
             return;
         }
         self.reason = match restart_in {
-            Some(wait) if crash_loop => {
-                format!("crash loop: ended with {exit} again; started again in {wait}")
-            }
+            Some(wait) if crash_loop => format!("ended with {exit} again; started again in {wait}"),
             Some(wait) => format!("ended with {exit}; started again in {wait}"),
             None => format!("ended with {exit} and stays down: its restart policy says so"),
         };
@@ -251,6 +250,18 @@ impl Run {
     pub(super) fn is_in_crash_loop(&self, now: BootMs) -> bool {
         let enough = self.plan.spec.restart.reset_after;
         self.crash_loop && self.ready_since.is_none_or(|since| now.since(since) < enough)
+    }
+
+    /// When something is due of it at the latest.
+    pub(super) fn wake_at(&self) -> Option<BootMs> {
+        let held = self.ready_since.filter(|_| self.crash_loop);
+        let over = held.map(|since| since.plus(self.plan.spec.restart.reset_after));
+        over.into_iter().chain(self.refresh_retry.at).min()
+    }
+
+    /// What [`Run::is_in_crash_loop`] says no longer is forgotten, and so told.
+    pub(super) fn forget_crash_loop(&mut self, now: BootMs) {
+        self.crash_loop &= self.is_in_crash_loop(now);
     }
 
     /// Whether the last end was one its policy is content with.
@@ -352,4 +363,31 @@ fn has_readiness(plan: &InstancePlan) -> bool {
     let job = plan.spec.lifecycle.kind == RunKind::OneShot;
     let notifies = plan.spec.lifecycle.notify.ready_within.is_some();
     job || notifies || plan.spec.checks.startup.is_some() || plan.spec.checks.readiness.is_some()
+}
+
+impl Instance {
+    /// The current run or the candidate, whichever has this number.
+    pub(super) fn run_mut(&mut self, number: RunNumber) -> Option<&mut Run> {
+        self.runs_mut().find(|run| run.number == number)
+    }
+
+    pub(super) fn runs_mut(&mut self) -> impl Iterator<Item = &mut Run> {
+        let current = match &mut self.current {
+            Current::Running(run) => Some(run),
+            Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => None,
+            Current::Parked { .. } | Current::Failed { .. } | Current::Done { .. } => None,
+        };
+        let candidate = self.swap.as_mut().and_then(|swap| match &mut swap.phase {
+            Phase::Confirming { run, .. } | Phase::Steering { run } => Some(run),
+            Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => None,
+        });
+        current.into_iter().chain(candidate)
+    }
+
+    pub(super) fn candidate(&self) -> Option<&Run> {
+        self.swap.as_ref().and_then(|swap| match &swap.phase {
+            Phase::Confirming { run, .. } | Phase::Steering { run } => Some(run),
+            Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => None,
+        })
+    }
 }

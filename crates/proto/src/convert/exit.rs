@@ -13,14 +13,14 @@ impl From<Exit> for v1::Exit {
             Exit::Exec(errno) => Kind::ExecErrno(errno),
             Exit::CoreDump(signal) => Kind::CoreDump(signal),
             Exit::OutOfMemory => Kind::OutOfMemory(true),
-            Exit::Watchdog => Kind::Watchdog(true),
+            Exit::Watchdog | Exit::WatchdogTriggered => Kind::Watchdog(true),
             Exit::NotLive => Kind::NotLive(true),
             Exit::StartDeadline => Kind::StartDeadline(true),
             Exit::StopDeadline => Kind::StopDeadline(true),
             Exit::BeforeStart(end) => Kind::BeforeStart(end.into()),
             Exit::HostDown => Kind::HostDown(true),
         };
-        Self { kind: Some(kind) }
+        Self { kind: Some(kind), watchdog_triggered: exit == Exit::WatchdogTriggered }
     }
 }
 
@@ -35,6 +35,7 @@ impl TryFrom<v1::Exit> for Exit {
             Kind::ExecErrno(errno) => Ok(Self::Exec(errno)),
             Kind::CoreDump(signal) => Ok(Self::CoreDump(signal)),
             Kind::OutOfMemory(true) => Ok(Self::OutOfMemory),
+            Kind::Watchdog(true) if wire.watchdog_triggered => Ok(Self::WatchdogTriggered),
             Kind::Watchdog(true) => Ok(Self::Watchdog),
             Kind::NotLive(true) => Ok(Self::NotLive),
             Kind::StartDeadline(true) => Ok(Self::StartDeadline),

@@ -68,6 +68,8 @@ impl Writer {
             Some(Exit::CoreDump(signal)) => (4, signal),
             Some(Exit::OutOfMemory) => (5, 0),
             Some(Exit::Watchdog) => (6, 0),
+            // An agent that does not know it reads a missed watchdog.
+            Some(Exit::WatchdogTriggered) => (6, 1),
             Some(Exit::NotLive) => (7, 0),
             Some(Exit::StartDeadline) => (8, 0),
             Some(Exit::StopDeadline) => (9, 0),
@@ -201,7 +203,7 @@ impl<'a> Reader<'a> {
             4 => Ok(Some(Exit::CoreDump(value))),
             10 => Ok(Some(Exit::HostDown)),
             5 => Ok(Some(Exit::OutOfMemory)),
-            6 => Ok(Some(Exit::Watchdog)),
+            6 => Ok(Some(if value == 1 { Exit::WatchdogTriggered } else { Exit::Watchdog })),
             7 => Ok(Some(Exit::NotLive)),
             8 => Ok(Some(Exit::StartDeadline)),
             9 => Ok(Some(Exit::StopDeadline)),

@@ -83,6 +83,7 @@ fn messages_round_trip() {
         Exit::CoreDump(11),
         Exit::OutOfMemory,
         Exit::Watchdog,
+        Exit::WatchdogTriggered,
         Exit::NotLive,
         Exit::StartDeadline,
         Exit::StopDeadline,

@@ -27,6 +27,9 @@ use watch::Watch;
 
 /// Between two rounds of killing what is left: a process that has just been inherited, or is slow to die.
 const KILL_AGAIN_MS: u64 = 20;
+/// Said in place of the last words of a workload that ended well and left processes behind.
+const IN_THE_BACKGROUND: &[u8] =
+    b"(it went into the background, and what it left there was ended with it: let it run in the foreground)";
 
 /// What is wanted of the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,7 +283,11 @@ impl Shim {
             }
             self.take_executed();
             let exit = self.exec_errno.take().map_or_else(|| self.cause_of(exit), Exit::Exec);
+            let background = reaped.left && self.errand_pid() == 0 && exit == Exit::Code(0);
             self.ended(exit);
+            if let Some(ended) = self.untold.as_mut().filter(|_| background) {
+                ended.note = Note::new(IN_THE_BACKGROUND);
+            }
             if let Some(end) = reaped.errand {
                 self.errand_ended(end, boot_ms());
             }
@@ -308,7 +315,7 @@ impl Shim {
         let mut restart_in_ms = None;
         if !stopping {
             // What was ended since it was not well follows its policy.
-            let unwell = matches!(exit, Exit::Watchdog | Exit::StartDeadline);
+            let unwell = matches!(exit, Exit::Watchdog | Exit::WatchdogTriggered | Exit::StartDeadline);
             let ordered = self.goal == Goal::Restart && !unwell;
             let verdict =
                 self.crashes.ended(&self.parts.config.policy, exit, ran_ms, ordered, kernel::random());
@@ -362,7 +369,8 @@ impl Shim {
         let last_line = self.parts.stderr.drain_to_boundary(&mut self.parts.logs);
         let hook_words = std::mem::replace(&mut self.hook_words, Note::EMPTY);
         if !ended.damaged {
-            ended.note = if hook_words == Note::EMPTY { last_line } else { hook_words };
+            let words = [hook_words, ended.note, last_line].into_iter().find(|note| *note != Note::EMPTY);
+            ended.note = words.unwrap_or(Note::EMPTY);
         }
         let ended = self.history.push(ended);
         self.parts.control.send(&Message::Exited(ended), 0);

@@ -126,21 +126,19 @@ impl Shim {
             self.reload_heard_ready();
         }
         let watch = &mut self.watch;
-        if let Some(usec) = heard.watchdog_usec
-            && watch.watchdog_ms > 0
-        {
-            watch.watchdog_ms = (usec / 1000).max(WATCHDOG_MIN_MS);
+        if let Some(usec) = heard.watchdog_usec {
+            watch.watchdog_ms = if usec == 0 { 0 } else { (usec / 1000).max(WATCHDOG_MIN_MS) };
         }
-        let armed = watch.watchdog_due_ms != NEVER;
-        let lasts = heard.watchdog == Some(Watchdog::Alive) || heard.watchdog_usec.is_some();
-        if armed && lasts {
-            watch.watchdog_due_ms = now.saturating_add(watch.watchdog_ms);
+        let lives = heard.watchdog == Some(Watchdog::Alive) || heard.watchdog_usec.is_some();
+        if lives && self.goal == Goal::Run && watch.start_due_ms == NEVER {
+            let due = now.saturating_add(watch.watchdog_ms);
+            watch.watchdog_due_ms = if watch.watchdog_ms == 0 { NEVER } else { due };
         }
         if let Some(usec) = heard.extend_usec {
             self.extend(now.saturating_add(usec / 1000));
         }
         if heard.watchdog == Some(Watchdog::Trigger) && self.goal == Goal::Run {
-            self.end_workload(Exit::Watchdog, libc::SIGABRT, now);
+            self.end_workload(Exit::WatchdogTriggered, libc::SIGABRT, now);
         }
     }
 
@@ -159,7 +157,7 @@ impl Shim {
     }
 
     fn is_ended_unwell(&self) -> bool {
-        matches!(self.watch.cause, Some(Exit::Watchdog | Exit::StartDeadline))
+        matches!(self.watch.cause, Some(Exit::Watchdog | Exit::WatchdogTriggered | Exit::StartDeadline))
     }
 
     /// Ends a workload that has kept silent for too long.

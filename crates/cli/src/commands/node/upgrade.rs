@@ -92,7 +92,7 @@ async fn request(
     nodes: Vec<NodeName>,
 ) -> Result<AgentUpgrade> {
     let name = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let packed = pack::pack(&program, &name).map_err(|error| Fault::usage(error.what, error.help))?;
+    let packed = pack::pack(&program, &name, &[]).map_err(|error| Fault::usage(error.what, error.help))?;
     let mut client = global.client().await?;
     let progress = if std::io::stderr().is_terminal() { ProgressLine::Drawn } else { ProgressLine::Silent };
     let sent = pack::upload(&mut client, &packed, progress).await?;

@@ -1,6 +1,7 @@
 //! Changes of release that need no new process, and peers that move.
 
-use super::{CONFIGURED, Millis, check, event, instance};
+use super::{CONFIGURED, Millis, SOCKET, check, event, instance};
+use crate::instance::{Event, Instance};
 use baton_model::time::BootMs;
 
 /// Release 1 serves as run 1.
@@ -81,6 +82,20 @@ fn a_crash_loop_is_over_once_it_has_held() {
              staged 2     -> refresh 1=2 SIGHUP | ready 1, refreshing 2"
         ),
     );
+}
+
+#[test]
+fn the_end_of_a_crash_loop_is_told_when_it_comes() {
+    let mut instance = instance();
+    for said in ["plan 1", "staged 1", "started 1", "crash-loop 1", "started 1", "ready 1"] {
+        let _ = instance.step(event(SOCKET, said), BootMs(1_000));
+    }
+    let loops = |instance: &Instance, now| instance.observe(BootMs(now)).expect("it is there").0.crash_loop;
+    assert!(loops(&instance, 60_999));
+    assert_eq!(instance.wake_at(), Some(BootMs(61_000)), "it is over after `restart.reset_after`");
+    let _ = instance.step(Event::Timer, BootMs(61_000));
+    assert!(!loops(&instance, 61_000));
+    assert_eq!(instance.wake_at(), None);
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub(super) fn exits() -> Vec<Exit> {
         Exit::HostDown,
         Exit::OutOfMemory,
         Exit::Watchdog,
+        Exit::WatchdogTriggered,
         Exit::NotLive,
         Exit::StartDeadline,
         Exit::StopDeadline,

@@ -222,9 +222,11 @@ fn observed_instances() {
         ("instances[4].swap.phase", |wire| wire[4].swap.as_mut().unwrap().phase = 0),
         ("instances[0].last_exit.before_start.kind", |wire| {
             let kind = Some(v1::exit::Kind::BeforeStart(v1::HookEnd { kind: None }));
-            wire[0].last_exit = Some(v1::Exit { kind });
+            wire[0].last_exit = Some(v1::Exit { kind, watchdog_triggered: false });
         }),
-        ("instances[0].last_exit.kind", |wire| wire[0].last_exit = Some(v1::Exit { kind: None })),
+        ("instances[0].last_exit.kind", |wire| {
+            wire[0].last_exit = Some(v1::Exit { kind: None, watchdog_triggered: false })
+        }),
     ];
     for (path, damage) in cases {
         let mut wire = good();
