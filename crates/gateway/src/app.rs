@@ -11,6 +11,7 @@ use crate::crew::{Handle, Order};
 use crate::descriptors::{self, DescriptorError};
 use crate::evidence::prometheus;
 use crate::listen::{self, CertificateError, Certificates, Inherited, Listener, Place, Purpose};
+use crate::mirror;
 use crate::table::{Served, Table, TableError};
 use crate::worker::Shared;
 use baton_model::id::ServiceName;
@@ -77,6 +78,8 @@ pub struct Drained {
 pub struct Gateway {
     shared: Arc<Shared>,
     workers: Arc<Vec<Handle>>,
+    /// The thread that makes copies.
+    copying: std::thread::JoinHandle<()>,
     listening: Arc<Mutex<Listening>>,
     /// Held while a table is taken in, so that two do not open and close ports at a time.
     installing: tokio::sync::Mutex<()>,
@@ -113,6 +116,8 @@ impl Gateway {
             AccessLog::open(path).map_err(|source| GatewayError::AccessLog { path: path.clone(), source })
         });
         let inherited = take_over(&config).await?;
+        let cut = CancellationToken::new();
+        let (copies, copying) = mirror::start(cut.clone()).map_err(GatewayError::Worker)?;
         let shared = Arc::new(Shared {
             served,
             connections: Arc::new(Semaphore::new(config.limits.connections)),
@@ -120,7 +125,8 @@ impl Gateway {
             tls: certificates.as_ref().map(|it| listen::acceptor(Arc::clone(it))).transpose()?,
             leaving: CancellationToken::new(),
             relieved: CancellationToken::new(),
-            cut: CancellationToken::new(),
+            copies,
+            cut,
             config,
         });
         let workers: io::Result<Vec<Handle>> = (0..shared.config.worker_count())
@@ -128,6 +134,7 @@ impl Gateway {
             .collect();
         let mut gateway = Self {
             workers: Arc::new(workers.map_err(GatewayError::Worker)?),
+            copying,
             listening: Arc::default(),
             installing: tokio::sync::Mutex::default(),
             old: Mutex::new(None),
@@ -294,7 +301,7 @@ impl Gateway {
 
     /// Accepts nothing more, tells clients to go, waits for them, and cuts what is left at the deadline.
     pub async fn drain(self) -> Drained {
-        let Self { shared, workers, listening, tasks, .. } = self;
+        let Self { shared, workers, copying, listening, tasks, .. } = self;
         shared.leaving.cancel();
         drop(listening);
         locked(&tasks).clear();
@@ -310,10 +317,12 @@ impl Gateway {
         }
         shared.cut.cancel();
         if let Some(workers) = Arc::into_inner(workers) {
-            let joined =
-                tokio::task::spawn_blocking(move || workers.into_iter().for_each(Handle::join)).await;
-            if joined.is_err() {
-                tracing::error!("the workers could not be waited for");
+            let joined = tokio::task::spawn_blocking(move || {
+                workers.into_iter().for_each(Handle::join);
+                copying.join().is_ok()
+            });
+            if !joined.await.is_ok_and(|well| well) {
+                tracing::error!("the threads could not be waited for");
             }
         }
         Drained { cut }

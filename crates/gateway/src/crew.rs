@@ -87,6 +87,8 @@ impl Crew {
 
     async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let (cut, leaving) = (self.worker.shared.cut.clone(), self.worker.shared.leaving.clone());
+        let copies = Rc::clone(&self.worker.copies);
+        tokio::task::spawn_local(async move { copies.send_off().await });
         let mut turn = tokio::time::interval(TURN);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -4,6 +4,7 @@ use crate::access::AccessLog;
 use crate::alarm::Alarms;
 use crate::choose::RouteState;
 use crate::config::GatewayConfig;
+use crate::mirror::{Outbox, Way};
 use crate::pool::Pool;
 use crate::table::Served;
 use bytes::BytesMut;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) access: Option<AccessLog>,
     pub(crate) tls: Option<TlsAcceptor>,
+    /// To the thread that makes copies.
+    pub(crate) copies: Way,
     /// The gateway leaves: nothing is accepted, clients are told to go.
     pub(crate) leaving: CancellationToken,
     /// The next program has the listening sockets, and accepts.
@@ -46,8 +49,8 @@ pub(crate) trait Look {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Rc<Pool>,
-    /// Copies have connections of their own, so that they cannot take those of requests.
-    pub(crate) copies: Rc<Pool>,
+    /// What is to be copied leaves the worker here.
+    pub(crate) copies: Rc<Outbox>,
     pub(crate) alarms: Alarms,
     looked_at: RefCell<LookedAt>,
     /// As in [`Shared::leaving`], without asking what all threads ask.
@@ -70,9 +73,9 @@ impl Worker {
     /// A worker of the thread that calls.
     pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
         Rc::new(Self {
-            shared,
             pool: Rc::default(),
-            copies: Rc::default(),
+            copies: Rc::new(Outbox::new(shared.copies.clone())),
+            shared,
             alarms: Alarms::default(),
             looked_at: RefCell::default(),
             leaving: Cell::new(false),
@@ -85,7 +88,6 @@ impl Worker {
     /// Lets go of idle connections, and looks at clients.
     pub(crate) fn turn(&self) {
         self.pool.sweep();
-        self.copies.sweep();
         // What is looked at may end then, and be forgotten.
         let there: Vec<Rc<dyn Look>> =
             self.looked_at.borrow().places.iter().flatten().filter_map(Weak::upgrade).collect();

@@ -1,10 +1,20 @@
-//! Copies of requests to a release that answers nobody: sent beside the request, over connections of their own, and
-//! given up rather than waited for. The two answers are compared.
+//! Copies of requests to a release that answers nobody: sent once the client is answered, by a thread and over connections of
+//! their own, and given up rather than waited for. The two answers are compared.
+//!
+//! ```text
+//! worker: request ─► answer ─► client; then what was asked and answered is posted ([`LiveCopy`], [`Outbox`])
+//! copies' thread: ─► a place at an instance, or counted as not sent ─► send ─► compare ─► count
+//! ```
 //!
 //! Two right answers may differ (a date, an id). So where bodies differ, the request is sent once more to the release
 //! that answered: what its two answers do not agree on is noise, as Diffy does it (Twitter, 2015).
 
 mod compare;
+mod live;
+mod thread;
+
+pub(crate) use live::LiveCopy;
+pub(crate) use thread::{Outbox, Way, start};
 
 use crate::body::SentBody;
 use crate::choose::{Arm, Decision, Picked, RouteState};
@@ -20,56 +30,24 @@ use http::header::UPGRADE;
 use http::request::Parts;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use live::COMPARED_MAX;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Of each body this much is compared.
-const COMPARED_MAX: usize = 256 * 1024;
 /// A copy is given up after this, also where the route gives its instances more time.
 const COPY_WITHIN: Duration = Duration::from_secs(30);
-
-/// What the client was answered, as it goes by.
-#[derive(Debug)]
-pub(crate) struct LiveCopy {
-    begun: Instant,
-    head: Option<(StatusCode, Duration)>,
-    body: Option<BytesMut>,
-    compared: oneshot::Sender<Live>,
-}
 
 /// What the client was answered.
 #[derive(Debug)]
 struct Live {
     status: StatusCode,
-    /// From when the copy was sent to the head.
+    /// From when the request was sent to the head.
     latency: Duration,
-    /// Where bodies are compared.
-    body: Option<Bytes>,
-}
-
-impl LiveCopy {
-    /// The head of the answer.
-    pub(crate) fn head(&mut self, status: StatusCode) {
-        self.head = Some((status, self.begun.elapsed()));
-    }
-
-    /// A piece of the body.
-    pub(crate) fn add(&mut self, piece: &Bytes) {
-        if let Some(body) = &mut self.body {
-            let room = COMPARED_MAX.saturating_sub(body.len());
-            body.extend_from_slice(&piece[..piece.len().min(room)]);
-        }
-    }
-
-    /// All of it went by.
-    pub(crate) fn ended(self) {
-        if let Some((status, latency)) = self.head {
-            // Nobody waits for it where the gateway ends.
-            let _ = self.compared.send(Live { status, latency, body: self.body.map(BytesMut::freeze) });
-        }
-    }
+    /// Its pieces, where bodies are compared.
+    body: Option<Vec<Bytes>>,
 }
 
 /// A copy on its way.
@@ -81,7 +59,6 @@ struct Copy {
     to: ReleaseNumber,
     request: Template,
     compare_bodies: bool,
-    begun: Instant,
     /// It is given up after this.
     within: Duration,
 }
@@ -109,80 +86,105 @@ enum Difference {
 struct Template {
     head: Parts,
     host: Option<String>,
-    client: std::net::IpAddr,
+    client: IpAddr,
     body: Bytes,
     protocol: HttpProtocol,
 }
 
-/// A request that is to be copied.
-pub(crate) struct Wanted<'a> {
+/// A request that was drawn to be copied, whole and nobody else's.
+#[derive(Debug)]
+pub(crate) struct Wanted {
     /// The release that gets the copy.
     pub(crate) to: ReleaseNumber,
-    pub(crate) route: &'a Arc<RouteState>,
-    pub(crate) decision: &'a Decision,
-    pub(crate) view: RequestView<'a>,
+    pub(crate) route: Arc<RouteState>,
+    pub(crate) decision: Decision,
     /// As instances are sent it.
-    pub(crate) parts: &'a Parts,
+    pub(crate) head: Parts,
+    pub(crate) host: Option<String>,
+    pub(crate) client: IpAddr,
     /// Held whole; a body that is passed on cannot be copied.
     pub(crate) body: Option<Bytes>,
-    /// Connections for copies.
-    pub(crate) pool: &'a Rc<Pool>,
 }
 
-/// Sends a copy if one can be made; what cannot is counted, with why.
-pub(crate) fn begin(wanted: Wanted<'_>) -> Option<LiveCopy> {
-    let (to, route) = (wanted.to, wanted.route);
-    // The mirror is gone by a newer table: nobody counts any more.
-    let mirror = route.mirror()?;
-    count(route, CopyEvent::Drawn);
-    match copy(wanted, mirror) {
-        Ok((copy, in_flight)) => {
-            count(&copy.route, CopyEvent::Sent);
-            let (compared, live) = oneshot::channel();
-            let begun = copy.begun;
-            let body = copy.compare_bodies.then(BytesMut::new);
-            tokio::task::spawn_local(copy.carry(in_flight, live));
-            Some(LiveCopy { begun, head: None, body, compared })
-        }
-        Err(why) => {
-            count(route, why);
-            route.unmirrored(to);
-            None
-        }
+impl Wanted {
+    fn compares_bodies(&self) -> bool {
+        self.route.mirror().is_some_and(|mirror| mirror.compare_bodies)
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.len() as u64)
     }
 }
 
-/// A copy that may be sent, and its place at an instance; or why none may.
-fn copy(wanted: Wanted<'_>, mirror: &Mirror) -> Result<(Copy, InFlight), CopyEvent> {
-    let Wanted { to, route, decision, view, parts, body, pool } = wanted;
+/// What goes from a worker to the thread that makes copies.
+#[derive(Debug)]
+pub(crate) struct Posted {
+    wanted: Wanted,
+    /// Comes when the client has its answer; `None` where it never will.
+    live: Option<oneshot::Receiver<Live>>,
+}
+
+/// Posts a request that was drawn and is not answered: its client is gone, or got an answer of the gateway's own.
+pub(crate) fn unanswered(wanted: Wanted, outbox: &Outbox) {
+    outbox.post(Posted { wanted, live: None });
+}
+
+/// Counts a request that was drawn and is not copied, with why.
+fn refuse(wanted: &Wanted, why: CopyEvent) {
+    // The mirror is gone by a newer table: nobody counts any more.
+    if wanted.route.mirror().is_some() {
+        count(&wanted.route, CopyEvent::Drawn);
+        count(&wanted.route, why);
+        wanted.route.unmirrored(wanted.to);
+    }
+}
+
+/// Sends a copy if one can be made; what cannot is counted, with why. On the thread that makes copies.
+fn send(posted: Posted, pool: &Rc<Pool>) {
+    let Posted { wanted, live } = posted;
+    let route = Arc::clone(&wanted.route);
+    // As in `refuse`.
+    let Some(mirror) = route.mirror() else { return };
+    match place(&wanted, mirror) {
+        Ok((protocol, in_flight)) => {
+            count(&route, CopyEvent::Drawn);
+            count(&route, CopyEvent::Sent);
+            let copy = Copy::new(wanted, mirror, protocol, Rc::clone(pool));
+            tokio::task::spawn_local(copy.carry(in_flight, live));
+        }
+        Err(why) => refuse(&wanted, why),
+    }
+}
+
+/// A place for a copy at an instance, and what is spoken there; or why there is none.
+fn place(wanted: &Wanted, mirror: &Mirror) -> Result<(HttpProtocol, InFlight), CopyEvent> {
+    let Wanted { route, decision, head, host, client, body, .. } = wanted;
     // What an upgraded connection carries is in no single answer.
-    let is_safe = (mirror.unsafe_methods || view.method.is_safe()) && !parts.headers.contains_key(UPGRADE);
+    let is_safe = (mirror.unsafe_methods || head.method.is_safe()) && !head.headers.contains_key(UPGRADE);
     let protocol = match &route.spec().entry {
         Entry::Http { protocol, .. } if is_safe => *protocol,
         Entry::Http { .. } | Entry::Tcp { .. } => return Err(CopyEvent::NotSafe),
     };
-    let body = body.filter(|it| it.len() as u64 <= mirror.body_bytes_max).ok_or(CopyEvent::NotSmall)?;
-    let response = route.spec().timeouts.response.duration();
-    let copy = Copy {
-        route: Arc::clone(route),
-        pool: Rc::clone(pool),
-        decision: decision.clone(),
-        to,
-        request: Template {
-            head: parts.clone(),
-            host: view.host.map(str::to_owned),
-            client: view.client,
-            body,
-            protocol,
-        },
-        compare_bodies: mirror.compare_bodies,
-        begun: Instant::now(),
-        within: if response.is_zero() { COPY_WITHIN } else { response.min(COPY_WITHIN) },
-    };
-    match copy.pick(&copy.decision, Purpose::Mirror) {
-        Picked::Upstream(in_flight) => Ok((copy, in_flight)),
+    if body.as_ref().is_none_or(|it| it.len() as u64 > mirror.body_bytes_max) {
+        return Err(CopyEvent::NotSmall);
+    }
+    match route.pick(decision, &view(head, host.as_deref(), *client), &[], Purpose::Mirror, Instant::now()) {
+        Picked::Upstream(in_flight) => Ok((protocol, in_flight)),
         Picked::Busy => Err(CopyEvent::NotFree),
         Picked::Nobody | Picked::Stale => Err(CopyEvent::NotThere),
+    }
+}
+
+/// A request, as far as choosing looks at it.
+fn view<'a>(head: &'a Parts, host: Option<&'a str>, client: IpAddr) -> RequestView<'a> {
+    RequestView {
+        method: &head.method,
+        host,
+        path: head.uri.path(),
+        query: head.uri.query(),
+        headers: &head.headers,
+        client,
+        secure: false,
     }
 }
 
@@ -193,16 +195,33 @@ fn count(route: &RouteState, event: CopyEvent) {
 }
 
 impl Copy {
-    fn pick(&self, decision: &Decision, purpose: Purpose) -> Picked {
-        self.route.pick(decision, &self.request.view(), &[], purpose, Instant::now())
+    fn new(wanted: Wanted, mirror: &Mirror, protocol: HttpProtocol, pool: Rc<Pool>) -> Self {
+        let Wanted { to, route, decision, head, host, client, body } = wanted;
+        let response = route.spec().timeouts.response.duration();
+        Self {
+            route,
+            pool,
+            decision,
+            to,
+            request: Template { head, host, client, body: body.unwrap_or_default(), protocol },
+            compare_bodies: mirror.compare_bodies,
+            within: if response.is_zero() { COPY_WITHIN } else { response.min(COPY_WITHIN) },
+        }
     }
 
-    async fn carry(self, in_flight: InFlight, live: oneshot::Receiver<Live>) {
+    fn pick(&self, decision: &Decision, purpose: Purpose) -> Picked {
+        let Template { head, host, client, .. } = &self.request;
+        let view = view(head, host.as_deref(), *client);
+        self.route.pick(decision, &view, &[], purpose, Instant::now())
+    }
+
+    async fn carry(self, in_flight: InFlight, live: Option<oneshot::Receiver<Live>>) {
         let answer = self.send(in_flight).await;
         if answer.is_none() {
             count(&self.route, CopyEvent::Unanswered);
         }
         // Without a whole answer to the client there is nothing to compare with.
+        let Some(live) = live else { return };
         let Ok(live) = live.await else { return };
         let difference = self.difference(&live, answer.as_ref()).await;
         let event = match difference {
@@ -237,7 +256,7 @@ impl Copy {
         if live.status != answer.status {
             return Difference::Of(CopyEvent::DiffersStatus);
         }
-        let Some(live) = live.body.as_ref().filter(|body| self.compare_bodies && **body != answer.body)
+        let Some(live) = live.body.as_ref().map(|pieces| pieces.concat()).filter(|it| *it != answer.body)
         else {
             return Difference::None;
         };
@@ -249,7 +268,7 @@ impl Copy {
             },
             false => None,
         };
-        match compare::differ(live, &answer.body, again.as_deref()) {
+        match compare::differ(&live, &answer.body, again.as_deref()) {
             true => Difference::Of(CopyEvent::DiffersBody),
             false => Difference::Noise,
         }
@@ -284,7 +303,9 @@ impl Copy {
         let now = Instant::now();
         let (status, latency) = (response.status(), now.saturating_duration_since(began));
         in_flight.answered(status, latency, now);
-        if let Ok(Some(body)) = tokio::time::timeout_at(deadline, read(response.into_body())).await {
+        if let Ok(Some(body)) =
+            tokio::time::timeout_at(deadline, read(response.into_body(), self.compare_bodies)).await
+        {
             lease.give_back();
             return Some(Answer { status, latency, body });
         }
@@ -294,29 +315,18 @@ impl Copy {
 }
 
 impl Template {
-    fn view(&self) -> RequestView<'_> {
-        RequestView {
-            method: &self.head.method,
-            host: self.host.as_deref(),
-            path: self.head.uri.path(),
-            query: self.head.uri.query(),
-            headers: &self.head.headers,
-            client: self.client,
-            secure: false,
-        }
-    }
-
     fn body(&self) -> SentBody {
         SentBody::Whole(Some(self.body.clone()).filter(|it| !it.is_empty()))
     }
 }
 
-/// Reads a body to its end and keeps the part that is compared.
-async fn read(mut body: Incoming) -> Option<Bytes> {
+/// Reads a body to its end and keeps the part that is compared, if it is.
+async fn read(mut body: Incoming, compared: bool) -> Option<Bytes> {
+    let most = if compared { COMPARED_MAX } else { 0 };
     let mut kept = BytesMut::new();
     while let Some(frame) = body.frame().await {
         if let Some(data) = frame.ok()?.data_ref() {
-            let room = COMPARED_MAX.saturating_sub(kept.len());
+            let room = most.saturating_sub(kept.len());
             kept.extend_from_slice(&data[..data.len().min(room)]);
         }
     }

@@ -116,16 +116,14 @@ async fn exchange(
         stale: 0,
         refused_at: None,
     };
-    let mut copy = exchange.copied();
+    let begun = Instant::now();
     let answered =
         exchange.run().await.inspect_err(|problem| count(&exchange.route, *problem, part.as_ref()))?;
     if let Some(part) = &part {
         part.answered(answered.response.status(), asked.begun.elapsed());
     }
+    let copy = exchange.copied(begun, answered.response.status());
     let mut given = Given { client, exchange: &exchange, id: &id, wish, upgrade };
-    if let Some(copy) = &mut copy {
-        copy.head(answered.response.status());
-    }
     given.answer(answered, copy, asked)
 }
 

@@ -24,7 +24,7 @@ use baton_model::route::{Entry, HttpProtocol};
 use bytes::Bytes;
 use http::header::UPGRADE;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::cell::Cell;
 use std::future::Future;
@@ -221,22 +221,31 @@ impl Exchange {
         request
     }
 
-    /// Begins a copy to the mirror, where one is wanted; what cannot be copied is counted.
-    pub(super) fn copied(&self) -> Option<mirror::LiveCopy> {
-        let to = self.decision.mirror?;
-        let body = match &self.body {
-            Replay::Held(bytes) => Some(bytes.clone()),
-            Replay::Once(_) => None,
-        };
-        mirror::begin(mirror::Wanted {
+    /// The request as the mirror is to have it, where it was drawn to be copied and this was not asked before. It is handed
+    /// over, not copied: nothing can be sent any more.
+    fn drawn(&mut self) -> Option<mirror::Wanted> {
+        let to = self.decision.mirror.take()?;
+        let host = self.host().map(str::to_owned);
+        let mut spent = Request::new(()).into_parts().0;
+        spent.version = self.parts.version;
+        Some(mirror::Wanted {
             to,
-            route: &self.route,
-            decision: &self.decision,
-            view: self.view(),
-            parts: &self.parts,
-            body,
-            pool: &self.worker.copies,
+            route: Arc::clone(&self.route),
+            decision: Decision { mirror: Some(to), ..self.decision.clone() },
+            head: std::mem::replace(&mut self.parts, spent),
+            host,
+            client: self.client,
+            body: match &self.body {
+                Replay::Held(bytes) => Some(bytes.clone()),
+                Replay::Once(_) => None,
+            },
         })
+    }
+
+    /// The client has its answer's head, to what was begun at `begun`: what is wanted of it for the mirror.
+    pub(super) fn copied(&mut self, begun: Instant, status: StatusCode) -> Option<mirror::LiveCopy> {
+        let wanted = self.drawn()?;
+        Some(mirror::LiveCopy::answered(wanted, begun, status, &self.worker.copies))
     }
 
     /// An answer is there: the other tries are given up, and those that were asked before it have been outrun.
@@ -349,6 +358,15 @@ impl Exchange {
         let deadline = runners.iter().filter_map(|it| self.deadline(it)).min();
         // Without either, once an hour: a timer must have a time.
         hedge.into_iter().chain(deadline).min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+    }
+}
+
+impl Drop for Exchange {
+    /// Without an answer, a request that was drawn is copied all the same.
+    fn drop(&mut self) {
+        if let Some(wanted) = self.drawn() {
+            mirror::unanswered(wanted, &self.worker.copies);
+        }
     }
 }
 

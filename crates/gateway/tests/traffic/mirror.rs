@@ -4,6 +4,7 @@ use crate::fleet::{Fleet, Instance, answer_all, eventually, ok, releases, web};
 use baton_model::evidence::ReleaseEvidence;
 use baton_model::id::ReleaseNumber;
 use baton_model::route::{Mirror, Route, Weight};
+use baton_model::time::Millis;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -81,9 +82,25 @@ async fn a_mirror_that_hangs_slows_nobody_and_what_is_not_copied_is_counted() {
     for _ in 0..10 {
         assert!(fleet.get("/").await.ends_with('a'));
     }
-    counted(&fleet, "account of all ten", |it| it.mirrored + it.unmirrored == 10).await;
-    let evidence = of(&fleet, 2);
-    assert_eq!((evidence.mirrored, evidence.unmirrored), (4, 6), "four may be under way at a time");
+    counted(&fleet, "four under way at a time, and the others", |it| (it.mirrored, it.unmirrored) == (4, 6))
+        .await;
+}
+
+/// What was drawn is copied, or counted, also where its client gets an error or goes away.
+#[tokio::test]
+async fn a_request_without_an_answer_is_copied_all_the_same() {
+    let (live, dark) = (Instance::mute().await, Instance::says("a").await);
+    let mut route = mirrored(&live, &dark);
+    route.spec.timeouts.response = Millis(50);
+    route.spec.retries.attempts = 0;
+    let fleet = Fleet::start(route).await;
+    assert!(fleet.get("/").await.starts_with("HTTP/1.1 504"));
+    counted(&fleet, "a copy of what the gateway answered", |it| it.status.successful == 1).await;
+    assert_eq!(
+        (of(&fleet, 2).mirrored, of(&fleet, 2).compared),
+        (1, 0),
+        "there is nothing to compare it with"
+    );
 }
 
 #[tokio::test]
@@ -95,8 +112,7 @@ async fn unsafe_methods_and_large_bodies_are_not_copied_unless_allowed() {
         format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n{body}")
     };
     fleet.ask(&post(10)).await;
-    counted(&fleet, "one that is not copied", |it| it.mirrored + it.unmirrored == 1).await;
-    assert_eq!((of(&fleet, 2).mirrored, of(&fleet, 2).unmirrored), (0, 1), "not copied, and counted");
+    counted(&fleet, "one that is not copied", |it| (it.mirrored, it.unmirrored) == (0, 1)).await;
     let mut allowed = mirrored(&live, &dark);
     allowed.mirror.as_mut().expect("there").unsafe_methods = true;
     fleet.install(allowed).await;

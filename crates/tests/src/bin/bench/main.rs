@@ -109,7 +109,7 @@ fn main() -> Result<()> {
         traffic::switch(arguments.rounds)?;
     }
     if wanted(What::Mirror) {
-        traffic::mirror(arguments.rounds.min(5))?;
+        traffic::mirror(arguments.rounds)?;
     }
     if wanted(What::Evidence) {
         traffic::evidence(arguments.rounds.min(5))?;

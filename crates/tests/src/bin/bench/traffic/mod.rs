@@ -2,6 +2,7 @@
 //! weights and switches.
 
 mod lost;
+mod mirror;
 mod moves;
 mod proxies;
 mod rollouts;
@@ -9,7 +10,8 @@ mod throughput;
 mod weights;
 
 pub(crate) use lost::run as lost;
+pub(crate) use mirror::run as mirror;
 pub(crate) use moves::{split, switch};
 pub(crate) use rollouts::run as rollouts;
-pub(crate) use throughput::{evidence, mirror, run as throughput};
+pub(crate) use throughput::{evidence, run as throughput};
 pub(crate) use weights::run as weights;

@@ -23,6 +23,8 @@ const UP_WITHIN: Duration = Duration::from_secs(20);
 
 /// Where the gateway that copies shows its metrics.
 pub(super) const COPYING_METRICS: &str = "127.0.0.1:18185";
+/// A server that drains waits for connections that HAProxy would keep idle for 5 s.
+const LETS_GO: &str = "pool-purge-delay 100ms";
 /// A process that was asked to end has this long before it is killed.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -152,7 +154,7 @@ pub(super) fn start(
     let process = match who {
         Who::Baton => baton(&at, &table(upstreams, balance)?, processor)?,
         Who::HaProxy => {
-            std::fs::write(at.join("haproxy.cfg"), haproxy_configuration(upstreams))?;
+            std::fs::write(at.join("haproxy.cfg"), haproxy_configuration(upstreams, ""))?;
             Process::start(&at, processor, &["/usr/sbin/haproxy", "-db", "-f", "haproxy.cfg"])?
         }
         Who::Nginx => {
@@ -169,14 +171,21 @@ pub(super) fn start(
 
 /// Starts a proxy that a script can steer while it runs: HAProxy has its runtime socket anyway, nginx gets its master.
 pub(super) fn start_managed(who: Who, folder: &Path, upstreams: &[SocketAddr]) -> Result<Process> {
-    if who != Who::Nginx {
-        return start(who, folder, upstreams, None, Balance::LeastLoaded);
-    }
     let at = folder.join(who.name());
     std::fs::create_dir_all(&at)?;
-    std::fs::write(at.join("nginx.conf"), nginx_managed(upstreams, None))?;
-    let prefix = at.display().to_string();
-    let process = Process::start(&at, None, &["/usr/sbin/nginx", "-p", &prefix, "-c", "nginx.conf"])?;
+    let process = match who {
+        Who::Baton => bail!("it needs no script"),
+        Who::HaProxy => {
+            std::fs::write(at.join("haproxy.cfg"), haproxy_configuration(upstreams, LETS_GO))?;
+            // Quiet: it warns of each of a script's steps.
+            Process::start(&at, None, &["/usr/sbin/haproxy", "-db", "-q", "-f", "haproxy.cfg"])?
+        }
+        Who::Nginx => {
+            std::fs::write(at.join("nginx.conf"), nginx_managed(upstreams, None))?;
+            let prefix = at.display().to_string();
+            Process::start(&at, None, &["/usr/sbin/nginx", "-p", &prefix, "-c", "nginx.conf"])?
+        }
+    };
     wait::until(who.name(), UP_WITHIN, || {
         TcpStream::connect(who.address()).map(drop).map_err(|error| error.to_string())
     });
@@ -308,11 +317,13 @@ fn spec(balance: Balance) -> Result<RouteSpec> {
     })
 }
 
-fn haproxy_configuration(upstreams: &[SocketAddr]) -> String {
+fn haproxy_configuration(upstreams: &[SocketAddr], more: &str) -> String {
     let servers: String = upstreams
         .iter()
         .enumerate()
-        .map(|(number, address)| format!("    server s{number} {address} check inter 100ms fall 2 rise 1\n"))
+        .map(|(number, address)| {
+            format!("    server s{number} {address} check inter 100ms fall 2 rise 1 {more}\n")
+        })
         .collect();
     format!(
         "global\n    nbthread 1\n    maxconn 4000\n    stats socket unix@./admin.sock level admin\ndefaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 30s\n    timeout http-request 30s\n    retries 2\n    retry-on all-retryable-errors\n    option redispatch 1\n    option forwardfor\n    option httpchk GET /\nfrontend f\n    bind {}\n    unique-id-format %[uuid()]\n    unique-id-header X-Request-Id\n    default_backend b\nbackend b\n    balance leastconn\n    http-reuse always\n{servers}",

@@ -1,28 +1,22 @@
 //! Requests a second, processor time a request, latency and memory: keep-alive and not, 1 KB and 100 KB.
 
-use super::proxies::{COPYING_METRICS, Process, Who, gateway_program, start, start_copying};
+use super::proxies::{Process, Who, gateway_program, start};
 use anyhow::{Context as _, Result, bail, ensure};
 use baton_model::route::Balance;
-use baton_tests::harness::load::{Load, Plan};
-use baton_tests::harness::{openmetrics, wait};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 /// Connections of the load.
 const CONNECTIONS: &str = "64";
 /// Seconds of one measurement.
 const SECONDS: u32 = 4;
 /// Two ports of one nginx are the upstream of all.
-const UPSTREAMS: [u16; 2] = [18_191, 18_192];
+pub(super) const UPSTREAMS: [u16; 2] = [18_191, 18_192];
 /// What is asked for, by path and name.
 const SIZES: [(&str, usize); 2] = [("1k", 1_000), ("100k", 100_000)];
 /// Of a request's processor time.
 const COUNTING_PERCENT_MAX: f64 = 2.0;
-/// A load that leaves the machine room for the copies.
-const STEADY_PER_SECOND: f64 = 1000.0;
-const STEADY_CONNECTIONS: usize = 8;
 
 /// What one round measured of one proxy.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +32,7 @@ struct Figures {
 /// Measures all proxies, one after the other in each round, and prints the medians and their ratios to HAProxy's.
 pub(crate) fn run(rounds: u32) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let _upstream = upstream(folder.path())?;
+    let _upstream = upstream(&folder.path().join("upstream"), &UPSTREAMS, Some("1"))?;
     let upstreams = UPSTREAMS.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let proxies: Vec<(Who, Process)> = Who::ALL
         .into_iter()
@@ -62,7 +56,7 @@ pub(crate) fn run(rounds: u32) -> Result<()> {
 /// What counting costs the gateway: the time of counting one request, beside its processor time for a whole one.
 pub(crate) fn evidence(rounds: u32) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let _upstream = upstream(folder.path())?;
+    let _upstream = upstream(&folder.path().join("upstream"), &UPSTREAMS, Some("1"))?;
     let upstreams = UPSTREAMS.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let gateway = start(Who::Baton, folder.path(), &upstreams, Some("0"), Balance::LeastLoaded)?;
     let (mut counting, mut whole) = (Vec::new(), Vec::new());
@@ -78,76 +72,14 @@ pub(crate) fn evidence(rounds: u32) -> Result<()> {
     Ok(())
 }
 
-/// What a share of the requests being copied costs the others: their latency at a gateway that copies all of them to
-/// another release, beside one that copies none, at the same steady rate.
-pub(crate) fn mirror(rounds: u32) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let _upstream = upstream(folder.path())?;
-    let upstreams = UPSTREAMS.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let plain = start(Who::Baton, folder.path(), &upstreams, None, Balance::LeastLoaded)?;
-    let (copying, address) = start_copying(folder.path(), upstreams)?;
-    let (mut without, mut with) = (Vec::new(), Vec::new());
-    let mut sent = 0;
-    for _ in 0..rounds {
-        for (target, all) in [(Who::Baton.address(), &mut without), (address, &mut with)] {
-            let load = Load::start(&Plan {
-                targets: vec![target],
-                connections: STEADY_CONNECTIONS,
-                rate: Some(STEADY_PER_SECOND),
-                requests_per_connection: u32::MAX,
-            });
-            std::thread::sleep(Duration::from_secs(SECONDS.into()));
-            let counted = load.stop();
-            ensure!(counted.failed == 0, "{} failed: {:?}", counted.failed, counted.failures);
-            sent += if target == address { counted.sent } else { 0 };
-            all.push((counted.quantile_ms(0.5), counted.quantile_ms(0.99)));
-        }
-    }
-    let of = |all: &[(f64, f64)], pick: fn(&(f64, f64)) -> f64| {
-        crate::median(&all.iter().map(pick).collect::<Vec<_>>())
-    };
-    println!("\n{STEADY_PER_SECOND:.0} requests a second, all of them copied, beside none:");
-    for (name, pick) in [("p50", (|it| it.0) as fn(&(f64, f64)) -> f64), ("p99", |it| it.1)] {
-        let (without, with) = (of(&without, pick), of(&with, pick));
-        println!("  {name}  none {without:>6.2} ms  all {with:>6.2} ms  ratio {:.3}", with / without);
-    }
-    // What is still in flight is counted when it ends.
-    let (mirrored, unmirrored) = wait::until("every copy", Duration::from_secs(20), || {
-        let (mirrored, unmirrored) = copies().map_err(|error| error.to_string())?;
-        if mirrored + unmirrored == sent {
-            Ok((mirrored, unmirrored))
-        } else {
-            Err(format!("{mirrored} of {sent}"))
-        }
-    });
-    println!("  {sent} requests: {mirrored} copied, {unmirrored} not, and counted");
-    drop((plain, copying));
-    Ok(())
-}
-
-/// What the gateway that copies has counted: copies that were sent, and those that were not.
-fn copies() -> Result<(u64, u64)> {
-    let page = openmetrics::fetch_at(COPYING_METRICS)?;
-    let families = openmetrics::parse(&page).map_err(|why| anyhow::anyhow!("{why}"))?;
-    let sum = |name: &str| -> Result<u64> {
-        let family = families.get(name).with_context(|| format!("no {name}"))?;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let total = family.samples.values().sum::<f64>() as u64;
-        Ok(total)
-    };
-    Ok((sum("baton_gateway_mirrored")?, sum("baton_gateway_unmirrored")?))
-}
-
-/// One nginx that serves files, on the processors that no proxy has.
-fn upstream(folder: &Path) -> Result<Process> {
-    let at = folder.join("upstream");
-    std::fs::create_dir_all(&at)?;
+/// One nginx that serves files on these ports, from this folder.
+pub(super) fn upstream(at: &Path, ports: &[u16], processor: Option<&str>) -> Result<Process> {
+    std::fs::create_dir_all(at)?;
     for (path, size) in SIZES {
         std::fs::write(at.join(path), "x".repeat(size))?;
     }
     std::fs::write(at.join("index.html"), "well\n")?;
-    let listens: String =
-        UPSTREAMS.iter().map(|port| format!("listen 127.0.0.1:{port} backlog=4096;")).collect();
+    let listens: String = ports.iter().map(|port| format!("listen 127.0.0.1:{port} backlog=4096;")).collect();
     let root = at.display().to_string();
     let config = format!(
         "daemon off; master_process off; pid nginx.pid; error_log stderr crit; worker_rlimit_nofile 20000;
@@ -156,7 +88,7 @@ fn upstream(folder: &Path) -> Result<Process> {
            server {{ {listens} root {root}; }} }}"
     );
     std::fs::write(at.join("nginx.conf"), config)?;
-    Process::start(&at, Some("1"), &["/usr/sbin/nginx", "-p", &root, "-c", "nginx.conf"])
+    Process::start(at, processor, &["/usr/sbin/nginx", "-p", &root, "-c", "nginx.conf"])
 }
 
 fn measure(who: Who, process: &Process, path: &str, keep: bool) -> Result<Figures> {
