@@ -6,7 +6,7 @@
 
 use super::Instance;
 use super::event::Effect;
-use super::state::{Current, Phase, Run};
+use super::state::{Current, Run};
 use baton_model::id::RunNumber;
 use baton_model::observed::{ReloadObserved, ReloadPhase};
 
@@ -51,16 +51,7 @@ impl Instance {
 
     /// Says of each workload that has become ready that its `after_ready` hook is due, once per workload.
     pub(super) fn tell_ready(&mut self, effects: &mut Vec<Effect>) {
-        let current = match &mut self.current {
-            Current::Running(run) => Some(run),
-            Current::Absent | Current::Fetching { .. } | Current::Staged { .. } => None,
-            Current::Parked { .. } | Current::Failed { .. } | Current::Done { .. } => None,
-        };
-        let candidate = self.swap.as_mut().and_then(|swap| match &mut swap.phase {
-            Phase::Confirming { run, .. } | Phase::Steering { run } => Some(run),
-            Phase::Staging { .. } | Phase::StoppingOld | Phase::Refreshing { .. } => None,
-        });
-        for run in current.into_iter().chain(candidate) {
+        for run in self.runs_mut() {
             let due = run.plan.spec.lifecycle.hooks.after_ready.is_some()
                 && run.ready_since.is_some()
                 && run.told_ready != run.pid;
