@@ -15,6 +15,11 @@ const PAUSED: i32 = 5;
 const USERS: usize = 100;
 const ROLLOUT: &str = "batch = 1\nmax_unavailable = 1\nmin_healthy = \"500ms\"\nhealthy_deadline = \"15s\"\nprogress_deadline = \"60s\"\n";
 
+const HTTP_CHECK: &str =
+    "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n";
+/// nginx ends what it is at on SIGQUIT.
+const NGINX_STOP: &str = "signal = \"SIGQUIT\"\ntimeout = \"5s\"\ndrain = \"2s\"\n";
+
 fn one_node() -> Cluster {
     Cluster::start_with(&ClusterOptions { nodes: 1, ..ClusterOptions::default() })
 }
@@ -61,16 +66,25 @@ fn redis_on_a_fixed_port_is_swapped_and_healed() {
     assert_eq!(ask().expect("redis answers"), "+PONG\r\n");
 }
 
+/// An nginx that says its version, and writes only below the folder that is its prefix.
+fn nginx_config(listen: &str, version: &str) -> String {
+    let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temp = temp.map(|kind| format!("{kind}_temp_path tmp-{kind};")).join(" ");
+    format!(
+        "daemon off; worker_processes 1; pid run.pid; error_log stderr;\n\
+         events {{ worker_connections 512; }}\n\
+         http {{ access_log off; {temp}\n\
+         server {{ listen {listen}; location / {{ return 200 \"version={version} nginx\\n\"; }} }} }}\n"
+    )
+}
+
 #[test]
 fn nginx_takes_the_socket_and_is_swapped_under_load() {
     let nginx = need("nginx");
     let cluster = one_node();
     let site = cluster.folder().join("site");
     std::fs::create_dir_all(&site).expect("a folder");
-    let config = "daemon off; worker_processes 1; pid run.pid; error_log stderr;\n\
-        events { worker_connections 512; }\n\
-        http { access_log off; client_body_temp_path tmp-body; proxy_temp_path tmp-proxy; fastcgi_temp_path tmp-fcgi; uwsgi_temp_path tmp-uwsgi; scgi_temp_path tmp-scgi;\n\
-        server { listen ADDRESS:8088; location / { return 200 \"version=VERSION nginx\\n\"; } } }\n";
+    let config = nginx_config("ADDRESS:8088", "VERSION");
     std::fs::write(site.join("nginx.conf"), config).expect("a file");
     // nginx takes inherited listening sockets from the variable NGINX, as its own binary upgrade uses it.
     let start = format!(
@@ -81,11 +95,8 @@ fn nginx_takes_the_socket_and_is_swapped_under_load() {
         .with_program(&site, &exec)
         .with_env("NODE_ADDRESS", "${NODE_ADDRESS}")
         .with_section("placement", "replicas = 1\n")
-        .with_section("stop", "signal = \"SIGQUIT\"\ntimeout = \"5s\"\ndrain = \"2s\"\n")
-        .with_section(
-            "checks.readiness",
-            "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
-        )
+        .with_section("stop", NGINX_STOP)
+        .with_section("checks.readiness", HTTP_CHECK)
         .with_section("rollout", ROLLOUT);
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let target = format!("{}:8088", cluster.address(0)).parse().expect("an address");
@@ -116,10 +127,7 @@ fn pythons_own_web_server_runs_on_a_dynamic_port() {
         .with_program(&site, &exec)
         .with_ports("[ports.http]\nkind = \"dynamic\"\n")
         .with_section("placement", "replicas = 1\n")
-        .with_section(
-            "checks.readiness",
-            "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
-        )
+        .with_section("checks.readiness", HTTP_CHECK)
         .with_section("rollout", ROLLOUT);
     let _ = cluster.deploy(&file, "1.0").expect(0);
     let port = cluster.instances("pages")[0]["observed"]["ports"]["http"].as_u64().expect("a port");
@@ -139,10 +147,7 @@ fn pythons_own_web_server_runs_on_a_dynamic_port() {
 
 /// nginx as a service file of its users has it: its configuration from a template, its port given by the node.
 fn nginx_behind_gateways(cluster: &Cluster, nginx: &str) -> ServiceFile {
-    let config = "daemon off; worker_processes 1; pid run.pid; error_log stderr;\n\
-        events { worker_connections 512; }\n\
-        http { access_log off; client_body_temp_path tmp-body; proxy_temp_path tmp-proxy; fastcgi_temp_path tmp-fcgi; uwsgi_temp_path tmp-uwsgi; scgi_temp_path tmp-scgi;\n\
-        server { listen {{ node.address }}:{{ ports.http }}; location / { return 200 \"version={{ version }} nginx\\n\"; } } }\n";
+    let config = nginx_config("{{ node.address }}:{{ ports.http }}", "{{ version }}");
     let site = cluster.folder().join("site");
     std::fs::create_dir_all(&site).expect("a folder");
     std::fs::write(site.join("README"), "nothing but a configuration\n").expect("a file");
@@ -156,11 +161,8 @@ fn nginx_behind_gateways(cluster: &Cluster, nginx: &str) -> ServiceFile {
         // On a machine that is slow for a moment no instance must be left out: its users would be moved.
         .with_section("route.check", "interval = \"30s\"\ntimeout = \"30s\"\nfall = 10\n")
         .with_section("route.ejection", "failures = 0\n")
-        .with_section("stop", "signal = \"SIGQUIT\"\ntimeout = \"5s\"\ndrain = \"2s\"\n")
-        .with_section(
-            "checks.readiness",
-            "kind = \"http\"\nport = \"http\"\npath = \"/\"\ninterval = \"500ms\"\ntimeout = \"490ms\"\n",
-        )
+        .with_section("stop", NGINX_STOP)
+        .with_section("checks.readiness", HTTP_CHECK)
 }
 
 #[test]

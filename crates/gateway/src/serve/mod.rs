@@ -11,6 +11,7 @@
 mod body;
 mod carry;
 mod client;
+mod connection;
 mod exchange;
 mod forwarded;
 mod headers;
@@ -20,6 +21,7 @@ mod respond;
 mod upgrade;
 mod websocket;
 
-pub(crate) use client::{Client, serve};
+pub(crate) use client::Client;
+pub(crate) use connection::serve;
 pub(crate) use forwarded::Origin;
 pub(crate) use relay::copy_both;

@@ -4,6 +4,7 @@
 //! `BENCH_SERVE=1`; it takes its socket from `LISTEN_FDS`, or binds the address in `BENCH_LISTEN` or in the file `./listen`.
 
 use anyhow::{Context as _, Result};
+use baton_tests::harness::ServiceFile;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -16,6 +17,16 @@ pub(crate) fn is_wanted() -> bool {
         || std::env::args_os()
             .next()
             .is_some_and(|me| std::path::Path::new(&me).file_name() == Some("run".as_ref()))
+}
+
+/// The service `web` behind gateways: this server, at a port that its node gives.
+pub(crate) fn routed() -> Result<ServiceFile> {
+    Ok(ServiceFile::web("web", 1)
+        .with_program(std::env::current_exe()?, r#"["bench"]"#)
+        .with_ports("[ports.http]\nkind = \"dynamic\"\n")
+        .with_env("BENCH_SERVE", "1")
+        .with_env("BENCH_LISTEN", "${NODE_ADDRESS}:${PORT_HTTP}")
+        .with_section("route", "path = \"/\"\n"))
 }
 
 /// Serves until it is killed; on SIGTERM it accepts nothing more and ends when its connections have.

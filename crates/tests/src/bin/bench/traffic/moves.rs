@@ -1,12 +1,15 @@
 //! Whom a split moves and how soon a return is done: shares of many users against the binomial bound, users who move
 //! without need, and the last answer of the new version after the command that returns to the one before.
 
-use anyhow::{Result, ensure};
+use crate::serve;
+use anyhow::{Context as _, Result, ensure};
 use baton_tests::harness::users::{Client, everyone};
 use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const USERS: usize = 20_000;
@@ -16,6 +19,10 @@ const SHARES: [u32; 6] = [100, 500, 1_000, 2_500, 5_000, 7_500];
 const DEVIATIONS_MAX: f64 = 5.0;
 /// Between two questions of a watcher.
 const ASK_EVERY: Duration = Duration::from_millis(2);
+/// So many answers in a row of one version: a gateway has no other.
+const ROW: usize = 20;
+const BLUE: &str = "blue";
+const ROOM: Duration = Duration::from_secs(30);
 
 fn cluster() -> Cluster {
     let extra = vec!["--gateways".to_owned(), "2".to_owned()];
@@ -23,11 +30,7 @@ fn cluster() -> Cluster {
 }
 
 fn file(rollout: &str) -> Result<ServiceFile> {
-    Ok(ServiceFile::web("web", 1)
-        .with_program(std::env::current_exe()?, r#"["bench"]"#)
-        .with_ports("[ports.http]\nkind = \"dynamic\"\n")
-        .with_env("BENCH_SERVE", "1")
-        .with_env("BENCH_LISTEN", "${NODE_ADDRESS}:${PORT_HTTP}")
+    Ok(serve::routed()?
         .with_section("placement", "replicas = 4\n")
         .with_section("route", "path = \"/\"\nsplit_by = \"header:x-user\"\n")
         .with_section("rollout", &format!("min_healthy = \"200ms\"\n{rollout}")))
@@ -86,7 +89,14 @@ fn measure(cluster: &Cluster, share: u32, before: &[bool]) -> Result<Vec<bool>> 
     Ok(now)
 }
 
-/// What a watcher of one gateway saw.
+/// Somebody who asks one gateway again and again.
+struct Watcher {
+    stop: Arc<AtomicBool>,
+    answered: Receiver<String>,
+    thread: JoinHandle<Watched>,
+}
+
+/// What a watcher saw.
 struct Watched {
     /// When the last answer of the new version was there.
     last_new: Option<Instant>,
@@ -94,38 +104,55 @@ struct Watched {
     failed: u64,
 }
 
+impl Watcher {
+    fn start(gateway: SocketAddr, green: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, answered) = channel();
+        let (green, stopped) = (green.to_owned(), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || watch(gateway, &green, &stopped, &told));
+        Self { stop, answered, thread }
+    }
+
+    /// Until as many answers in a row came of this version.
+    fn await_row(&self, version: &str, count: usize) -> Result<()> {
+        let mut row = 0;
+        while row < count {
+            let answer = self.answered.recv_timeout(ROOM).context("a gateway's answer")?;
+            row = if answer == version { row + 1 } else { 0 };
+        }
+        Ok(())
+    }
+
+    fn stop(self) -> Watched {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no watcher panics")
+    }
+}
+
 /// Returns from green to blue so many times, and prints when the last answer of green was there after the command began.
 pub(crate) fn switch(rounds: u32) -> Result<()> {
     let cluster = cluster();
     let blue_green = "strategy = \"blue-green\"\n[rollout.blue_green]\nbake = \"0s\"\nkeep_warm = \"1h\"\n";
-    deploy(&cluster, "blue", blue_green)?;
+    deploy(&cluster, BLUE, blue_green)?;
     let (mut last, mut done) = (Vec::new(), Vec::new());
     let (mut asked, mut failed) = (0, 0);
     for round in 0..rounds {
         let green = format!("green-{round}");
         deploy(&cluster, &green, blue_green)?;
-        let _ = cluster.routed("web");
-        let stop = Arc::new(AtomicBool::new(false));
-        let watchers: Vec<_> = cluster
-            .gateways()
-            .into_iter()
-            .map(|gateway| {
-                let (green, stop) = (green.clone(), Arc::clone(&stop));
-                std::thread::spawn(move || watch(gateway, &green, &stop))
-            })
-            .collect();
+        let gateways = cluster.gateways().into_iter();
+        let watchers: Vec<Watcher> = gateways.map(|gateway| Watcher::start(gateway, &green)).collect();
+        watchers.iter().try_for_each(|it| it.await_row(&green, ROW))?;
         let begun = Instant::now();
         let ran = cluster.baton(&["rollout", "undo", "web", "--watch"]);
         done.push(begun.elapsed().as_secs_f64() * 1000.0);
-        stop.store(true, Ordering::Relaxed);
         ensure!(ran.code == 0, "the return from {green}: {}{}", ran.stdout, ran.stderr);
+        watchers.iter().try_for_each(|it| it.await_row(BLUE, ROW))?;
         let mut latest: f64 = 0.0;
-        for watcher in watchers {
-            let seen = watcher.join().expect("no watcher panics");
-            let at = seen.last_new.map_or(0.0, |at| at.saturating_duration_since(begun).as_secs_f64());
-            latest = latest.max(at * 1000.0);
-            asked += seen.asked;
-            failed += seen.failed;
+        for watched in watchers.into_iter().map(Watcher::stop) {
+            let at = watched.last_new.context("green had answered")?.saturating_duration_since(begun);
+            latest = latest.max(at.as_secs_f64() * 1000.0);
+            asked += watched.asked;
+            failed += watched.failed;
         }
         last.push(latest);
     }
@@ -141,8 +168,8 @@ pub(crate) fn switch(rounds: u32) -> Result<()> {
     Ok(())
 }
 
-/// Asks one gateway again and again until it is told to stop.
-fn watch(gateway: SocketAddr, green: &str, stop: &AtomicBool) -> Watched {
+/// Asks one gateway until it is told to stop, and tells what answered.
+fn watch(gateway: SocketAddr, green: &str, stop: &AtomicBool, told: &Sender<String>) -> Watched {
     let mut client = Client::new(gateway);
     let mut watched = Watched { last_new: None, asked: 0, failed: 0 };
     while !stop.load(Ordering::Relaxed) {
@@ -152,6 +179,8 @@ fn watch(gateway: SocketAddr, green: &str, stop: &AtomicBool) -> Watched {
                 if answer.version == green {
                     watched.last_new = Some(Instant::now());
                 }
+                // Nobody listens any more once the bench is done with it.
+                let _ = told.send(answer.version);
             }
             _ => watched.failed += 1,
         }

@@ -3,9 +3,10 @@
 //! puts in again.
 
 use super::proxies::{Process, Who, backend, start_managed};
+use crate::serve;
 use anyhow::{Context as _, Result, bail, ensure};
 use baton_tests::harness::load::{Counted, Load, Plan};
-use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, wait};
+use baton_tests::harness::{Cluster, ClusterOptions, wait};
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -109,15 +110,9 @@ fn baton() -> Result<u64> {
 
 /// Deploys a version by a strategy, promotes it where a person is asked, and watches to the end.
 fn deploy(cluster: &Cluster, version: &str, strategy: &str) -> Result<()> {
-    let me = std::env::current_exe()?;
-    let file = ServiceFile::web("web", 1)
-        .with_program(&me, r#"["bench"]"#)
-        .with_ports("[ports.http]\nkind = \"dynamic\"\n")
-        .with_env("BENCH_SERVE", "1")
-        .with_env("BENCH_LISTEN", "${NODE_ADDRESS}:${PORT_HTTP}")
+    let file = serve::routed()?
         .with_section("checks.readiness", CHECK)
         .with_section("placement", &format!("replicas = {REPLICAS}\n"))
-        .with_section("route", "path = \"/\"\n")
         .with_section("rollout", &format!("min_healthy = \"200ms\"\n{strategy}"));
     let mut ran = cluster.deploy(&file, version);
     if ran.code == PAUSED {

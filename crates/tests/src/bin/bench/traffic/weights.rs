@@ -1,9 +1,10 @@
 //! How soon a change of weights is in force on fifty gateways: from its commit to each one's acknowledgement, which a
 //! gateway gives when it serves by the table and has it on disk. Timed by the coordinator, read from its metrics.
 
+use crate::serve;
 use anyhow::{Context as _, Result, bail, ensure};
 use baton_tests::harness::openmetrics::{self, Family};
-use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, baton_program, wait};
+use baton_tests::harness::{Cluster, ClusterOptions, baton_program, wait};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::{Child, Command, Stdio};
@@ -98,13 +99,8 @@ fn deploy(cluster: &Cluster, version: &str, to_the_end: bool) -> Result<()> {
         let _ = write!(text, "\"{share}%\", ");
         text
     });
-    let file = ServiceFile::web("web", 1)
-        .with_program(std::env::current_exe()?, r#"["bench"]"#)
-        .with_ports("[ports.http]\nkind = \"dynamic\"\n")
-        .with_env("BENCH_SERVE", "1")
-        .with_env("BENCH_LISTEN", "${NODE_ADDRESS}:${PORT_HTTP}")
+    let file = serve::routed()?
         .with_section("placement", "replicas = 2\n")
-        .with_section("route", "path = \"/\"\n")
         .with_section(
             "rollout",
             &format!(
