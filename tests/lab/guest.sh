@@ -21,7 +21,7 @@ kernel() {
   compgen -G "$GUEST/kernel/boot/vmlinuz-*" >/dev/null && return
   mkdir -p "$GUEST/kernel"
   local package
-  package=$(apt-cache depends "$KERNEL" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+  package=$(apt-cache depends "$KERNEL" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | sed -n 1p) || true
   [ -n "$package" ] || die "apt-cache knows no $KERNEL: apt-get update"
   (cd "$GUEST" && apt-get download -q "$package" && dpkg -x "$package"_*.deb kernel && rm -f "$package"_*.deb)
   compgen -G "$GUEST/kernel/boot/vmlinuz-*" >/dev/null || die "$package has no kernel"

@@ -67,7 +67,7 @@ async fn a_memory_hog_is_killed_whole_and_restarted() {
     }
     node.started().await;
     let helper = pid_in(&node.path("helper")).await;
-    assert!(!lives(helper), "what belonged to it was killed with it");
+    eventually("what belonged to it was killed with it", || async { !lives(helper) }).await;
     let (kills, group_kills) = (
         number(&group.join("memory.events"), "oom_kill "),
         number(&group.join("memory.events"), "oom_group_kill "),
@@ -121,7 +121,7 @@ async fn processor_time_is_shared_by_weight() {
     let (light, light_group) = limited(&mut other, weight(100), LOOP).await;
     let used = |group: &Path| number(&group.join("cpu.stat"), "usage_usec ");
     let before = (used(&heavy_group), used(&light_group));
-    eventually("the lighter has had its share", || async { used(&light_group) >= before.1 + 1_000_000 })
+    eventually("the lighter has had its share", || async { used(&light_group) >= before.1 + 4_000_000 })
         .await;
     let (heavy_used, light_used) = (used(&heavy_group) - before.0, used(&light_group) - before.1);
     let ratio = heavy_used as f64 / light_used as f64;

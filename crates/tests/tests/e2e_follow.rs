@@ -163,9 +163,18 @@ fn logs_are_picked_by_expression_stream_node_and_instance() {
     assert!(never.stderr.contains("count.99"), "{}", never.stderr);
     let two = cluster.baton(&["logs", "count.1", "--instance", "count.2"]).expect(2);
     assert!(two.stderr.contains("two instances"), "{}", two.stderr);
-    // The time that is printed is taken as well.
-    let printed = cluster.baton(&["logs", id, "--tail", "1", "--timestamps"]).expect(0).stdout;
-    let moment = printed.split(' ').skip(1).take(2).collect::<Vec<_>>().join(" ");
+    // The time that is printed is taken as well. It tells seconds, so the last line has to be of a later one than the first.
+    let printed_moments = |more: &[&str]| -> Vec<String> {
+        let mut all = vec!["logs", id, "--timestamps"];
+        all.extend(more);
+        let printed = cluster.baton(&all).expect(0).stdout;
+        printed.lines().map(|line| line.split(' ').skip(1).take(2).collect::<Vec<_>>().join(" ")).collect()
+    };
+    let first = printed_moments(&["--since", "1h"]).swap_remove(0);
+    let moment = wait::until("a line of a later second", ROOM, || {
+        let last = printed_moments(&["--tail", "1"]).swap_remove(0);
+        if last > first { Ok(last) } else { Err(format!("{first} then {last}")) }
+    });
     let since = counted(&lines(&["--since", &moment, "--instance", id]));
     let all = counted(&lines(&["--since", "1h", "--instance", id]));
     assert!(!since[id].is_empty() && since[id][0] > all[id][0], "{moment}: {since:?} of {all:?}");

@@ -12,7 +12,9 @@ pub(crate) const ABOUT: &str =
     "tests on hosts with a real systemd, booted for them; as root. `cargo xtask lab FILTER` runs some";
 
 /// Programs that the lab needs, with their Debian packages.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 10] = [
+    ("git", "git"),
+    ("curl", "curl"),
     ("strip", "binutils"),
     ("ip", "iproute2"),
     ("nft", "nftables"),

@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// The configuration that a gateway reads where no other is named, in its folder.
 const CONFIG: &str = "gateway.toml";
@@ -160,9 +161,10 @@ async fn serve(args: RunArgs) -> Result<Exit> {
     if config.handover.is_none() {
         config.handover = Some(args.dir.join(HANDOVER));
     }
-    follow_up_on_signals()?;
+    let stop = roles::stop_asked()?;
+    follow_up_on_signals(stop.clone())?;
     let options = baton_gateway::RunOptions { dir: args.dir, config };
-    baton_gateway::run(options, roles::stop_asked()?).await?;
+    baton_gateway::run(options, stop).await?;
     Ok(Exit::Done)
 }
 
@@ -179,7 +181,10 @@ const NOTIFY: &str = "NOTIFY_SOCKET";
 /// SIGURG does the same while the unit restarts: the next program serves until the unit's own has begun and takes over in turn.
 /// It tells the service manager nothing, as it is not the unit's process and nothing is to be kept for it. The signal is one that
 /// a process which does not know it ignores.
-fn follow_up_on_signals() -> Result<()> {
+///
+/// Once it is asked to stop nothing follows it, also where it had been asked for that just before: whoever stops all processes of
+/// the unit would not know of the next one.
+fn follow_up_on_signals(stop: CancellationToken) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut restarts = signal(SignalKind::from_raw(Signal::SIGURG as i32))?;
     // Found now: once it is replaced on disk, the name of what runs ends in "(deleted)".
@@ -187,6 +192,8 @@ fn follow_up_on_signals() -> Result<()> {
     tokio::spawn(async move {
         loop {
             let between = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 asked = hangup.recv() => asked.map(|()| false),
                 asked = restarts.recv() => asked.map(|()| true),
             };

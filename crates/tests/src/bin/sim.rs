@@ -73,7 +73,7 @@ fn many(arguments: Arguments) -> ExitCode {
     };
     let mut verdicts: Vec<Verdict> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..arguments.threads.max(1)).map(|_| scope.spawn(worker)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        threads.into_iter().flat_map(|thread| thread.join().expect("no seed panics")).collect()
     });
     verdicts.sort_by_key(|verdict| verdict.seed);
     report(arguments, &verdicts, began.elapsed().as_secs_f64())

@@ -173,36 +173,50 @@ impl Answered {
 #[derive(Debug)]
 pub struct Crowd {
     stop: Arc<AtomicBool>,
+    clients: Vec<Asking>,
+}
+
+/// One connection's users, in turn.
+#[derive(Debug)]
+struct Asking {
+    users: u64,
     asked: Arc<AtomicU64>,
-    users: usize,
-    clients: Vec<JoinHandle<Answered>>,
+    ended: JoinHandle<Answered>,
 }
 
 impl Crowd {
     /// So many users over all gateways, who make `rate` requests a second together.
     #[must_use]
     pub fn start(gateways: &[SocketAddr], users: usize, rate: f64) -> Self {
-        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
         let all = CLIENTS * gateways.len();
         let pause = Duration::from_secs_f64(all as f64 / rate);
         let clients = (0..all).map(|index| {
             let gateway = gateways[index % gateways.len()];
-            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
             let own: Vec<usize> = (0..users).filter(|user| user % all == index).collect();
-            std::thread::spawn(move || client(gateway, &own, pause, &stop, &asked))
+            let (users, asked) = (own.len() as u64, Arc::new(AtomicU64::new(0)));
+            let (stop, counted) = (Arc::clone(&stop), Arc::clone(&asked));
+            let ended = std::thread::spawn(move || client(gateway, &own, pause, &stop, &counted));
+            Asking { users, asked, ended }
         });
         let clients = clients.collect();
-        Self { stop, asked, users, clients }
+        Self { stop, clients }
     }
 
-    /// Waits until users have asked twice more each, more or less, so that who is moved from now on, or was until now, is
-    /// seen.
+    /// Waits until every user has asked from now on, and been answered.
     pub fn go_round(&self) {
-        let asked = || self.asked.load(Ordering::Relaxed);
-        let enough = asked() + 2 * self.users as u64;
-        wait::until("the users to have asked again", GO_ROUND_WITHIN, || match asked() {
-            now if now >= enough => Ok(()),
-            now => Err(format!("{now} of {enough} requests")),
+        // One more than there are users: the first may have been asked before.
+        let enough = |client: &Asking| client.asked.load(Ordering::Relaxed) + client.users + 1;
+        let goals: Vec<u64> = self.clients.iter().map(enough).collect();
+        wait::until("the users to have asked again", GO_ROUND_WITHIN, || {
+            let late =
+                self.clients.iter().zip(&goals).filter(|(client, goal)| {
+                    client.users > 0 && client.asked.load(Ordering::Relaxed) < **goal
+                });
+            match late.count() {
+                0 => Ok(()),
+                late => Err(format!("{late} of {} clients are not round", goals.len())),
+            }
         });
     }
 
@@ -214,7 +228,7 @@ impl Crowd {
     pub fn stop(self) -> Answered {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Answered::default();
-        self.clients.into_iter().for_each(|client| all.add(client.join().expect("no client panics")));
+        self.clients.into_iter().for_each(|client| all.add(client.ended.join().expect("no client panics")));
         all
     }
 }

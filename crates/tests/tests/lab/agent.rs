@@ -37,7 +37,7 @@ fn a_frozen_agent_is_replaced_by_the_watchdog() {
     fleet.undisturbed("kill -STOP of the agent (WatchdogSec)", "n1", || {
         fleet.hosts.ask("n1", "kill -STOP $(systemctl show --value -p MainPID baton-agent)");
     });
-    let why = fleet.hosts.ask("n1", "journalctl -q --no-pager -u baton-agent");
+    let why = fleet.hosts.ask("n1", "journalctl --sync && journalctl -q --no-pager -u baton-agent");
     assert!(why.contains("Watchdog timeout"), "{why}");
 }
 

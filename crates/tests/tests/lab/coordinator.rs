@@ -59,7 +59,11 @@ fn a_rollout_goes_on_when_the_coordinator_is_restarted_and_killed() {
         ),
     );
     assert_eq!(outcome, 0);
-    assert_eq!(at(&fleet, 2), 3);
+    // What nodes report is not in its store: a coordinator that has just come may not have heard them all.
+    wait::until("all instances at 2.0", ROOM, || match at(&fleet, 2) {
+        3 => Ok(()),
+        few => Err(format!("{few} of 3")),
+    });
     assert_eq!(counted.failed, 0, "{:?}", counted.failures);
     let distinct: std::collections::BTreeSet<&String> = pids.iter().collect();
     assert_eq!(distinct.len(), 3, "{pids:?}");

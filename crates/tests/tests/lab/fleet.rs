@@ -182,6 +182,18 @@ impl Fleet {
         });
     }
 
+    /// Waits until the coordinator has a session with the node as it runs now, since its last boot.
+    #[track_caller]
+    pub(crate) fn await_boot(&self, node: &str) {
+        let boot = self.hosts.ask(node, "cat /proc/sys/kernel/random/boot_id");
+        wait::until("session of this boot", ROOM, || {
+            let ran = self.baton(&["node", "show", node, "--json"]);
+            let shown: Value = serde_json::from_str(&ran.stdout).map_err(|_| ran.stderr.clone())?;
+            let heard = shown["connected"] == Value::Bool(true) && shown["facts"]["boot_id"] == boot.trim();
+            if heard { Ok(()) } else { Err(format!("boot {boot}: {shown}")) }
+        });
+    }
+
     /// The instances of a service.
     pub(crate) fn instances(&self, service: &str) -> Vec<Value> {
         self.json(&["service", "show", service])["instances"].as_array().cloned().unwrap_or_default()

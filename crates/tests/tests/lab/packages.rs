@@ -1,7 +1,8 @@
 //! The packages themselves: what they leave behind, how much their units may do, and that dpkg is content.
 
-use crate::fleet::{COORDINATOR, Fleet, install, measured, web};
+use crate::fleet::{COORDINATOR, Fleet, ROOM, install, measured, web};
 use crate::hosts::{Hosts, repository};
+use baton_tests::harness::wait;
 use std::collections::BTreeSet;
 
 /// All files of a host that a package may have made. Logs, dpkg's own books and what lives in memory are others'.
@@ -62,6 +63,10 @@ fn a_removal_ends_the_workloads_and_a_reinstallation_brings_them_back() {
     assert!(fleet.processes("n1").is_empty(), "{:?}", fleet.processes("n1"));
     assert_eq!(fleet.hosts.run("n1", "pgrep -f '[b]aton shim'").stdout, "");
     install(&fleet.hosts, "n1", "old", &["baton-agent"]).ok();
+    wait::until("its workload again", ROOM, || match fleet.processes("n1").len() {
+        1 => Ok(()),
+        other => Err(format!("{other} processes")),
+    });
     fleet.await_connected();
     assert_eq!(fleet.ready("web", 1).len(), 1);
 

@@ -45,6 +45,8 @@ fn boot(fleet: &Fleet, what: &str, hosts: &[&str]) {
             code => Err(format!("curl ended with {code}")),
         })
     });
+    // What a node reported before is shown until it reports again.
+    fleet.await_boot("n1");
     fleet.ready("web", 1);
     fleet.ready("fill", FILL as usize);
     let shown = monotonic();

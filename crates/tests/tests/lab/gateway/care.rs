@@ -169,7 +169,8 @@ fn a_bad_configuration_is_refused(fleet: &Fleet) {
         .ask("g1", "cp -p /etc/baton/gateway.toml /root && echo 'colour = 1' >>/etc/baton/gateway.toml");
     let refused = fleet.hosts.run("g1", "systemctl reload baton-gateway");
     assert_ne!(refused.code, 0, "a reload that changes nothing says so");
-    let journal = fleet.hosts.ask("g1", "journalctl -q --no-pager -u baton-gateway -n 20");
+    let journal =
+        fleet.hosts.ask("g1", "journalctl --sync && journalctl -q --no-pager -u baton-gateway -n 20");
     assert!(journal.contains("colour"), "{journal}");
     assert_eq!(fleet.gateway("g1"), before);
     fleet.hosts.ask("g1", "mv /root/gateway.toml /etc/baton/gateway.toml");
