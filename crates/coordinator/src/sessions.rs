@@ -91,6 +91,7 @@ pub(crate) struct NotConnected;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NodeLook<'a> {
     pub(crate) connected: bool,
+    pub(crate) reported: bool,
     pub(crate) silent: bool,
     pub(crate) observed: &'a NodeObserved,
     pub(crate) metrics: Option<&'a NodeMetrics>,
@@ -104,6 +105,7 @@ impl Looks<'_> {
         let entry = self.0.nodes.get(node)?;
         Some(NodeLook {
             connected: entry.link.is_some(),
+            reported: entry.reported,
             silent: entry.silent,
             observed: &entry.observed,
             metrics: entry.metrics.as_ref(),

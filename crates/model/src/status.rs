@@ -103,6 +103,8 @@ pub struct NodeStatus {
     pub node: Node,
     /// Its agent has a session.
     pub connected: bool,
+    /// Its agent has said what runs on it, since the coordinator began: nothing is placed on it before.
+    pub reported: bool,
     /// How long it has been silent, where it is not connected and was heard before.
     pub silent_for: Option<Millis>,
     /// What its agent said of it.

@@ -130,12 +130,14 @@ fn an_upload_survives_the_coordinators_death(cluster: &Cluster) {
         .spawn()
         .expect("baton runs");
     let partial = coordinator_artifacts(cluster).join("partial");
-    wait::until("a part of the upload", BOUND, || {
+    let stopped = wait::until("a part of the upload", BOUND, || {
         let held = std::fs::read_dir(&partial).into_iter().flatten().flatten();
         let most = held.filter_map(|entry| entry.metadata().ok()).map(|it| it.len()).max();
-        if most > Some(8 * 1024 * 1024) { Ok(()) } else { Err(format!("{most:?}")) }
+        let enough = most > Some(8 * 1024 * 1024);
+        if enough { Ok(Stopped::new(deploy.id().into())) } else { Err(format!("{most:?}")) }
     });
     cluster.kill(cluster.role_pid("coordinator"));
+    drop(stopped);
     let deploy = deploy.wait_with_output().expect("it ends");
     let said = String::from_utf8_lossy(&deploy.stderr);
     assert_eq!(deploy.status.code(), Some(0), "{said}");

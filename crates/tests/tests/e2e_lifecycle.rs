@@ -135,7 +135,11 @@ fn services_come_after_one_another_and_circles_are_refused() {
     let refused = ask(&cluster, &app, "1.0").expect(ERROR);
     assert!(refused.stderr.contains("`app` comes after `db`, which does not exist"), "{}", refused.stderr);
 
-    let db = script("db", "exec sleep 86425").with_section("checks.readiness", &there(&good));
+    // However long the rest takes, it is not given up meanwhile.
+    let patient = ROLLOUT.replace("30s", "120s").replace("60s", "180s");
+    let db = script("db", "exec sleep 86425")
+        .with_section("checks.readiness", &there(&good))
+        .with_section("rollout", &patient);
     let _ = ask(&cluster, &db, "1.0").expect(0);
     await_state(&cluster, "db", "starting");
     let _ = ask(&cluster, &app, "1.0").expect(0);

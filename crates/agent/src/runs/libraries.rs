@@ -130,6 +130,12 @@ mod tests {
         let script = "#!/bin/sh\necho >>asked\n[ \"$2\" = good ] || { echo 'x: error while loading shared libraries: y' >&2; exit 1; }\n";
         std::fs::write(&loader, script).unwrap();
         std::fs::set_permissions(&loader, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // One that another test is starting may hold the fresh file open for a moment (`ETXTBSY`, execve(2)).
+        let asked_once = || std::process::Command::new(&loader).current_dir(folder.path()).output();
+        while asked_once().is_err_and(|error| error.kind() == std::io::ErrorKind::ExecutableFileBusy) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        std::fs::remove_file(&asked).unwrap();
         let loaders = Loaders::default();
         let times = || std::fs::read_to_string(&asked).unwrap_or_default().lines().count();
         let check = |program: &'static str| loaders.check(&loader, Path::new(program), &[], folder.path());

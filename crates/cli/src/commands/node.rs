@@ -264,7 +264,8 @@ pub(crate) fn state(status: &NodeStatus) -> (Style, String) {
     let mut words = Vec::new();
     let mut style = Style::Good;
     match (status.connected, status.silent_for) {
-        (true, _) => words.push("connected".to_owned()),
+        (true, _) if status.reported => words.push("connected".to_owned()),
+        (true, _) => words.extend(["connected", "has not said yet what runs on it"].map(str::to_owned)),
         (false, Some(length)) => words.push(format!("silent for {}", show::length(length.duration()))),
         (false, None) => words.push("never heard".to_owned()),
     }

@@ -202,7 +202,9 @@ impl Cluster {
             let name = |status: &v1::NodeStatus| {
                 status.node.as_ref().map(|node| node.name.clone()).unwrap_or_default()
             };
-            let connected: BTreeSet<String> = nodes.iter().filter(|node| node.connected).map(name).collect();
+            // Nothing is placed on a node that has not reported.
+            let there = |node: &&v1::NodeStatus| node.connected && node.reported;
+            let connected: BTreeSet<String> = nodes.iter().filter(there).map(name).collect();
             let gateways = client.list_gateways(v1::ListGatewaysRequest {}).await?.into_inner().gateways;
             let serving: BTreeSet<&String> =
                 gateways.iter().filter(|gateway| gateway.connected).map(|gateway| &gateway.name).collect();

@@ -76,6 +76,7 @@ fn put_together(
     let connected = look.is_some_and(|look| look.connected);
     NodeStatus {
         connected,
+        reported: look.is_some_and(|look| look.reported),
         silent_for: look.filter(|_| !connected).map(|look| now.since(look.observed.last_heard)),
         facts: look.map(|look| look.observed.facts.clone()).unwrap_or_default(),
         plan_generation,

@@ -11,7 +11,7 @@ use baton_proto::v1::coordinator_message::Message as Told;
 use baton_proto::v1::operator_service_client::OperatorServiceClient;
 use baton_proto::v1::{self, upload_artifact_request::Part};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -30,6 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 /// What those beats are told from the test's own by.
 const BEAT: u64 = u64::MAX;
+/// Of the beat that asks whether what was said before it is heard.
+const HEARD: u64 = BEAT - 1;
 
 pub type Operator = OperatorServiceClient<Channel>;
 
@@ -110,6 +112,8 @@ pub async fn join_node(address: SocketAddr, operator_identity: &Identity, name: 
 pub struct Session {
     pub say: mpsc::Sender<v1::AgentMessage>,
     pub told: Streaming<v1::CoordinatorMessage>,
+    /// What came before the session was handed out.
+    before: VecDeque<Told>,
     pub welcome: v1::Welcome,
     beats: Option<JoinHandle<()>>,
 }
@@ -163,12 +167,25 @@ impl Session {
             panic!("a welcome comes first")
         };
         // An agent then says what runs on its node: of one that never had a plan, nothing.
+        let mut before = VecDeque::new();
         if generation == 0 {
-            say.send(v1::AgentMessage { message: Some(Say::Observed(v1::Observed::default())) })
-                .await
-                .unwrap();
+            for message in
+                [Say::Observed(v1::Observed::default()), Say::Heartbeat(v1::Heartbeat { sequence: HEARD })]
+            {
+                say.send(v1::AgentMessage { message: Some(message) }).await.unwrap();
+            }
+            // Messages are taken in their order: once the beat is answered, the node is heard.
+            loop {
+                let next =
+                    tokio::time::timeout(PATIENCE, told.message()).await.expect("an answer in time")?;
+                match next.and_then(|next| next.message) {
+                    Some(Told::Heartbeat(v1::Heartbeat { sequence: HEARD })) => break,
+                    Some(other) => before.push_back(other),
+                    None => return Err(tonic::Status::unavailable("the session ended")),
+                }
+            }
         }
-        Ok(Self { say, told, welcome, beats: None })
+        Ok(Self { say, told, before, welcome, beats: None })
     }
 
     pub async fn say(&self, message: Say) {
@@ -177,6 +194,9 @@ impl Session {
 
     /// The next message but the answers to its beats; `None` at the end of the stream.
     pub async fn next(&mut self) -> Result<Option<Told>, tonic::Status> {
+        if let Some(told) = self.before.pop_front() {
+            return Ok(Some(told));
+        }
         loop {
             let message =
                 tokio::time::timeout(PATIENCE, self.told.message()).await.expect("a message in time")?;
@@ -253,7 +273,7 @@ async fn agent(address: SocketAddr, identity: Identity) {
         };
         let mut beat = tokio::time::interval(Duration::from_millis(100));
         loop {
-            let message = tokio::select! {
+            let told = tokio::select! {
                 _ = beat.tick() => {
                     let observed = plan.as_ref().map(|plan| all_ready(plan, since)).unwrap_or_default();
                     if session.say.send(v1::AgentMessage { message: Some(Say::Observed(observed)) }).await.is_err() {
@@ -261,9 +281,9 @@ async fn agent(address: SocketAddr, identity: Identity) {
                     }
                     continue;
                 }
-                message = session.told.message() => message,
+                told = session.next() => told,
             };
-            let Ok(Some(v1::CoordinatorMessage { message: Some(told) })) = message else { break };
+            let Ok(Some(told)) = told else { break };
             if let Told::Plan(new) = told {
                 let had = plan.as_ref().map_or(0, |plan| plan.generation);
                 assert!(new.generation > had, "plan {} after {had}", new.generation);

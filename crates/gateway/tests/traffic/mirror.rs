@@ -91,7 +91,8 @@ async fn a_mirror_that_hangs_slows_nobody_and_what_is_not_copied_is_counted() {
 async fn a_request_without_an_answer_is_copied_all_the_same() {
     let (live, dark) = (Instance::mute().await, Instance::says("a").await);
     let mut route = mirrored(&live, &dark);
-    route.spec.timeouts.response = Millis(50);
+    // The copy's too.
+    route.spec.timeouts.response = Millis(2_000);
     route.spec.retries.attempts = 0;
     let fleet = Fleet::start(route).await;
     assert!(fleet.get("/").await.starts_with("HTTP/1.1 504"));

@@ -47,6 +47,7 @@ impl From<NodeStatus> for v1::NodeStatus {
         Self {
             node: Some(status.node.into()),
             connected: status.connected,
+            reported: status.reported,
             silent_for_ms: status.silent_for.map(|length| length.0),
             facts: Some(status.facts.into()),
             plan_generation: status.plan_generation.0,
@@ -65,6 +66,7 @@ impl TryFrom<v1::NodeStatus> for NodeStatus {
         Ok(Self {
             node: required("node", wire.node)?,
             connected: wire.connected,
+            reported: wire.reported,
             silent_for: wire.silent_for_ms.map(Millis),
             facts: NodeFacts::from(wire.facts.ok_or_else(|| WireError::missing("facts"))?),
             plan_generation: Generation(wire.plan_generation),

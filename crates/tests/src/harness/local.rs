@@ -145,9 +145,9 @@ fn send_and_count(
     pause: Duration,
 ) {
     let listener = socket.try_clone().expect("a UDP socket");
-    let newest = Arc::new(AtomicU64::new(0));
-    let (heard, met) = (Arc::clone(&newest), seen.clone());
-    let back = std::thread::spawn(move || receive(&listener, &heard, &met));
+    let (newest, all) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(u64::MAX)));
+    let (heard, expected, met) = (Arc::clone(&newest), Arc::clone(&all), seen.clone());
+    let back = std::thread::spawn(move || receive(&listener, &heard, &expected, &met));
     let begun = Instant::now();
     let mut sent: u64 = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -162,6 +162,8 @@ fn send_and_count(
         let _ = socket.send(sent.to_string().as_bytes());
         sent += 1;
     }
+    all.store(sent, Ordering::Relaxed);
+    // Its answer only wakes the listener: answers of an old process may come after that of a new one.
     let _ = socket.send(b"last");
     let came = back.join().expect("no client panics");
     let mut answers = answers.lock().expect("no client panics");
@@ -174,20 +176,22 @@ fn send_and_count(
     }
 }
 
-/// Until `last` comes back, or nothing comes any more.
-fn receive(socket: &UdpSocket, newest: &AtomicU64, seen: &Seen) -> BTreeMap<u64, String> {
+/// Until as many have come back as are expected, or nothing comes any more.
+fn receive(
+    socket: &UdpSocket,
+    newest: &AtomicU64,
+    expected: &AtomicU64,
+    seen: &Seen,
+) -> BTreeMap<u64, String> {
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a read timeout");
     let mut came = BTreeMap::new();
     let mut heard = Instant::now();
     let mut buffer = [0; 2048];
-    while heard.elapsed() < ANSWER_WITHIN {
+    while (came.len() as u64) < expected.load(Ordering::Relaxed) && heard.elapsed() < ANSWER_WITHIN {
         let Ok(read) = socket.recv(&mut buffer) else { continue };
         heard = Instant::now();
         let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
         let Some((version, number)) = text.split_once(' ') else { continue };
-        if number == "last" {
-            break;
-        }
         if let Ok(number) = number.parse() {
             newest.fetch_max(number, Ordering::Relaxed);
             seen.met(version);

@@ -169,13 +169,13 @@ impl Fleet {
         self.folder.path()
     }
 
-    /// Waits until the coordinator has a session with every node.
+    /// Waits until the coordinator has a session with every node, and places instances on it.
     #[track_caller]
     pub(crate) fn await_connected(&self) {
         wait::until("connected nodes", ROOM, || {
             let ran = self.baton(&["node", "ls", "--json"]);
             let nodes: Value = serde_json::from_str(&ran.stdout).map_err(|_| ran.stderr.clone())?;
-            let connected = |node: &Value| node["connected"] == Value::Bool(true);
+            let connected = |node: &Value| node["connected"] == true && node["reported"] == true;
             let count =
                 nodes.as_array().map_or(0, |nodes| nodes.iter().filter(|node| connected(node)).count());
             if count == self.nodes.len() { Ok(()) } else { Err(nodes.to_string()) }
@@ -189,7 +189,7 @@ impl Fleet {
         wait::until("session of this boot", ROOM, || {
             let ran = self.baton(&["node", "show", node, "--json"]);
             let shown: Value = serde_json::from_str(&ran.stdout).map_err(|_| ran.stderr.clone())?;
-            let heard = shown["connected"] == Value::Bool(true) && shown["facts"]["boot_id"] == boot.trim();
+            let heard = shown["connected"] == true && shown["facts"]["boot_id"] == boot.trim();
             if heard { Ok(()) } else { Err(format!("boot {boot}: {shown}")) }
         });
     }

@@ -99,6 +99,7 @@ pub(super) fn node_statuses() -> Vec<NodeStatus> {
     let one = NodeStatus {
         node: nodes().pop().unwrap(),
         connected: true,
+        reported: true,
         silent_for: None,
         facts,
         plan_generation: Generation(3),
@@ -110,6 +111,7 @@ pub(super) fn node_statuses() -> Vec<NodeStatus> {
     vec![
         NodeStatus {
             connected: false,
+            reported: false,
             silent_for: Some(Millis(0)),
             facts: NodeFacts::default(),
             metrics: None,
