@@ -40,7 +40,9 @@ impl Instance {
         let (phase, kind, message) = match &failure {
             None => (ReloadPhase::Done, "instance-reloaded", format!("{id} has reloaded its configuration")),
             Some(why) => {
-                let message = format!("{id} could not reload its configuration: {why}; it goes on as it was");
+                let message = format!(
+                    "{id} could not reload its configuration: {why}; what runs goes on with what it had"
+                );
                 (ReloadPhase::Failed, "reload-failed", message)
             }
         };

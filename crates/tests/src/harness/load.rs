@@ -42,6 +42,21 @@ pub struct Counted {
     pub latencies_us: Vec<u32>,
     /// How long the load ran.
     pub took: Duration,
+    /// The answered request that took longest.
+    pub slowest: Option<Slow>,
+}
+
+/// An answered request that took long.
+#[derive(Clone, Debug)]
+pub struct Slow {
+    /// From its connection, where it needed one, to its whole answer.
+    pub took: Duration,
+    /// When it began.
+    pub begun: Instant,
+    /// It made a connection of its own.
+    pub fresh: bool,
+    /// What answered it.
+    pub version: String,
 }
 
 impl Counted {
@@ -52,6 +67,12 @@ impl Counted {
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let at = (last as f64 * q).round() as usize;
         self.latencies_us.get(at).map_or(0.0, |us| f64::from(*us) / 1000.0)
+    }
+
+    fn slower(&mut self, other: Slow) {
+        if self.slowest.as_ref().is_none_or(|slowest| slowest.took < other.took) {
+            self.slowest = Some(other);
+        }
     }
 }
 
@@ -128,6 +149,9 @@ fn merge(total: &mut Counted, part: Counted) {
         *total.versions.entry(version).or_default() += count;
     }
     total.latencies_us.extend(part.latencies_us);
+    if let Some(slow) = part.slowest {
+        total.slower(slow);
+    }
 }
 
 /// One thread: a connection at a time, requests one after the other.
@@ -150,7 +174,11 @@ fn client(plan: &Plan, index: usize, stop: &AtomicBool, sent: &AtomicU64, seen: 
         let asked = connection.is_some();
         match request(&mut connection, target, plan.requests_per_connection) {
             Ok(version) => {
-                counted.latencies_us.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
+                let took = begun.elapsed();
+                counted.latencies_us.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+                if counted.slowest.as_ref().is_none_or(|slowest| slowest.took < took) {
+                    counted.slower(Slow { took, begun, fresh: !asked, version: version.clone() });
+                }
                 seen.count(&mut counted.versions, version);
             }
             Err(error) => {

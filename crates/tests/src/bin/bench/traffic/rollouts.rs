@@ -75,21 +75,26 @@ fn baton() -> Result<u64> {
     });
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); STRATEGIES.len()];
     let mut undone = Vec::new();
+    let mut phases: Vec<(Instant, String)> = Vec::new();
     for number in 0..ROLLOUTS {
         let at = number % STRATEGIES.len();
         let begun = Instant::now();
+        phases.push((begun, format!("the rollout of {} ({})", number + 2, STRATEGIES[at].0)));
         deploy(&cluster, &(number + 2).to_string(), STRATEGIES[at].1)?;
         times[at].push(begun.elapsed().as_secs_f64());
         if (number + 1) % (ROLLOUTS / ROLLBACKS) == 0 {
             let begun = Instant::now();
+            phases.push((begun, format!("the undo of {}", number + 2)));
             let ran = cluster.baton(&["rollout", "undo", "web", "--watch"]);
             ensure!(ran.code == 0, "the undo of {} failed: {}{}", number + 2, ran.stdout, ran.stderr);
             undone.push(begun.elapsed().as_secs_f64());
         }
         if (number + 1) % (ROLLOUTS / UPGRADES) == 0 {
+            phases.push((Instant::now(), "an upgrade of a gateway".to_owned()));
             upgrade(&cluster, number / (ROLLOUTS / UPGRADES) % 2)?;
         }
     }
+    phases.push((Instant::now(), "what came after them".to_owned()));
     wait::until("a million requests", Duration::from_secs(1800), || {
         let sent = load.sent();
         if sent >= REQUESTS_MIN { Ok(()) } else { Err(sent.to_string()) }
@@ -101,6 +106,16 @@ fn baton() -> Result<u64> {
         &format!("baton, {ROLLOUTS} rollouts, {ROLLBACKS} rollbacks, {UPGRADES} upgrades of gateways"),
         &counted,
     );
+    if let Some(slow) = &counted.slowest {
+        let phase = phases.iter().rev().find(|(begun, _)| *begun <= slow.begun);
+        println!(
+            "    the slowest, on a {} connection, answered by {}, began {:.1} s into {}",
+            if slow.fresh { "fresh" } else { "kept" },
+            slow.version,
+            phase.map_or(0.0, |(begun, _)| (slow.begun - *begun).as_secs_f64()),
+            phase.map_or("the first rollout", |(_, name)| name),
+        );
+    }
     for ((name, _), times) in STRATEGIES.iter().zip(&times) {
         println!("    {name:<12} {:>6.1} s a rollout (median of {})", crate::median(times), times.len());
     }
