@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Lines that wait for the disk.
 const WAITING_MAX: usize = 16 * 1024;
+/// Why an answer did not come to its end, where nothing else is wrong.
+pub(crate) const CLIENT_LEFT: &str = "the client went away";
 /// A line is on its way to the disk after this long, also where few come.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
@@ -49,21 +51,13 @@ struct Line {
     trouble: Option<String>,
 }
 
-/// A request's line while the request lasts.
+/// A request's line while the request lasts. One that is dropped is that of a client that went away.
 #[derive(Debug)]
 pub(crate) struct Record {
     log: AccessLog,
     begun: Instant,
-    line: Box<Line>,
-}
-
-/// Who answered.
-#[derive(Debug)]
-pub(crate) struct Answered<'a> {
-    pub(crate) service: Option<&'a str>,
-    pub(crate) release: Option<u64>,
-    pub(crate) upstream: Option<String>,
-    pub(crate) attempts: u32,
+    /// Until it is written.
+    line: Option<Box<Line>>,
 }
 
 impl AccessLog {
@@ -109,44 +103,66 @@ impl AccessLog {
             whole_us: 0,
             trouble: None,
         };
-        Record { log: self.clone(), begun, line: Box::new(line) }
+        Record { log: self.clone(), begun, line: Some(Box::new(line)) }
     }
 }
 
 impl Record {
-    /// The request's id is known.
-    pub(crate) fn named(&mut self, id: &HeaderValue) {
-        self.line.id = id.to_str().unwrap_or_default().to_owned();
+    fn note(&mut self, what: impl FnOnce(&mut Line)) {
+        if let Some(line) = &mut self.line {
+            what(line);
+        }
+    }
+
+    /// The request's id is known, and whose it is.
+    pub(crate) fn named(&mut self, id: &HeaderValue, service: &str) {
+        self.note(|line| {
+            line.id = id.to_str().unwrap_or_default().to_owned();
+            line.service = Some(service.to_owned());
+        });
+    }
+
+    /// So many tries were made, for an answer of this release.
+    pub(crate) fn tried(&mut self, attempts: u32, release: Option<u64>) {
+        self.note(|line| (line.attempts, line.release) = (attempts, release));
     }
 
     /// The head of the answer is there.
-    pub(crate) fn headed(&mut self, status: StatusCode, by: Answered<'_>) {
-        self.line.status = status.as_u16();
-        self.line.service = by.service.map(str::to_owned);
-        self.line.release = by.release;
-        self.line.upstream = by.upstream;
-        self.line.attempts = by.attempts;
-        self.line.head_us = micros(self.begun);
+    pub(crate) fn headed(&mut self, status: StatusCode) {
+        let head_us = micros(self.begun);
+        self.note(|line| (line.status, line.head_us) = (status.as_u16(), head_us));
+    }
+
+    /// It is an instance's answer.
+    pub(crate) fn answered(&mut self, upstream: String, release: u64) {
+        self.note(|line| (line.upstream, line.release) = (Some(upstream), Some(release)));
     }
 
     /// All of it was passed on.
     pub(crate) fn ended(mut self, bytes: u64) {
-        self.line.bytes = bytes;
+        self.note(|line| line.bytes = bytes);
         self.write();
     }
 
     /// It broke off.
     pub(crate) fn broke(mut self, bytes: u64, trouble: &str) {
-        self.line.bytes = bytes;
-        self.line.trouble = Some(trouble.to_owned());
+        self.note(|line| (line.bytes, line.trouble) = (bytes, Some(trouble.to_owned())));
         self.write();
     }
 
-    fn write(mut self) {
-        self.line.whole_us = micros(self.begun);
-        if self.log.lines.try_send(*self.line).is_err() {
+    fn write(&mut self) {
+        let Some(mut line) = self.line.take() else { return };
+        line.whole_us = micros(self.begun);
+        if self.log.lines.try_send(*line).is_err() {
             self.log.lost.fetch_add(1, Relaxed);
         }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.note(|line| line.trouble = Some(CLIENT_LEFT.to_owned()));
+        self.write();
     }
 }
 
@@ -195,11 +211,11 @@ mod tests {
         let log = AccessLog::open(&path).expect("a file");
         let client = IpAddr::from([192, 0, 2, 1]);
         let mut record = log.begin(client, &Method::GET, Some("a.test"), "/\"x", Instant::now());
-        record.named(&HeaderValue::from_static("id-1"));
-        let upstream = Some("web.1/2".to_owned());
-        let by = Answered { service: Some("web"), release: Some(3), upstream, attempts: 2 };
-        record.headed(StatusCode::OK, by);
-        record.broke(7, "the client went away");
+        record.named(&HeaderValue::from_static("id-1"), "web");
+        record.tried(2, Some(1));
+        record.headed(StatusCode::OK);
+        record.answered("web.1/2".to_owned(), 3);
+        record.broke(7, CLIENT_LEFT);
         drop(log);
         let line = loop {
             let text = std::fs::read_to_string(&path).expect("text");

@@ -31,6 +31,14 @@ impl Window {
         }
     }
 
+    fn take_back(&self, now: Tick) {
+        let second = now / SECOND;
+        let less =
+            |cell: u64| (cell >> COUNT_BITS == stamp(second) && cell & COUNT_MASK > 0).then(|| cell - 1);
+        // A second that is over keeps it.
+        let _ = self.0[(second % WINDOW_SECONDS) as usize].fetch_update(Relaxed, Relaxed, less);
+    }
+
     fn sum(&self, now: Tick) -> u64 {
         let second = now / SECOND;
         (0..WINDOW_SECONDS.min(second + 1))
@@ -79,6 +87,11 @@ impl Budget {
         }
         may
     }
+
+    /// A retry that was taken and not made.
+    pub(crate) fn give_back(&self, now: Tick) {
+        self.retries.take_back(now);
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +117,17 @@ mod tests {
             "the requests are forgotten, the retries of 101 s are not"
         );
         assert_eq!(taken(&budget, 20, 111 * SECOND), RETRIES_FLOOR, "all is forgotten");
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_again() {
+        let budget = Budget::default();
+        let now = 100 * SECOND;
+        assert_eq!(taken(&budget, 20, now), RETRIES_FLOOR);
+        budget.give_back(now);
+        assert_eq!(taken(&budget, 20, now), 1);
+        budget.give_back(now + SECOND);
+        assert_eq!(taken(&budget, 20, now + SECOND), 0, "of another second nothing was taken");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::listen::{self, Place, Purpose};
 use crate::table::Table;
 use baton_model::id::ServiceName;
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,15 @@ impl Gateway {
         let mut unserved = BTreeMap::new();
         for (port, route) in table.tcp().iter().filter(|(port, _)| !open.contains(&place(**port))) {
             let place = place(*port);
-            if let Err(error) = self.listen(place).await {
+            let opened = match self.own_listener(place.address) {
+                // The kernel would share the port out among both.
+                Some(own) => Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    format!("the gateway itself listens on {own}"),
+                )),
+                None => self.listen(place).await,
+            };
+            if let Err(error) = opened {
                 unserved.insert(route.name().clone(), format!("cannot listen on {}: {error}", place.address));
             }
         }
@@ -56,6 +65,16 @@ impl Gateway {
             *before = unserved;
             true
         });
+    }
+
+    /// What the gateway itself listens on that this address would meet.
+    fn own_listener(&self, wanted: SocketAddr) -> Option<SocketAddr> {
+        let others = self.places().into_iter().filter(|it| it.purpose != Purpose::Tcp).map(|it| it.address);
+        let meets = |own: &SocketAddr| {
+            let same = own.ip() == wanted.ip() || own.ip().is_unspecified() || wanted.ip().is_unspecified();
+            own.port() == wanted.port() && same
+        };
+        others.chain(self.metrics).find(meets)
     }
 
     async fn open_missing(&self) {

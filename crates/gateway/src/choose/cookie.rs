@@ -5,6 +5,7 @@
 
 use crate::hash::POINTS;
 use crate::request::{RequestView, cookie};
+use crate::table::hosts::trimmed;
 use baton_model::route::Entry;
 use http::HeaderValue;
 
@@ -21,7 +22,11 @@ impl Cookie {
     pub(super) fn new(name: &str, entry: &Entry) -> Self {
         let path = match entry {
             // A `;` would end the attribute.
-            Entry::Http { path, .. } if !path.contains(';') => path.clone(),
+            Entry::Http { path, .. } if !path.contains(';') => match trimmed(path) {
+                "" => "/".to_owned(),
+                // Without the slash at its end, so that a client brings it to the path itself too (RFC 6265, 5.1.4).
+                path => path.to_owned(),
+            },
             Entry::Http { .. } | Entry::Tcp { .. } => "/".to_owned(),
         };
         Self { name: name.to_owned(), path }

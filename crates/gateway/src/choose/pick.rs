@@ -160,6 +160,18 @@ impl RouteState {
         may
     }
 
+    /// Gives one back that nothing came of.
+    pub fn give_retry_back(&self, now: Instant) {
+        self.service.budget.give_back(tick(now));
+    }
+
+    /// Whether the request's release has an instance that it was not sent to.
+    #[must_use]
+    pub fn has_another(&self, decision: &Decision, tried: &[Serial]) -> bool {
+        let group = decision.release.and_then(|release| self.group(release));
+        group.is_some_and(|group| group.upstreams().any(|it| !tried.contains(&it.serial())))
+    }
+
     /// Counts a copy that was compared.
     pub fn compared(&self, release: ReleaseNumber) {
         self.count(release, ReleaseEvent::Compared);

@@ -1,7 +1,7 @@
 //! The body of an answer on its way to the client: while it lives, its request is in flight; read to its end, its
 //! connection goes back to the pool.
 
-use crate::access::Record;
+use crate::access::{CLIENT_LEFT, Record};
 use crate::alarm::Alarms;
 use crate::body::{Progress, Silence};
 use crate::mirror::LiveCopy;
@@ -144,8 +144,8 @@ impl FromInstance {
                         copy.add(data);
                     }
                 }
-                // The server does not ask again for what is known to be the last piece.
-                if self.body.is_end_stream() {
+                // The server does not ask again for what is known to be the last piece, as trailers are.
+                if frame.is_trailers() || self.body.is_end_stream() {
                     self.ended();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -193,7 +193,7 @@ impl Drop for FromInstance {
     fn drop(&mut self) {
         self.silence.give_back(&self.alarms);
         if let Some(record) = self.companions.take().and_then(|it| it.record) {
-            record.broke(self.bytes, "the client went away");
+            record.broke(self.bytes, CLIENT_LEFT);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::exchange::{Answered, Exchange, Replay};
 use super::headers::{self, Wish, X_REQUEST_ID};
 use super::respond::{self, Problem};
 use super::upgrade;
-use crate::access::{self, Record};
+use crate::access::Record;
 use crate::body::{HELD_MAX, Progress, SentBody, declared, hold};
 use crate::choose::{Part, RouteState};
 use crate::evidence::counters::ServiceEvent;
@@ -32,7 +32,7 @@ pub(crate) async fn carry(client: Rc<Client>, mut request: Request<Incoming>) ->
     let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let http2 = parts.version == Version::HTTP_2;
-    let grpc = is_grpc(&parts.headers);
+    let grpc = is_grpc(parts.version, &parts.headers);
     let mut asked = Asked { record: None, id: None, begun: Instant::now() };
     if let Some(log) = &client.worker.shared.access {
         let host = headers::host(&parts);
@@ -43,8 +43,7 @@ pub(crate) async fn carry(client: Rc<Client>, mut request: Request<Incoming>) ->
         Ok(response) => response,
         Err(problem) => {
             if let Some(mut record) = asked.record.take() {
-                let nobody = access::Answered { service: None, release: None, upstream: None, attempts: 0 };
-                record.headed(problem.status(), nobody);
+                record.headed(problem.status());
                 record.broke(0, &problem.to_string());
             }
             let mut response = if grpc { respond::grpc_answer(problem) } else { respond::answer(problem) };
@@ -77,6 +76,9 @@ async fn exchange(
     asked: &mut Asked,
 ) -> Result<Response<AnswerBody>, Problem> {
     let wish = headers::vet(&parts)?;
+    if parts.headers.len() > client.worker.shared.config.limits.headers {
+        return Err(Problem::TooManyFields);
+    }
     let host = headers::host(&parts);
     let route = client.worker.find(host, parts.uri.path()).ok_or(Problem::NoRoute)?;
     let view = RequestView {
@@ -92,7 +94,7 @@ async fn exchange(
     let part = route.part(&decision);
     let id = headers::to_instance(&mut parts, &client.forwarded, wish, || client.worker.fresh_id());
     if let Some(record) = &mut asked.record {
-        record.named(&id);
+        record.named(&id, route.name().as_str());
     }
     asked.id = Some(id.clone());
     let mirror = decision.mirror.and(route.mirror()).filter(|it| it.unsafe_methods || parts.method.is_safe());
@@ -117,8 +119,11 @@ async fn exchange(
         refused_at: None,
     };
     let begun = Instant::now();
-    let answered =
-        exchange.run().await.inspect_err(|problem| count(&exchange.route, *problem, part.as_ref()))?;
+    let answered = exchange.run().await;
+    if let Some(record) = &mut asked.record {
+        record.tried(exchange.attempts, exchange.decision.release.map(|release| release.0));
+    }
+    let answered = answered.inspect_err(|problem| count(&exchange.route, *problem, part.as_ref()))?;
     if let Some(part) = &part {
         part.answered(answered.response.status(), asked.begun.elapsed());
     }
@@ -145,6 +150,11 @@ impl Given<'_> {
     ) -> Result<Response<AnswerBody>, Problem> {
         let Answered { mut response, in_flight, lease } = answered;
         let route = &self.exchange.route;
+        if headers::is_coded(response.headers()) {
+            in_flight.failed(Instant::now());
+            count(route, Problem::Upstream, None);
+            return Err(Problem::Upstream);
+        }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let theirs = switched.then(|| hyper::upgrade::on(&mut response));
         let (mut head, body) = response.into_parts();
@@ -154,15 +164,8 @@ impl Given<'_> {
             head.headers.append(SET_COOKIE, cookie.clone());
         }
         if let Some(record) = &mut asked.record {
-            record.headed(
-                head.status,
-                access::Answered {
-                    service: Some(route.name().as_str()),
-                    release: Some(in_flight.upstream().release().0),
-                    upstream: Some(in_flight.upstream().id().to_string()),
-                    attempts: self.exchange.attempts,
-                },
-            );
+            record.headed(head.status);
+            record.answered(in_flight.upstream().id().to_string(), in_flight.upstream().release().0);
         }
         let idle = route.spec().timeouts.idle.duration();
         match (theirs, self.upgrade.take()) {
@@ -210,7 +213,8 @@ async fn replay(
     let idle = spec.timeouts.idle.duration();
     let declared = declared(&parts.headers);
     // A stream of gRPC has no size that could be too large: its messages have, and those are the instance's to judge.
-    let most = if is_grpc(&parts.headers) { u64::MAX } else { spec.limits.body_bytes_max };
+    let streams = is_grpc(parts.version, &parts.headers) && speaks(route) == HttpProtocol::Http2;
+    let most = if streams { u64::MAX } else { spec.limits.body_bytes_max };
     if declared.is_some_and(|size| size > most) {
         return Err(Problem::BodyTooLarge);
     }
@@ -235,6 +239,7 @@ fn count(route: &RouteState, problem: Problem, part: Option<&Part>) {
         | Problem::Coding
         | Problem::Method
         | Problem::NoRoute
+        | Problem::TooManyFields
         | Problem::BodyTooLarge
         | Problem::SlowBody => ServiceEvent::Refused,
         Problem::NoInstance | Problem::Overload | Problem::Waited | Problem::Upstream | Problem::Timeout => {
@@ -254,8 +259,13 @@ fn speaks(route: &RouteState) -> HttpProtocol {
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+/// Whether it is a call of gRPC, which there is over HTTP/2 only ("gRPC over HTTP2").
+fn is_grpc(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_2
+        && headers.get(CONTENT_TYPE).is_some_and(|kind| {
+            let rest = kind.as_bytes().strip_prefix(b"application/grpc");
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        })
 }
 
 /// HTTP/2 may spread cookies over several fields; HTTP/1.1 may not (RFC 9113, 8.2.3).

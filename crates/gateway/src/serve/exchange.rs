@@ -8,7 +8,8 @@
 //!        └── may be resent ─┴─ failed
 //! ```
 //!
-//! Safe is: nothing of the request was sent; or the method is idempotent (RFC 9110, 9.2.2) and the body is held whole.
+//! It may be resent where nothing of it was sent, or the method is idempotent (RFC 9110, 9.2.2) and the body is held whole;
+//! sent to two at a time, where the method is safe (9.2.1).
 
 use super::headers;
 use super::respond::Problem;
@@ -37,6 +38,8 @@ use std::time::{Duration, Instant};
 
 /// Tries at a time: the first and its hedges. More would be load without hope.
 const RUNNING_MAX: usize = 3;
+/// What a body that stopped has more than its longest silence before the instance is blamed for it.
+const SILENCE_FIRST: Duration = Duration::from_secs(1);
 /// Connections that turn out to be closed and do not count as tries.
 const STALE_MAX: u32 = 2;
 
@@ -304,6 +307,9 @@ impl Exchange {
         let now = Instant::now();
         let at = runners.iter().position(|it| self.deadline(it).is_some_and(|deadline| deadline <= now))?;
         let runner = runners.swap_remove(at);
+        if let Some(problem) = self.client_trouble() {
+            return Some(Failed { problem, again: false, free: false });
+        }
         runner.in_flight.failed(now);
         Some(Failed { problem: Problem::Timeout, again: self.is_repeatable(), free: false })
     }
@@ -316,8 +322,11 @@ impl Exchange {
             return None;
         }
         Some(match self.progress.as_ref().map(|it| it.get()) {
-            // While the body comes, its own silence is what counts; here it is only for an instance that reads no more.
-            Some(Progress::Open { since }) => since.into_std() + response.max(timeouts.idle.duration()),
+            // While the body comes, its own silence is what counts, and is to be seen first; here it is only for an
+            // instance that reads no more.
+            Some(Progress::Open { since }) => {
+                since.into_std() + response.max(timeouts.idle.duration() + SILENCE_FIRST)
+            }
             Some(Progress::Done(at)) => at.into_std().max(runner.began) + response,
             Some(Progress::TooLarge | Progress::Slow | Progress::Broken) | None => runner.began + response,
         })
@@ -329,7 +338,8 @@ impl Exchange {
         if !self.may_hedge(runners) || self.hedge_at(runners).is_none_or(|at| at > now) {
             return;
         }
-        if !self.route.may_retry(now) {
+        // What nobody is there for takes nothing from the budget.
+        if !self.route.has_another(&self.decision, &self.tried) || !self.route.may_retry(now) {
             self.refused_at = Some(now);
             return;
         }
@@ -338,13 +348,19 @@ impl Exchange {
                 let runner = self.launch(in_flight);
                 runners.push(runner);
             }
-            Picked::Busy | Picked::Nobody | Picked::Stale => self.refused_at = Some(now),
+            Picked::Busy | Picked::Nobody | Picked::Stale => {
+                self.route.give_retry_back(now);
+                self.refused_at = Some(now);
+            }
         }
     }
 
+    /// Only what is safe (RFC 9110, 9.2.1) is with two instances at a time: of two that change the same, the one that nobody
+    /// waits for could be the last.
     fn may_hedge(&self, runners: &[Runner]) -> bool {
         let after = self.route.spec().retries.hedge_after;
-        after.0 > 0 && self.is_repeatable() && self.has_tries() && runners.len() < RUNNING_MAX
+        let safe = self.parts.method.is_safe() && self.is_repeatable();
+        after.0 > 0 && safe && self.has_tries() && runners.len() < RUNNING_MAX
     }
 
     fn hedge_at(&self, runners: &[Runner]) -> Option<Instant> {

@@ -16,6 +16,7 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 const ADDED: usize = 6;
 /// An id that a client gives is kept if it is no longer.
 const REQUEST_ID_MAX: usize = 128;
+const VIA_1_0: HeaderValue = HeaderValue::from_static("1.0 baton");
 const VIA_1: HeaderValue = HeaderValue::from_static("1.1 baton");
 const VIA_2: HeaderValue = HeaderValue::from_static("2 baton");
 
@@ -30,8 +31,8 @@ pub(crate) enum Wish {
 
 /// Refuses what would be read in two ways by two servers, and what is not for a gateway.
 ///
-/// What HTTP's framing itself forbids, hyper has refused before: lengths that differ, folded fields, bare line feeds,
-/// codings that do not end with `chunked`. Where both a length and chunks are given, it drops the length and closes the
+/// What HTTP's framing itself forbids, hyper has refused before: lengths that differ, folded fields, codings that do not
+/// end with `chunked`. Where both a length and chunks are given, it drops the length and closes the
 /// connection afterwards, as RFC 9112, 6.3 allows.
 ///
 /// # Errors
@@ -46,7 +47,7 @@ pub(crate) fn vet(request: &Parts) -> Result<Wish, Problem> {
         return Err(Problem::Malformed("more than one host"));
     }
     match (host, request.uri.authority()) {
-        (None, None) if request.version == Version::HTTP_11 => {
+        (None, None) if request.version > Version::HTTP_10 => {
             return Err(Problem::Malformed("no host is named"));
         }
         (Some(host), _) if !is_authority(host.as_bytes()) && !host.is_empty() => {
@@ -58,30 +59,39 @@ pub(crate) fn vet(request: &Parts) -> Result<Wish, Problem> {
         {
             return Err(Problem::Malformed("two different hosts"));
         }
+        (_, Some(authority)) if !is_authority(authority.as_str().as_bytes()) => {
+            return Err(Problem::Malformed("the host of the target is not a name or an address"));
+        }
         (None | Some(_), None | Some(_)) => {}
     }
-    if !request.uri.path().starts_with('/') && request.uri.path() != "*" {
+    let whole_server = request.uri.path() == "*" && request.method == Method::OPTIONS;
+    if !request.uri.path().starts_with('/') && !whole_server {
         return Err(Problem::Malformed("the path does not begin with a slash"));
     }
-    if let Some(coding) = request.headers.get(TRANSFER_ENCODING) {
-        let more = request.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some();
-        if more || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(Problem::Coding);
-        }
+    if is_coded(&request.headers) {
+        return Err(Problem::Coding);
     }
     Ok(wish(request))
 }
 
-/// Whether this is a name or an address, maybe with a port. What most hosts are is seen without taking it apart.
+/// Whether this is a name or an address, maybe with a port, and nothing else: of what names a user, one server takes what is
+/// before the `@` and another what is after it. What most hosts are is seen without taking it apart.
 fn is_authority(host: &[u8]) -> bool {
     let colon = host.iter().position(|byte| *byte == b':');
     let (name, port) = colon.map_or((host, &b"80"[..]), |at| (&host[..at], &host[at + 1..]));
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
     let is_plain = !name.is_empty()
         && name.iter().all(plain)
-        && (1..=5).contains(&port.len())
+        && (1..=4).contains(&port.len())
         && port.iter().all(u8::is_ascii_digit);
-    is_plain || Authority::try_from(host).is_ok()
+    is_plain || Authority::try_from(host).is_ok_and(|it| is_host_and_port(it.as_str()))
+}
+
+/// Of what may be an authority (RFC 3986, 3.2): no user, and a port that there can be, if any.
+fn is_host_and_port(authority: &str) -> bool {
+    let after_address = authority.rfind(']').map_or(0, |end| end + 1);
+    let port = authority[after_address..].split_once(':').map_or("", |(_, port)| port);
+    !authority.contains('@') && (port.is_empty() || !port.starts_with('+') && port.parse::<u16>().is_ok())
 }
 
 fn wish(request: &Parts) -> Wish {
@@ -184,20 +194,55 @@ pub(crate) fn to_instance(
     // What follows is added at once: without room for it, the map would grow twice.
     request.headers.reserve(ADDED);
     client.tell(&mut request.headers);
-    request.headers.append(VIA, if request.version == Version::HTTP_2 { VIA_2 } else { VIA_1 });
+    let via = match request.version {
+        Version::HTTP_2 => VIA_2,
+        Version::HTTP_10 => VIA_1_0,
+        _ => VIA_1,
+    };
+    request.headers.append(VIA, via);
     let given = request.headers.get(X_REQUEST_ID).filter(|id| {
         !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
     });
-    if let Some(id) = given {
-        return id.clone();
+    if let Some(id) = given.cloned() {
+        // The first of several is the one.
+        if request.headers.get_all(X_REQUEST_ID).iter().nth(1).is_some() {
+            request.headers.insert(X_REQUEST_ID, id.clone());
+        }
+        return id;
     }
     let id = fresh_id();
     request.headers.insert(X_REQUEST_ID, id.clone());
     id
 }
 
+/// Whether a body is coded for its connection by more than chunks: nothing here could take that off again.
+pub(crate) fn is_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = codings.next();
+    first.is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"chunked")) || codings.next().is_some()
+}
+
+/// A length that is said more than once, always the same, is said once (RFC 9110, 8.6).
+fn single_length(headers: &mut HeaderMap) {
+    let Some(first) = headers.get(CONTENT_LENGTH) else { return };
+    let list = first.as_bytes().contains(&b',');
+    if !list && headers.get_all(CONTENT_LENGTH).iter().nth(1).is_none() {
+        return;
+    }
+    let number = first.to_str().ok().and_then(|text| text.split(',').next()?.trim().parse::<u64>().ok());
+    match number {
+        Some(number) => headers.insert(CONTENT_LENGTH, HeaderValue::from(number)),
+        None => headers.remove(CONTENT_LENGTH),
+    };
+}
+
 /// Makes an instance's answer head into what the client is sent.
 pub(crate) fn to_client(headers: &mut HeaderMap, request_id: &HeaderValue, http2: bool) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // The chunks say where it ends, whatever the length says (RFC 9112, 6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
+    single_length(headers);
     strip_hop_by_hop(headers);
     if !http2 {
         headers.remove(TRAILER);
@@ -243,6 +288,22 @@ mod tests {
             let got = vet(&parts(Version::HTTP_11, "/", headers)).err().map(|it| it.status().as_u16());
             assert_eq!(got, expect, "{headers:?}");
         }
+        for host in
+            ["a.test:x", "a.test:99999", "a.test:+80", "u@a.test", "u:p@a.test", "a.test:x@b.test", "[::1]:x"]
+        {
+            let named = vet(&parts(Version::HTTP_11, "/", &[("host", host)]));
+            assert_eq!(named.err().map(|it| it.status().as_u16()), Some(400), "{host}");
+        }
+        for host in ["a.test:", "a.test:65535", "a_b.test:1", "[::1]:80", "[::1]", "xn--bcher-kva.test"] {
+            assert_eq!(vet(&parts(Version::HTTP_11, "/", &[("host", host)])), Ok(Wish::Answer), "{host}");
+        }
+        for target in ["http://u:p@a.test/", "http://u@a.test/"] {
+            for (version, fields) in [(Version::HTTP_11, &[("host", "a.test")][..]), (Version::HTTP_2, &[])] {
+                let refused = vet(&parts(version, target, fields)).err();
+                assert_eq!(refused.map(|it| it.status().as_u16()), Some(400), "{target}");
+            }
+        }
+        assert_eq!(vet(&parts(Version::HTTP_2, "/", &[])), Err(Problem::Malformed("no host is named")));
         let two = parts(Version::HTTP_2, "http://a.test/", &[("host", "b.test")]);
         assert_eq!(vet(&two), Err(Problem::Malformed("two different hosts")));
     }
@@ -299,6 +360,23 @@ mod tests {
             ("x-request-id", "fresh"),
         ] {
             assert_eq!(got(name).as_deref(), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_answer_says_its_length_once_or_not_at_all() {
+        for (fields, expect) in [
+            (&[("content-length", "5")][..], Some("5")),
+            (&[("content-length", "5, 5")], Some("5")),
+            (&[("content-length", "5"), ("content-length", "5")], Some("5")),
+            (&[("content-length", "5"), ("transfer-encoding", "chunked")], None),
+            (&[("transfer-encoding", "chunked")], None),
+        ] {
+            let mut head = parts(Version::HTTP_11, "/", fields).headers;
+            to_client(&mut head, &HeaderValue::from_static("id"), false);
+            let all: Vec<_> = head.get_all(CONTENT_LENGTH).iter().collect();
+            assert_eq!(all, expect.into_iter().collect::<Vec<_>>(), "{fields:?}");
+            assert!(!head.contains_key(TRANSFER_ENCODING));
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) enum Problem {
     Method,
     /// No route takes this host and path.
     NoRoute,
+    /// It has more fields than a head may have.
+    TooManyFields,
     /// Its body is larger than the route allows.
     BodyTooLarge,
     /// Its body did not come.
@@ -45,6 +47,7 @@ impl Problem {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Coding | Self::Method => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NoInstance | Self::Overload | Self::Waited => StatusCode::SERVICE_UNAVAILABLE,
@@ -59,6 +62,7 @@ impl Problem {
             Self::Malformed(_) | Self::Coding | Self::BodyTooLarge | Self::SlowBody => true,
             Self::Method
             | Self::NoRoute
+            | Self::TooManyFields
             | Self::NoInstance
             | Self::Overload
             | Self::Waited
@@ -72,7 +76,7 @@ impl Problem {
         match self {
             Self::Malformed(_) => HeaderValue::from_static("13"),
             Self::Coding | Self::Method | Self::NoRoute => HeaderValue::from_static("12"),
-            Self::BodyTooLarge => HeaderValue::from_static("8"),
+            Self::BodyTooLarge | Self::TooManyFields => HeaderValue::from_static("8"),
             Self::Timeout | Self::SlowBody => HeaderValue::from_static("4"),
             Self::NoInstance | Self::Overload | Self::Waited | Self::Upstream => {
                 HeaderValue::from_static("14")
@@ -88,6 +92,7 @@ impl fmt::Display for Problem {
             Self::Coding => "a transfer coding other than chunked",
             Self::Method => "a method that is not carried here",
             Self::NoRoute => "no route takes this host and path",
+            Self::TooManyFields => "more header fields than allowed",
             Self::BodyTooLarge => "the body is larger than allowed",
             Self::SlowBody => "the body did not come in time",
             Self::NoInstance => "no instance is there for it",

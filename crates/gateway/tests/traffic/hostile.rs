@@ -7,13 +7,17 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 /// What is sent, and the status of the first answer; 0 where the connection is closed without one.
-pub(crate) const CORPUS: [(&str, &str, &[u16]); 29] = [
+pub(crate) const CORPUS: [(&str, &str, &[u16]); 33] = [
     ("no request", "hello\r\n\r\n", &[400]),
     ("bytes", "\u{1}\u{2}\u{3}\r\n\r\n", &[400]),
     ("no host", "GET / HTTP/1.1\r\n\r\n", &[400]),
     ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", &[400]),
     ("the same host twice", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", &[400]),
     ("a host that is none", "GET / HTTP/1.1\r\nHost: a b/c\r\n\r\n", &[400]),
+    ("a user before the host", "GET / HTTP/1.1\r\nHost: a:x@b.test\r\n\r\n", &[400]),
+    ("a user in the target", "GET http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+    ("a port that there is not", "GET / HTTP/1.1\r\nHost: a:99999\r\n\r\n", &[400]),
+    ("the whole server, not by OPTIONS", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
     ("a version that is not", "GET / HTTP/3.7\r\nHost: a\r\n\r\n", &[400]),
     ("no version", "GET /\r\n\r\n", &[400]),
     ("a folded field", "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n", &[400]),

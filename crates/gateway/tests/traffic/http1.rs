@@ -1,6 +1,8 @@
 //! HTTP/1.1: connections that are kept, bodies of every kind, heads as RFC 9110 wants them.
 
-use crate::fleet::{Fleet, Instance, ROOM, ask, eventually, get, ok, own_port, request, rest, route, until};
+use crate::fleet::{
+    Fleet, Instance, ROOM, answer_all, ask, eventually, get, ok, own_port, request, rest, route, until,
+};
 use baton_model::time::Millis;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -107,6 +109,10 @@ async fn what_is_larger_than_allowed_is_refused_and_the_instance_is_not_blamed()
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100001\r\nExpect: 100-continue\r\n\r\n".to_owned();
     let answer = fleet.ask(&declared).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    // There is no gRPC over HTTP/1.1, and so nothing that a body of that name may do.
+    let named = declared.replace("Expect", "Content-Type: application/grpc\r\nExpect");
+    let answer = fleet.ask(&named).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     let piece = format!("7530\r\n{}\r\n", "x".repeat(30_000));
     let chunked = format!(
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
@@ -122,6 +128,8 @@ async fn a_body_that_stops_is_answered_408() {
     let echo = Instance::echo().await;
     let mut slow = route(&[&echo]);
     slow.spec.timeouts.idle = Millis(300);
+    // Shorter than the silence, and no reason to blame the instance.
+    slow.spec.timeouts.response = Millis(200);
     let fleet = Fleet::start(slow).await;
     for begin in [
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nx",
@@ -131,6 +139,48 @@ async fn a_body_that_stops_is_answered_408() {
         let answer = fleet.ask(begin).await;
         assert!(answer.starts_with("HTTP/1.1 408"), "{begin:?}: {answer}");
     }
+    let counted = fleet.served.load().upstreams().map(|it| it.counters().total().failures).sum::<u64>();
+    assert_eq!(counted, 0, "it is the client that was slow");
+}
+
+/// An answer that says both a length and chunks ends where the chunks end; one that is coded by more than chunks is none.
+#[tokio::test]
+async fn an_answer_is_framed_once() {
+    for (fields, expect) in [
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked", Some("0123456789")),
+        ("Content-Length: 50\r\nTransfer-Encoding: chunked", Some("0123456789")),
+        ("Transfer-Encoding: gzip, chunked", None),
+    ] {
+        let odd = Instance::new(move |_, stream| {
+            answer_all(stream, move |_| {
+                format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\na\r\n0123456789\r\n0\r\n\r\n")
+            })
+        })
+        .await;
+        let fleet = Fleet::start(route(&[&odd])).await;
+        let answer = fleet.get("/").await;
+        match expect {
+            Some(body) => {
+                assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(body), "{fields}: {answer}");
+                assert!(!answer.to_lowercase().contains("content-length"), "{fields}: {answer}");
+            }
+            None => assert!(answer.starts_with("HTTP/1.1 502"), "{fields}: {answer}"),
+        }
+    }
+}
+
+/// One slow request, for which there is nobody else, takes nothing of what others may be retried by.
+#[tokio::test]
+async fn a_hedge_that_nobody_is_there_for_costs_no_retry() {
+    let mute = Instance::mute().await;
+    let mut alone = route(&[&mute]);
+    alone.spec.retries.hedge_after = Millis(1);
+    alone.spec.timeouts.response = Millis(1_000);
+    let fleet = Fleet::start(alone).await;
+    assert!(fleet.get("/").await.starts_with("HTTP/1.1 504"));
+    let table = fleet.served.load();
+    let events = table.upstreams().next().expect("one").service().counters.total();
+    assert_eq!(events.over_budget, 0);
 }
 
 #[tokio::test]
@@ -241,6 +291,70 @@ async fn an_access_log_has_a_line_for_each_request() {
     assert_eq!((&of("/one")["status"], &of("/one")["bytes"]), (&200.into(), &5.into()));
     assert_eq!(of("/one")["upstream"], "web.1/1");
     assert_eq!(of("/two")["status"], 400);
+}
+
+/// Also of a request that nobody answered, and of a client that did not wait for its answer.
+#[tokio::test]
+async fn the_access_log_says_whose_the_request_was_that_came_to_nothing() {
+    let mute = Instance::mute().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.log");
+    let log = path.clone();
+    let mut slow = route(&[&mute]);
+    slow.spec.timeouts.response = Millis(1_000);
+    slow.spec.retries.attempts = 0;
+    let fleet = Fleet::with(slow, |config| config.access_log = Some(log)).await;
+    let mut leaves = TcpStream::connect(fleet.http()).await.expect("a gateway");
+    leaves.write_all(get("/left").as_bytes()).await.expect("it reads");
+    eventually("its request", async || (mute.connections() > 0).then_some(())).await;
+    drop(leaves);
+    assert!(fleet.get("/late").await.starts_with("HTTP/1.1 504"));
+    let lines = eventually("two lines", async || {
+        let text = std::fs::read_to_string(&path).expect("text");
+        (text.lines().count() == 2).then_some(text)
+    })
+    .await;
+    for line in lines.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("json");
+        let left = line["path"] == "/left";
+        assert_eq!(
+            (&line["service"], &line["upstream"]),
+            (&"web".into(), &serde_json::Value::Null),
+            "{line}"
+        );
+        assert_eq!(line["status"], if left { 0 } else { 504 }, "{line}");
+        assert_eq!(line["attempts"], u32::from(!left), "{line}");
+        let trouble = if left { "the client went away" } else { "the instance did not answer in time" };
+        assert_eq!(line["trouble"], trouble, "{line}");
+    }
+}
+
+/// With trailers too: the connection is kept, and nobody went away.
+#[tokio::test]
+async fn an_answer_with_trailers_is_whole() {
+    let trails = Instance::new(|_, stream| {
+        answer_all(stream, |_| {
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n".to_owned()
+        })
+    })
+    .await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.log");
+    let log = path.clone();
+    let fleet = Fleet::with(route(&[&trails]), |config| {
+        (config.access_log, config.workers) = (Some(log), 1);
+    })
+    .await;
+    for _ in 0..3 {
+        assert!(fleet.get("/").await.contains("ok"));
+    }
+    let lines = eventually("three lines", async || {
+        let text = std::fs::read_to_string(&path).expect("text");
+        (text.lines().count() == 3).then_some(text)
+    })
+    .await;
+    assert!(!lines.contains("trouble"), "{lines}");
+    assert_eq!(trails.connections(), 1);
 }
 
 #[tokio::test]

@@ -70,3 +70,16 @@ async fn ports_come_and_go_with_tables_and_connections_stay() {
     kept.read_exact(&mut back).await.expect("an echo");
     assert_eq!(&back, b"again");
 }
+
+/// The kernel would give a part of its connections to each.
+#[tokio::test]
+async fn a_port_of_the_gateway_itself_is_not_shared_with_a_route() {
+    let parrot = parrot().await;
+    let mut fleet = Fleet::with(route(&[&parrot]), |config| config.metrics = Some(local(own_port()))).await;
+    let metrics = fleet.gateway.metrics().expect("it tells metrics");
+    for taken in [fleet.http(), metrics] {
+        fleet.install(over_tcp(&[&parrot], taken.port())).await;
+        let tcp = fleet.gateway.places().into_iter().find(|it| it.purpose == PlacePurpose::Tcp);
+        assert_eq!(tcp.map(|it| it.address), None);
+    }
+}
