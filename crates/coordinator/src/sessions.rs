@@ -69,6 +69,8 @@ struct Link {
     provided: BTreeMap<ServiceName, Outline>,
     /// The latest request to go on as another program that it was sent; 0: none.
     upgrade_asked: u64,
+    /// The node has said in it what runs on it.
+    reported: bool,
 }
 
 /// What a session is run with.
@@ -105,7 +107,7 @@ impl Looks<'_> {
         let entry = self.0.nodes.get(node)?;
         Some(NodeLook {
             connected: entry.link.is_some(),
-            reported: entry.reported,
+            reported: entry.link.as_ref().is_some_and(|link| link.reported),
             silent: entry.silent,
             observed: &entry.observed,
             metrics: entry.metrics.as_ref(),
@@ -168,6 +170,7 @@ impl Sessions {
             sent: Generation(0),
             provided: BTreeMap::new(),
             upgrade_asked: 0,
+            reported: false,
         };
         let mut flapping = false;
         if let Some(old) = entry.link.replace(link) {
@@ -248,8 +251,12 @@ impl Sessions {
 
     /// A node has said what runs on it: from the first time on it counts as heard.
     pub(crate) fn reported(&self, node: &NodeName) {
-        let first =
-            self.lock().nodes.get_mut(node).is_some_and(|it| !std::mem::replace(&mut it.reported, true));
+        let first = self.lock().nodes.get_mut(node).is_some_and(|it| {
+            if let Some(link) = &mut it.link {
+                link.reported = true;
+            }
+            !std::mem::replace(&mut it.reported, true)
+        });
         if first {
             self.notify();
         }

@@ -103,7 +103,8 @@ pub struct NodeStatus {
     pub node: Node,
     /// Its agent has a session.
     pub connected: bool,
-    /// Its agent has said what runs on it, since the coordinator began: nothing is placed on it before.
+    /// Its agent has said what runs on it, in the session that it has: what is shown of its instances before is older, and on
+    /// a node that never did nothing is placed.
     pub reported: bool,
     /// How long it has been silent, where it is not connected and was heard before.
     pub silent_for: Option<Millis>,

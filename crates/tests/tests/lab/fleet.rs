@@ -189,7 +189,7 @@ impl Fleet {
         wait::until("session of this boot", ROOM, || {
             let ran = self.baton(&["node", "show", node, "--json"]);
             let shown: Value = serde_json::from_str(&ran.stdout).map_err(|_| ran.stderr.clone())?;
-            let heard = shown["connected"] == true && shown["facts"]["boot_id"] == boot.trim();
+            let heard = shown["reported"] == true && shown["facts"]["boot_id"] == boot.trim();
             if heard { Ok(()) } else { Err(format!("boot {boot}: {shown}")) }
         });
     }
