@@ -21,8 +21,10 @@ const EVIDENCE: &str = "evidence";
 pub(super) enum Opinion {
     /// Nothing is asked, or all is answered well.
     Open,
-    /// Something is not answered well, or not answered yet.
+    /// Something is not answered yet.
     Shut,
+    /// Something is not answered well: no further instance is changed and no further share is given until it is.
+    Broken,
     /// It was acted upon: the rollout turned round or is held.
     Acted,
 }
@@ -41,7 +43,7 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
     };
     if let Some(reason) = stage.held.clone() {
         turn.wait(Subject::Stage(number), "analysis", reason, None);
-        return Opinion::Shut;
+        return Opinion::Broken;
     }
     let mut verdicts = analysis::of(turn, rollout.to, &rollout.stages[at], &policy.analysis);
     if at == index && is_gone(turn, index) {
@@ -56,6 +58,10 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
     let broken = policy.analysis.iter().zip(&verdicts).filter(broken).min_by_key(|(it, _)| rank(&it.action));
     if let Some((threshold, verdict)) = broken {
         return act(turn, index, threshold, &verdict.text);
+    }
+    if let Some(open) = broken_before(turn, at).filter(|_| at < index) {
+        turn.wait(Subject::Stage(number), "analysis", open, None);
+        return Opinion::Broken;
     }
     if at < index || analysis::passed(&verdicts) {
         return if at < index && turn.rollout().is_some_and(|it| it.stages[index].analysed) {
@@ -79,6 +85,13 @@ fn is_gone(turn: &Turn<'_>, index: usize) -> bool {
     }
     let mut running = turn.live_seen().filter(|(_, slot, _)| slot.release == rollout.to).peekable();
     running.peek().is_some() && running.all(|(_, _, sight)| sight.heard && !sight.serves)
+}
+
+/// What was broken when a step that is done was asked last, and is not known now: a coordinator that starts anew has no
+/// evidence, and missing data does not lift a hold.
+fn broken_before(turn: &Turn<'_>, at: usize) -> Option<String> {
+    let verdicts = &turn.rollout()?.stages[at].verdicts;
+    verdicts.iter().find(|verdict| verdict.answer == Answer::Fail).map(|verdict| verdict.text.clone())
 }
 
 /// Says what is not answered well yet, and what keeps the evidence away.
@@ -235,11 +248,11 @@ fn act(turn: &mut Turn<'_>, index: usize, threshold: &Threshold, text: &str) -> 
             let message = format!("{}: stage {number} waits for an operator: {text}", turn.name);
             turn.tell(Severity::Warning, "rollout-paused", message);
             turn.wait(Subject::Stage(number), "analysis", reason, None);
-            Opinion::Shut
+            Opinion::Broken
         }
         AnalysisAction::Hold | AnalysisAction::Webhook { .. } => {
             turn.wait(Subject::Stage(number), "analysis", text.to_owned(), None);
-            Opinion::Shut
+            Opinion::Broken
         }
     }
 }

@@ -45,12 +45,37 @@ pub(super) fn step(turn: &mut Turn<'_>) {
         }
         return;
     }
-    if !held {
+    let Some(policy) = turn.spec().map(|spec| spec.rollout.clone()) else { return };
+    let opinion = analysis::watch(turn, index, &policy);
+    let gates = match opinion {
+        Opinion::Open => Gates { held, broken: false, shut: false },
+        Opinion::Shut => Gates { held, broken: false, shut: true },
+        Opinion::Broken => Gates { held, broken: true, shut: true },
+        Opinion::Acted => return,
+    };
+    if !gates.keep_back() {
         assign(turn, index, goal);
     }
-    let Some(policy) = turn.spec().map(|spec| spec.rollout.clone()) else { return };
-    let tally = tally(turn, index, &policy);
-    advance(turn, index, &policy, &tally, held);
+    let tally = tally(turn, index, &policy, !gates.broken);
+    advance(turn, index, &policy, &tally, gates);
+}
+
+/// What keeps a stage from going on, beside its health and its bake.
+#[derive(Clone, Copy, Debug)]
+struct Gates {
+    /// An operator holds the rollout.
+    held: bool,
+    /// A threshold is broken, and the policy wants the rollout to stay where it is.
+    broken: bool,
+    /// Analysis is not content, or a gateway has not acknowledged the stage's traffic: the stage does not end.
+    shut: bool,
+}
+
+impl Gates {
+    /// What is under way is ended, but nothing further is changed, and no further share is given.
+    const fn keep_back(self) -> bool {
+        self.held || self.broken
+    }
 }
 
 fn wait_held(turn: &mut Turn<'_>, reason: String) {
@@ -141,19 +166,24 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
 }
 
 /// Writes the tally down and decides: fail, wait, bake, or done.
-fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Tally, held: bool) {
+fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Tally, gates: Gates) {
     let now = turn.now;
     record(turn, index, tally);
     let unhealthy = tally.open > 0 || tally.missing > 0;
     if unhealthy {
         lose_health(turn, index, tally);
     }
+    if gates.broken && (tally.unassigned > 0 || tally.missing > 0) {
+        put_off(turn, policy);
+    }
     let Some(rollout) = turn.rollout() else { return };
     let progress_deadline = rollout.progressed_at.plus(policy.progress_deadline);
     let back = rollout.back();
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
     let stage = &rollout.stages[index];
-    if let Some(reason) = failure(turn.name, rollout, stage, number, policy, tally, now).filter(|_| !held) {
+    if let Some(reason) =
+        failure(turn.name, rollout, stage, number, policy, tally, now).filter(|_| !gates.held)
+    {
         if back {
             give_up_waiting(turn, index, policy);
         } else {
@@ -163,7 +193,10 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
     }
     if unhealthy {
         turn.wake(Some(progress_deadline));
-        analysis::watch(turn, index, policy);
+        return;
+    }
+    let moves = stage.shifted_at.is_none() && (stage.switches || stage.traffic.is_some());
+    if moves && !back && gates.keep_back() {
         return;
     }
     if !shift::shift(turn, index) {
@@ -173,17 +206,26 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
             let stage = &rollout.stages[index];
             stage.shifted_at.is_none() && !stage.failed.is_empty()
         });
-        if back && is_lost && !held && now >= progress_deadline {
+        if back && is_lost && !gates.held && now >= progress_deadline {
             give_up_waiting(turn, index, policy);
         }
         return;
     }
     let unknown = !shift::acknowledged(turn, index);
     comparison::look(turn, index);
-    match analysis::watch(turn, index, policy) {
-        Opinion::Open => bake_or_end(turn, index, policy, Gates { held, shut: unknown }),
-        Opinion::Shut => bake_or_end(turn, index, policy, Gates { held, shut: true }),
-        Opinion::Acted => {}
+    bake_or_end(turn, index, policy, Gates { shut: gates.shut || unknown, ..gates });
+}
+
+/// Time in which a broken threshold keeps instances from their change is not counted against the rollout. It is written
+/// down now and then, and not each second.
+fn put_off(turn: &mut Turn<'_>, policy: &RolloutPolicy) {
+    let now = turn.now;
+    let tenth = Millis(policy.progress_deadline.0 / 10);
+    let late = |rollout: &RolloutProgress| now.since(rollout.progressed_at) >= tenth;
+    if turn.rollout().is_some_and(late)
+        && let Some(rollout) = &mut turn.memory.rollout
+    {
+        rollout.progressed_at = now;
     }
 }
 
@@ -322,15 +364,6 @@ fn interrupted(turn: &Turn<'_>, stage: &StageProgress, healthy_at: UnixMs) -> bo
     let counted = stage.cohort.iter().filter(|number| !stage.failed.contains_key(number));
     let mut ready_since = counted.filter_map(|number| turn.seen(*number)?.ready_since);
     ready_since.any(|since| since > healthy_at)
-}
-
-/// What keeps a stage that is healthy from its end, beside its bake.
-#[derive(Clone, Copy, Debug)]
-struct Gates {
-    /// An operator holds the rollout.
-    held: bool,
-    /// Analysis is not content, or a gateway has not acknowledged the stage's traffic.
-    shut: bool,
 }
 
 fn bake_or_end(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, gates: Gates) {
