@@ -53,13 +53,16 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
     }
     turn.wake(Some(turn.now.plus(ASK_EVERY)));
     note(turn, at, &verdicts, &policy.analysis);
-    let broken = |(_, verdict): &(&Threshold, &Verdict)| verdict.answer == Answer::Fail;
+    let overruled = at < index && is_overruled(turn, at);
+    let broken = |(threshold, verdict): &(&Threshold, &Verdict)| {
+        verdict.answer == Answer::Fail && !(overruled && threshold.action != AnalysisAction::RollBack)
+    };
     // Of several that are broken, the one that asks for most.
     let broken = policy.analysis.iter().zip(&verdicts).filter(broken).min_by_key(|(it, _)| rank(&it.action));
     if let Some((threshold, verdict)) = broken {
         return act(turn, index, threshold, &verdict.text);
     }
-    if let Some(open) = broken_before(turn, at).filter(|_| at < index) {
+    if let Some(open) = broken_before(turn, at).filter(|_| at < index && !overruled) {
         turn.wait(Subject::Stage(number), "analysis", open, None);
         return Opinion::Broken;
     }
@@ -85,6 +88,13 @@ fn is_gone(turn: &Turn<'_>, index: usize) -> bool {
     }
     let mut running = turn.live_seen().filter(|(_, slot, _)| slot.release == rollout.to).peekable();
     running.peek().is_some() && running.all(|(_, _, sight)| sight.heard && !sight.serves)
+}
+
+/// Whether an operator took the rollout past a step's analysis: its evidence keeps the next step back no more. One that is so
+/// bad that it rolls back still does.
+fn is_overruled(turn: &Turn<'_>, at: usize) -> bool {
+    let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
+    turn.rollout().is_some_and(|rollout| hold::promoted(&turn.service.control, rollout, number))
 }
 
 /// What was broken when a step that is done was asked last, and is not known now: a coordinator that starts anew has no

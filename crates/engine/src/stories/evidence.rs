@@ -320,6 +320,32 @@ fn an_operator_can_go_on_without_bake_and_evidence() {
 }
 
 #[test]
+fn what_an_operator_overruled_does_not_hold_the_next_step() {
+    let metric = Metric::ErrorShare { at_most: Weight(100) };
+    for action in [AnalysisAction::Pause, AnalysisAction::Hold] {
+        let mut fleet = behind(Strategy::Rolling);
+        let mut spec = watching(canary(&[5_000, 10_000], Millis::secs(5)), metric, action.clone());
+        spec.rollout.batch = Amount::Number(2);
+        serves(&mut fleet, 2, 0, 90);
+        fleet.deploy(spec).run(SOON);
+        assert_eq!((shares(&fleet).as_str(), fleet.gates()), ("1=50% 2=50%", vec!["analysis"]));
+        let told = fleet.count("rollout-paused");
+        fleet.control(|control| control.promoted_through = 2).tick();
+        assert_eq!(fleet.count("analysis-overruled"), 1, "{}", fleet.journal());
+        while fleet.count("traffic-shifted") < 2 {
+            fleet.tick();
+            assert_eq!(fleet.count("rollout-paused"), told, "{action:?}: {}", fleet.journal());
+        }
+        // The last step is judged by its own evidence.
+        fleet.run(SOON);
+        assert_eq!((shares(&fleet).as_str(), fleet.gates()), ("2=100%", vec!["analysis"]));
+        assert_eq!(fleet.count("rollout-succeeded"), 0, "{}", fleet.journal());
+        serves(&mut fleet, 2, 10, 0);
+        fleet.control(|control| control.retry = 1).until(RolloutOutcome::Succeeded, SOON);
+    }
+}
+
+#[test]
 fn a_last_step_that_is_held_ends_by_a_persons_decision() {
     let metric = Metric::ErrorShare { at_most: Weight(100) };
     for action in [AnalysisAction::Pause, AnalysisAction::Hold] {
