@@ -104,7 +104,10 @@ fn start(turn: &mut Turn<'_>, index: usize) {
         wait_for_approval(turn, number, reason);
         return;
     }
-    let set: Vec<u64> = turn.beside().map(|(number, _)| number).collect();
+    // What stands beside and was begun for another release is changed to this one; a return takes what is there of its own.
+    let (back, goal) = (rollout.back(), rollout.goal());
+    let set = turn.beside().filter(|(_, slot)| !back || Some(slot.release) == goal);
+    let set: Vec<u64> = set.map(|(number, _)| number).collect();
     if let Some(rollout) = &mut turn.memory.rollout {
         let stage = &mut rollout.stages[index];
         stage.started_at = Some(now);
@@ -136,7 +139,8 @@ fn wait_for_approval(turn: &mut Turn<'_>, number: u32, reason: String) {
 /// Gives the goal to as many of the cohort as the budget allows, and asks for places where the stage places.
 fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
     let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[index]) else { return };
-    let (places, second_set, again) = (stage.places, stage.second_set, stage.again.clone());
+    let (places, beside, again) =
+        (stage.places || stage.second_set, stage.places_beside(), stage.again.clone());
     let cohort: Vec<u64> = stage.cohort.iter().copied().collect();
     let mut zones = OneZone::of(turn);
     for number in cohort {
@@ -158,9 +162,9 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
             }
         }
     }
-    if let Some(spec) = turn.spec().filter(|_| places || second_set) {
+    if let Some(spec) = turn.spec().filter(|_| places) {
         let wishes =
-            turn.missing(spec, goal, second_set).into_iter().map(|wish| Wish { stage: Some(index), ..wish });
+            turn.missing(spec, goal, beside).into_iter().map(|wish| Wish { stage: Some(index), ..wish });
         turn.wishes = wishes.collect();
     }
 }

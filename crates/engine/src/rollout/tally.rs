@@ -43,9 +43,9 @@ fn missing(turn: &Turn<'_>, beside: bool) -> u32 {
 pub(super) fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, asked: bool) -> Tally {
     let mut tally = Tally::default();
     let Some(rollout) = turn.rollout() else { return tally };
-    let (places, second_set) = (rollout.stages[index].places, rollout.stages[index].second_set);
-    if places || second_set {
-        tally.missing = missing(turn, second_set);
+    let present = &rollout.stages[index];
+    if present.places || present.second_set {
+        tally.missing = missing(turn, present.places_beside());
     }
     let goal = rollout.goal();
     let stage = rollout.stages[index].clone();
