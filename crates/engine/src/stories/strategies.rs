@@ -229,6 +229,18 @@ fn a_larger_second_set_is_as_large_as_it_is_wanted() {
 }
 
 #[test]
+fn a_second_set_is_spread_by_itself() {
+    let mut fleet = fleet(3, 1);
+    fleet.join_gateway("g1");
+    fleet.node("n3", |node| node.cordoned = true).deploy(spec("other", 2)).run(Millis::secs(10));
+    fleet.deploy(of(2, Strategy::Rolling)).until(RolloutOutcome::Succeeded, SOON).run(Millis::secs(5));
+    assert_eq!(fleet.running(), "n1=1 n2=1");
+    // The node that has none of anything takes one, and not both: after the switch they are all there is.
+    fleet.node("n3", |node| node.cordoned = false).deploy(of(2, blue_green())).run(SOON);
+    assert_eq!(fleet.running(), "n1=2 n3=2");
+}
+
+#[test]
 fn a_switch_is_done_when_every_gateway_has_made_it() {
     let mut fleet = behind(Strategy::Rolling);
     fleet.deploy(by(blue_green())).until(RolloutOutcome::Succeeded, SOON).run(Millis::secs(5));
