@@ -9,6 +9,7 @@
 //! Going back, nothing is waited for but health, and an instance that fails does not stop the others.
 
 use super::analysis::Opinion;
+use super::failure::failure;
 use super::tally::{Tally, tally};
 use super::zone::OneZone;
 use super::{analysis, back, comparison, finish, shift, stop};
@@ -17,13 +18,10 @@ use crate::gate::{bake, hold};
 use crate::progress::{RolloutProgress, StageProgress};
 use crate::turn::{Turn, Wish};
 use baton_model::event::Severity;
-use baton_model::id::{ReleaseNumber, ServiceName};
+use baton_model::id::ReleaseNumber;
 use baton_model::report::Subject;
 use baton_model::rollout::{OnFailure, RolloutOutcome, RolloutPolicy};
 use baton_model::time::{Millis, UnixMs};
-
-/// How often one stage may lose its health again while it bakes; a release that flaps more than this has failed.
-const RELAPSES_MAX: u32 = 3;
 
 /// Takes the current stage one step further.
 pub(super) fn step(turn: &mut Turn<'_>) {
@@ -274,44 +272,6 @@ fn record(turn: &mut Turn<'_>, index: usize, tally: &Tally) {
         stage.failed.remove(number);
     }
     stage.failed.extend(tally.newly_failed.iter().cloned());
-}
-
-/// Why the stage has failed, if it has. Silent nodes alone do not fail it: they are awaited, then replaced.
-fn failure(
-    service: &ServiceName,
-    rollout: &RolloutProgress,
-    stage: &StageProgress,
-    number: u32,
-    policy: &RolloutPolicy,
-    tally: &Tally,
-    now: UnixMs,
-) -> Option<String> {
-    let whole = u32::try_from(stage.cohort.len()).unwrap_or(u32::MAX);
-    let failed = u32::try_from(stage.failed.len()).unwrap_or(u32::MAX);
-    // While nothing has come up anywhere, the release has proven nothing, whatever is tolerated.
-    let unproven = failed == whole && rollout.stages.iter().all(|stage| stage.healthy.is_empty());
-    let tolerated = if unproven { 0 } else { policy.failure_tolerance.floor_of(whole) };
-    let title = &stage.title;
-    if failed > tolerated && !rollout.back() {
-        let (slot, why) = stage.failed.iter().next()?;
-        return Some(format!(
-            "stage {number} ({title}): {failed} of {whole} failed, {tolerated} tolerated; {service}.{slot}: {why}"
-        ));
-    }
-    if stage.relapses > RELAPSES_MAX {
-        return Some(format!(
-            "stage {number} ({title}) lost its health {} times while it baked",
-            stage.relapses
-        ));
-    }
-    let waits = tally.open > tally.deferred || tally.missing > 0;
-    if waits && now >= rollout.progressed_at.plus(policy.progress_deadline) {
-        return Some(format!(
-            "stage {number} ({title}): no instance became healthy within {}",
-            policy.progress_deadline
-        ));
-    }
-    None
 }
 
 fn fail(turn: &mut Turn<'_>, policy: &RolloutPolicy, reason: &str) {
