@@ -154,8 +154,9 @@ impl State {
             let coarse = self.coarse.range(since..until).map(|(at, slot)| (*at, COARSE, slot));
             let fine = self.fine.range(since..until).map(|(at, slot)| (*at, FINE, slot));
             for (at, length, slot) in coarse.chain(fine) {
-                if let Some(releases) = releases(slot, name) {
-                    watched.series.push(at, at.plus(length), releases);
+                // Whoever reports may leave out a service of which it counted nothing: then there was nothing.
+                if !slot.is_empty() {
+                    watched.series.push(at, at.plus(length), releases(slot, name).unwrap_or_default());
                 }
             }
             watched.series.forget_before(before(now, KEPT));
@@ -330,6 +331,8 @@ mod tests {
         assert_eq!(count(&mut log, at(3)), (2, 22), "the present second is not over");
         assert_eq!(count(&mut log, at(4)), (3, 33), "nobody reported in second 2");
         assert_eq!(count(&mut log, at(4)), (3, 33), "each of them once");
+        log.take(&edge(1), Evidence { span: FINE, ..Evidence::default() }, at(4));
+        assert_eq!(count(&mut log, at(5)), (4, 33), "a second without a request was reported too");
         assert_eq!(count(&mut log, at(5000)), (0, 0), "an hour is kept");
         let mut aged = State::default();
         for second in 0..600 {

@@ -256,6 +256,14 @@ pub struct StageProgress {
     pub comparison: Option<Comparison>,
 }
 
+impl StageProgress {
+    /// Whether it places in the set that stands beside the one that serves: after a switch, what stands beside is the set that
+    /// served before, and of that nothing is missing.
+    pub(crate) fn places_beside(&self) -> bool {
+        self.second_set && !(self.switches && self.shifted_at.is_some())
+    }
+}
+
 /// What a stage does to the traffic of its service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {

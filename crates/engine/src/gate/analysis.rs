@@ -10,6 +10,10 @@ use baton_model::rollout::{Answer, Measured, Metric, Threshold, Verdict};
 use baton_model::route::Weight;
 use baton_model::time::{Millis, UnixMs};
 
+/// What a window may lack and count as whole: gateways report by the second, and neither the present second nor the one in
+/// which the window begins is in it.
+const UNREPORTED_MAX: Millis = Millis::secs(2);
+
 /// The verdicts on a release since a stage moved the requests to it.
 pub(crate) fn of(
     turn: &Turn<'_>,
@@ -75,7 +79,6 @@ pub(crate) fn passed(verdicts: &[Verdict]) -> bool {
 fn answer(threshold: &Threshold, subject: &Subject<'_>) -> Verdict {
     let (since, evidence) = evidence(threshold, subject);
     let requests = count(&threshold.metric, &evidence);
-    let span = subject.now.since(since);
     // What agents count needs no requests.
     let enough = !threshold.metric.is_from_gateways() || requests >= u64::from(threshold.requests_min);
     let measured = match threshold.metric {
@@ -84,9 +87,7 @@ fn answer(threshold: &Threshold, subject: &Subject<'_>) -> Verdict {
         Metric::Latency { quantile, .. } => {
             (requests > 0).then(|| Measured::Micros(micros(&evidence, quantile)))
         }
-        // A rate over a part of its window would be a guess.
-        Metric::RequestRate { .. } => (subject.series.is_some() && span >= threshold.window)
-            .then(|| Measured::MilliRate(requests.saturating_mul(1_000_000) / span.0.max(1))),
+        Metric::RequestRate { .. } => rate(threshold, subject, requests, covered(subject, since)),
         Metric::Restarts { .. } => subject.restarts.map(Measured::Count),
     };
     let answer = match (measured, enough) {
@@ -94,8 +95,29 @@ fn answer(threshold: &Threshold, subject: &Subject<'_>) -> Verdict {
         (Some(_), true) => Answer::Fail,
         (Some(_) | None, _) => Answer::Inconclusive,
     };
-    let text = text(threshold, answer, measured, requests, span);
+    let length = match threshold.metric {
+        Metric::RequestRate { .. } => covered(subject, since),
+        Metric::ErrorShare { .. }
+        | Metric::Differing { .. }
+        | Metric::Latency { .. }
+        | Metric::Restarts { .. } => subject.now.since(since),
+    };
+    let text = text(threshold, answer, measured, requests, length);
     Verdict { name: threshold.name.clone(), answer, at: subject.now, since, requests, measured, text }
+}
+
+/// For how long since then gateways have reported.
+fn covered(subject: &Subject<'_>, since: UnixMs) -> Millis {
+    subject.series.map(|series| series.covered(since)).unwrap_or_default()
+}
+
+/// Requests a second of the time in which they were counted. Over a part of its window a rate would be a guess, and seconds in
+/// which nobody reported, as after a start of the coordinator, are not seconds without requests.
+fn rate(threshold: &Threshold, subject: &Subject<'_>, requests: u64, covered: Millis) -> Option<Measured> {
+    let window = UnixMs(subject.now.0.saturating_sub(threshold.window.0));
+    let reported = Millis(self::covered(subject, window).0 + UNREPORTED_MAX.0);
+    let whole = window >= subject.since && reported >= threshold.window && covered > Millis::ZERO;
+    whole.then(|| Measured::MilliRate(requests.saturating_mul(1_000_000) / covered.0))
 }
 
 /// The evidence of the threshold's window; of all the time since the release was given its share, where the window has
@@ -253,6 +275,27 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_over_the_whole_seconds_that_were_reported() {
+        let metric = Metric::RequestRate { at_least: 20 };
+        let (name, window, action) = ("it".to_owned(), Millis::secs(5), AnalysisAction::RollBack);
+        let threshold = Threshold { name, metric, window, requests_min: 0, action };
+        let mut series = EvidenceSeries::default();
+        let mut evidence = ReleaseEvidence::default();
+        evidence.status.successful = 22;
+        for second in 90..100 {
+            let of = BTreeMap::from([(ReleaseNumber(2), evidence.clone())]);
+            series.push(UnixMs(second * 1000), UnixMs(second * 1000 + 1000), of);
+        }
+        let (release, since, restarts) = (ReleaseNumber(2), UnixMs(90_000), None);
+        let at = |now| Subject { series: Some(&series), release, since, restarts, now: UnixMs(now) };
+        let verdict = answer(&threshold, &at(100_700));
+        assert_eq!((verdict.answer, verdict.measured), (Answer::Pass, Some(Measured::MilliRate(22_000))));
+        assert!(verdict.text.contains("over 4s"), "{}", verdict.text);
+        let silent = answer(&threshold, &at(103_000));
+        assert_eq!(silent.answer, Answer::Inconclusive, "{}", silent.text);
+    }
+
+    #[test]
     fn latencies_rates_and_restarts() {
         let slow = |ms| Metric::Latency { quantile: Weight(9_900), at_most: Millis(ms) };
         check(slow(250), 100, &[(100, 0, 200)], 0, (Answer::Pass, "200.000 ms"));
@@ -261,6 +304,10 @@ mod tests {
         check(rate(10), 0, &[(100, 0, 1), (100, 0, 1)], 0, (Answer::Pass, "10.000/s"));
         check(rate(11), 0, &[(100, 0, 1), (100, 0, 1)], 0, (Answer::Fail, "10.000/s"));
         check(rate(11), 0, &[(100, 0, 1)], 90_000, (Answer::Inconclusive, ""));
+        // Nobody has reported for a part of the window, or at all: that is not known to be a time without requests.
+        check(rate(5), 0, &[(100, 0, 1)], 0, (Answer::Inconclusive, ""));
+        check(rate(0), 0, &[], 0, (Answer::Inconclusive, ""));
+        check(rate(1), 0, &[(0, 0, 1), (0, 0, 1)], 0, (Answer::Fail, "0.000/s"));
         check(Metric::Restarts { at_most: 2 }, 0, &[], 0, (Answer::Pass, "2"));
         check(Metric::Restarts { at_most: 2 }, 50, &[], 0, (Answer::Pass, "2"));
         check(Metric::Restarts { at_most: 1 }, 0, &[], 0, (Answer::Fail, "2"));

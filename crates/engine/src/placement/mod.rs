@@ -1,6 +1,7 @@
 //! Placement: which nodes. Eligible are nodes that are heard, neither cordoned nor draining, that have the labels asked
 //! for and no conflicting port or path. Among them the choice is even over the spread label's values, then over nodes, then to
-//! the node with the fewest instances of all services, then by name: the same question always gets the same answer.
+//! the node with the fewest instances of all services, then by name: the same question always gets the same answer. The set that
+//! serves and the set beside it are spread each by itself.
 //! It only ever adds; what fits where it is, is never moved.
 
 mod choice;
@@ -29,15 +30,19 @@ pub(crate) fn grant<'a>(turn: &mut Turn<'a>, ground: &mut Ground<'a>) {
         return turn.wait(Subject::Service, "after", why, None);
     }
     let claims = ground::claims(spec);
-    let places = choose(turn, ground, spec, &claims, &wishes);
     let mut refused = 0;
-    for (wish, place) in wishes.iter().zip(places) {
-        match place {
-            Some(place) => {
-                ground.take(place, &claims);
-                turn.grant(wish, place);
+    let (beside, serving): (Vec<Wish>, Vec<Wish>) = wishes.into_iter().partition(|wish| beside(turn, wish));
+    for (wishes, beside) in [(serving, false), (beside, true)].iter().filter(|(wishes, _)| !wishes.is_empty())
+    {
+        let places = choose(turn, ground, spec, &claims, (wishes, *beside));
+        for (wish, place) in wishes.iter().zip(places) {
+            match place {
+                Some(place) => {
+                    ground.take(place, &claims);
+                    turn.grant(wish, place);
+                }
+                None => refused += 1,
             }
-            None => refused += 1,
         }
     }
     if refused > 0 {
@@ -47,18 +52,25 @@ pub(crate) fn grant<'a>(turn: &mut Turn<'a>, ground: &mut Ground<'a>) {
     }
 }
 
-/// A node for each wish, by its place, as far as there are any.
+/// Whether a wish is of the set that stands beside the one that serves. Each set is spread by itself: after a switch it is all
+/// there is.
+fn beside(turn: &Turn<'_>, wish: &Wish) -> bool {
+    let replaced = wish.replaces.and_then(|old| turn.memory.slots.get(&old));
+    replaced.map_or(wish.beside, |old| old.beside)
+}
+
+/// A node for each wish of one set, by its place, as far as there are any.
 fn choose<'a>(
     turn: &Turn<'_>,
     ground: &mut Ground<'a>,
     spec: &'a ServiceSpec,
     claims: &BTreeSet<Claim>,
-    wishes: &[Wish],
+    (wishes, beside): (&[Wish], bool),
 ) -> Vec<Option<usize>> {
-    let mine = mine(turn);
+    let mine = mine(turn, beside);
     let (field, closed) = ground.field(&spec.placement, claims);
-    let beside = order::beside(turn.sightings, spec);
-    let apart = |place: usize| beside.as_ref().is_some_and(|beside| !beside.contains(&place));
+    let allowed = order::beside(turn.sightings, spec);
+    let apart = |place: usize| allowed.as_ref().is_some_and(|allowed| !allowed.contains(&place));
     let mut choice = Choice::open(field, &mine, |place| closed(place) || apart(place));
     let grant = |wish: &Wish| match wish.only {
         Some(place) => Some(place).filter(|place| choice.allows(*place)),
@@ -67,11 +79,12 @@ fn choose<'a>(
     wishes.iter().map(grant).collect()
 }
 
-/// How many instances of the service each node has that are to stay, by its place.
-fn mine(turn: &Turn<'_>) -> BTreeMap<usize, u32> {
+/// How many instances of one of the service's sets each node has that are to stay, by its place.
+fn mine(turn: &Turn<'_>, beside: bool) -> BTreeMap<usize, u32> {
     let mut mine = BTreeMap::new();
     let replaced = turn.replaced();
-    let staying = turn.live_seen().filter(|(number, _, _)| !replaced.contains(number));
+    let of_set = turn.live_seen().filter(|(_, slot, _)| slot.beside == beside);
+    let staying = of_set.filter(|(number, _, _)| !replaced.contains(number));
     for view in staying.filter_map(|(_, _, sight)| sight.node) {
         *mine.entry(view.place).or_default() += 1;
     }

@@ -21,8 +21,10 @@ const EVIDENCE: &str = "evidence";
 pub(super) enum Opinion {
     /// Nothing is asked, or all is answered well.
     Open,
-    /// Something is not answered well, or not answered yet.
+    /// Something is not answered yet.
     Shut,
+    /// Something is not answered well: no further instance is changed and no further share is given until it is.
+    Broken,
     /// It was acted upon: the rollout turned round or is held.
     Acted,
 }
@@ -41,7 +43,7 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
     };
     if let Some(reason) = stage.held.clone() {
         turn.wait(Subject::Stage(number), "analysis", reason, None);
-        return Opinion::Shut;
+        return Opinion::Broken;
     }
     let mut verdicts = analysis::of(turn, rollout.to, &rollout.stages[at], &policy.analysis);
     if at == index && is_gone(turn, index) {
@@ -51,11 +53,18 @@ pub(super) fn watch(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
     }
     turn.wake(Some(turn.now.plus(ASK_EVERY)));
     note(turn, at, &verdicts, &policy.analysis);
-    let broken = |(_, verdict): &(&Threshold, &Verdict)| verdict.answer == Answer::Fail;
+    let overruled = at < index && is_overruled(turn, at);
+    let broken = |(threshold, verdict): &(&Threshold, &Verdict)| {
+        verdict.answer == Answer::Fail && !(overruled && threshold.action != AnalysisAction::RollBack)
+    };
     // Of several that are broken, the one that asks for most.
     let broken = policy.analysis.iter().zip(&verdicts).filter(broken).min_by_key(|(it, _)| rank(&it.action));
     if let Some((threshold, verdict)) = broken {
         return act(turn, index, threshold, &verdict.text);
+    }
+    if let Some(open) = broken_before(turn, at).filter(|_| at < index && !overruled) {
+        turn.wait(Subject::Stage(number), "analysis", open, None);
+        return Opinion::Broken;
     }
     if at < index || analysis::passed(&verdicts) {
         return if at < index && turn.rollout().is_some_and(|it| it.stages[index].analysed) {
@@ -79,6 +88,20 @@ fn is_gone(turn: &Turn<'_>, index: usize) -> bool {
     }
     let mut running = turn.live_seen().filter(|(_, slot, _)| slot.release == rollout.to).peekable();
     running.peek().is_some() && running.all(|(_, _, sight)| sight.heard && !sight.serves)
+}
+
+/// Whether an operator took the rollout past a step's analysis: its evidence keeps the next step back no more. One that is so
+/// bad that it rolls back still does.
+fn is_overruled(turn: &Turn<'_>, at: usize) -> bool {
+    let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
+    turn.rollout().is_some_and(|rollout| hold::promoted(&turn.service.control, rollout, number))
+}
+
+/// What was broken when a step that is done was asked last, and is not known now: a coordinator that starts anew has no
+/// evidence, and missing data does not lift a hold.
+fn broken_before(turn: &Turn<'_>, at: usize) -> Option<String> {
+    let verdicts = &turn.rollout()?.stages[at].verdicts;
+    verdicts.iter().find(|verdict| verdict.answer == Answer::Fail).map(|verdict| verdict.text.clone())
 }
 
 /// Says what is not answered well yet, and what keeps the evidence away.
@@ -235,11 +258,11 @@ fn act(turn: &mut Turn<'_>, index: usize, threshold: &Threshold, text: &str) -> 
             let message = format!("{}: stage {number} waits for an operator: {text}", turn.name);
             turn.tell(Severity::Warning, "rollout-paused", message);
             turn.wait(Subject::Stage(number), "analysis", reason, None);
-            Opinion::Shut
+            Opinion::Broken
         }
         AnalysisAction::Hold | AnalysisAction::Webhook { .. } => {
             turn.wait(Subject::Stage(number), "analysis", text.to_owned(), None);
-            Opinion::Shut
+            Opinion::Broken
         }
     }
 }

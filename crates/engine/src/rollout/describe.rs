@@ -5,18 +5,21 @@ use crate::progress::{RolloutProgress, StageProgress};
 use crate::turn::Turn;
 use baton_model::id::Version;
 use baton_model::report::{RolloutReport, StageReport, StageState, Step};
-use baton_model::rollout::Answer;
+use baton_model::rollout::{Answer, RolloutOutcome};
 use std::collections::BTreeMap;
 
 /// A rollout for people. `whole`: with every instance, not the failed ones alone.
 pub(crate) fn describe(turn: &Turn<'_>, rollout: &RolloutProgress, whole: bool) -> Option<RolloutReport> {
     let stages = rollout.stages.iter().enumerate().map(|(index, stage)| {
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        // A rollout that was ended in the middle leaves its stage where it was: its time is over too.
+        let stopped_at = rollout.ended_at.filter(|_| stage.started_at.is_some());
         let state = match (stage.started_at, stage.healthy_at, stage.ended_at) {
             _ if !stage.failed.is_empty() && stage.ended_at.is_some() => StageState::Failed,
             _ if rollout.turned_at == Some(index + 1) && is_broken(stage) => StageState::Failed,
             (_, _, Some(_)) if stage.healthy_at.is_none() => StageState::Failed,
             (_, _, Some(_)) => StageState::Done,
+            (Some(_), _, None) if rollout.outcome == RolloutOutcome::Failed => StageState::Failed,
             (Some(_), Some(_), None) => StageState::Baking,
             (Some(_), None, None) => StageState::Running,
             (None, _, None) => StageState::Pending,
@@ -31,7 +34,7 @@ pub(crate) fn describe(turn: &Turn<'_>, rollout: &RolloutProgress, whole: bool) 
             state,
             instances,
             started_at: stage.started_at,
-            ended_at: stage.ended_at,
+            ended_at: stage.ended_at.or(stopped_at),
             step: stage.step,
             weight: stage.traffic.as_ref().map(|traffic| traffic.weight),
             verdicts: stage.verdicts.clone(),

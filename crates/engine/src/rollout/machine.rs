@@ -9,6 +9,7 @@
 //! Going back, nothing is waited for but health, and an instance that fails does not stop the others.
 
 use super::analysis::Opinion;
+use super::failure::failure;
 use super::tally::{Tally, tally};
 use super::zone::OneZone;
 use super::{analysis, back, comparison, finish, shift, stop};
@@ -17,13 +18,10 @@ use crate::gate::{bake, hold};
 use crate::progress::{RolloutProgress, StageProgress};
 use crate::turn::{Turn, Wish};
 use baton_model::event::Severity;
-use baton_model::id::{ReleaseNumber, ServiceName};
+use baton_model::id::ReleaseNumber;
 use baton_model::report::Subject;
 use baton_model::rollout::{OnFailure, RolloutOutcome, RolloutPolicy};
 use baton_model::time::{Millis, UnixMs};
-
-/// How often one stage may lose its health again while it bakes; a release that flaps more than this has failed.
-const RELAPSES_MAX: u32 = 3;
 
 /// Takes the current stage one step further.
 pub(super) fn step(turn: &mut Turn<'_>) {
@@ -45,12 +43,37 @@ pub(super) fn step(turn: &mut Turn<'_>) {
         }
         return;
     }
-    if !held {
+    let Some(policy) = turn.spec().map(|spec| spec.rollout.clone()) else { return };
+    let opinion = analysis::watch(turn, index, &policy);
+    let gates = match opinion {
+        Opinion::Open => Gates { held, broken: false, shut: false },
+        Opinion::Shut => Gates { held, broken: false, shut: true },
+        Opinion::Broken => Gates { held, broken: true, shut: true },
+        Opinion::Acted => return,
+    };
+    if !gates.keep_back() {
         assign(turn, index, goal);
     }
-    let Some(policy) = turn.spec().map(|spec| spec.rollout.clone()) else { return };
-    let tally = tally(turn, index, &policy);
-    advance(turn, index, &policy, &tally, held);
+    let tally = tally(turn, index, &policy, !gates.broken);
+    advance(turn, index, &policy, &tally, gates);
+}
+
+/// What keeps a stage from going on, beside its health and its bake.
+#[derive(Clone, Copy, Debug)]
+struct Gates {
+    /// An operator holds the rollout.
+    held: bool,
+    /// A threshold is broken, and the policy wants the rollout to stay where it is.
+    broken: bool,
+    /// Analysis is not content, or a gateway has not acknowledged the stage's traffic: the stage does not end.
+    shut: bool,
+}
+
+impl Gates {
+    /// What is under way is ended, but nothing further is changed, and no further share is given.
+    const fn keep_back(self) -> bool {
+        self.held || self.broken
+    }
 }
 
 fn wait_held(turn: &mut Turn<'_>, reason: String) {
@@ -79,7 +102,10 @@ fn start(turn: &mut Turn<'_>, index: usize) {
         wait_for_approval(turn, number, reason);
         return;
     }
-    let set: Vec<u64> = turn.beside().map(|(number, _)| number).collect();
+    // What stands beside and was begun for another release is changed to this one; a return takes what is there of its own.
+    let (back, goal) = (rollout.back(), rollout.goal());
+    let set = turn.beside().filter(|(_, slot)| !back || Some(slot.release) == goal);
+    let set: Vec<u64> = set.map(|(number, _)| number).collect();
     if let Some(rollout) = &mut turn.memory.rollout {
         let stage = &mut rollout.stages[index];
         stage.started_at = Some(now);
@@ -111,7 +137,8 @@ fn wait_for_approval(turn: &mut Turn<'_>, number: u32, reason: String) {
 /// Gives the goal to as many of the cohort as the budget allows, and asks for places where the stage places.
 fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
     let Some(stage) = turn.rollout().map(|rollout| &rollout.stages[index]) else { return };
-    let (places, second_set, again) = (stage.places, stage.second_set, stage.again.clone());
+    let (places, beside, again) =
+        (stage.places || stage.second_set, stage.places_beside(), stage.again.clone());
     let cohort: Vec<u64> = stage.cohort.iter().copied().collect();
     let mut zones = OneZone::of(turn);
     for number in cohort {
@@ -133,27 +160,32 @@ fn assign(turn: &mut Turn<'_>, index: usize, goal: ReleaseNumber) {
             }
         }
     }
-    if let Some(spec) = turn.spec().filter(|_| places || second_set) {
+    if let Some(spec) = turn.spec().filter(|_| places) {
         let wishes =
-            turn.missing(spec, goal, second_set).into_iter().map(|wish| Wish { stage: Some(index), ..wish });
+            turn.missing(spec, goal, beside).into_iter().map(|wish| Wish { stage: Some(index), ..wish });
         turn.wishes = wishes.collect();
     }
 }
 
 /// Writes the tally down and decides: fail, wait, bake, or done.
-fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Tally, held: bool) {
+fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Tally, gates: Gates) {
     let now = turn.now;
     record(turn, index, tally);
     let unhealthy = tally.open > 0 || tally.missing > 0;
     if unhealthy {
         lose_health(turn, index, tally);
     }
+    if gates.broken && (tally.unassigned > 0 || tally.missing > 0) {
+        put_off(turn, policy);
+    }
     let Some(rollout) = turn.rollout() else { return };
     let progress_deadline = rollout.progressed_at.plus(policy.progress_deadline);
     let back = rollout.back();
     let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
     let stage = &rollout.stages[index];
-    if let Some(reason) = failure(turn.name, rollout, stage, number, policy, tally, now).filter(|_| !held) {
+    if let Some(reason) =
+        failure(turn.name, rollout, stage, number, policy, tally, now).filter(|_| !gates.held)
+    {
         if back {
             give_up_waiting(turn, index, policy);
         } else {
@@ -163,7 +195,10 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
     }
     if unhealthy {
         turn.wake(Some(progress_deadline));
-        analysis::watch(turn, index, policy);
+        return;
+    }
+    let moves = stage.shifted_at.is_none() && (stage.switches || stage.traffic.is_some());
+    if moves && !back && gates.keep_back() {
         return;
     }
     if !shift::shift(turn, index) {
@@ -173,17 +208,26 @@ fn advance(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, tally: &Ta
             let stage = &rollout.stages[index];
             stage.shifted_at.is_none() && !stage.failed.is_empty()
         });
-        if back && is_lost && !held && now >= progress_deadline {
+        if back && is_lost && !gates.held && now >= progress_deadline {
             give_up_waiting(turn, index, policy);
         }
         return;
     }
     let unknown = !shift::acknowledged(turn, index);
     comparison::look(turn, index);
-    match analysis::watch(turn, index, policy) {
-        Opinion::Open => bake_or_end(turn, index, policy, Gates { held, shut: unknown }),
-        Opinion::Shut => bake_or_end(turn, index, policy, Gates { held, shut: true }),
-        Opinion::Acted => {}
+    bake_or_end(turn, index, policy, Gates { shut: gates.shut || unknown, ..gates });
+}
+
+/// Time in which a broken threshold keeps instances from their change is not counted against the rollout. It is written
+/// down now and then, and not each second.
+fn put_off(turn: &mut Turn<'_>, policy: &RolloutPolicy) {
+    let now = turn.now;
+    let tenth = Millis(policy.progress_deadline.0 / 10);
+    let late = |rollout: &RolloutProgress| now.since(rollout.progressed_at) >= tenth;
+    if turn.rollout().is_some_and(late)
+        && let Some(rollout) = &mut turn.memory.rollout
+    {
+        rollout.progressed_at = now;
     }
 }
 
@@ -228,44 +272,6 @@ fn record(turn: &mut Turn<'_>, index: usize, tally: &Tally) {
         stage.failed.remove(number);
     }
     stage.failed.extend(tally.newly_failed.iter().cloned());
-}
-
-/// Why the stage has failed, if it has. Silent nodes alone do not fail it: they are awaited, then replaced.
-fn failure(
-    service: &ServiceName,
-    rollout: &RolloutProgress,
-    stage: &StageProgress,
-    number: u32,
-    policy: &RolloutPolicy,
-    tally: &Tally,
-    now: UnixMs,
-) -> Option<String> {
-    let whole = u32::try_from(stage.cohort.len()).unwrap_or(u32::MAX);
-    let failed = u32::try_from(stage.failed.len()).unwrap_or(u32::MAX);
-    // While nothing has come up anywhere, the release has proven nothing, whatever is tolerated.
-    let unproven = failed == whole && rollout.stages.iter().all(|stage| stage.healthy.is_empty());
-    let tolerated = if unproven { 0 } else { policy.failure_tolerance.floor_of(whole) };
-    let title = &stage.title;
-    if failed > tolerated && !rollout.back() {
-        let (slot, why) = stage.failed.iter().next()?;
-        return Some(format!(
-            "stage {number} ({title}): {failed} of {whole} failed, {tolerated} tolerated; {service}.{slot}: {why}"
-        ));
-    }
-    if stage.relapses > RELAPSES_MAX {
-        return Some(format!(
-            "stage {number} ({title}) lost its health {} times while it baked",
-            stage.relapses
-        ));
-    }
-    let waits = tally.open > tally.deferred || tally.missing > 0;
-    if waits && now >= rollout.progressed_at.plus(policy.progress_deadline) {
-        return Some(format!(
-            "stage {number} ({title}): no instance became healthy within {}",
-            policy.progress_deadline
-        ));
-    }
-    None
 }
 
 fn fail(turn: &mut Turn<'_>, policy: &RolloutPolicy, reason: &str) {
@@ -322,15 +328,6 @@ fn interrupted(turn: &Turn<'_>, stage: &StageProgress, healthy_at: UnixMs) -> bo
     let counted = stage.cohort.iter().filter(|number| !stage.failed.contains_key(number));
     let mut ready_since = counted.filter_map(|number| turn.seen(*number)?.ready_since);
     ready_since.any(|since| since > healthy_at)
-}
-
-/// What keeps a stage that is healthy from its end, beside its bake.
-#[derive(Clone, Copy, Debug)]
-struct Gates {
-    /// An operator holds the rollout.
-    held: bool,
-    /// Analysis is not content, or a gateway has not acknowledged the stage's traffic.
-    shut: bool,
 }
 
 fn bake_or_end(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, gates: Gates) {

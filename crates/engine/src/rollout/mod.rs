@@ -22,6 +22,7 @@ mod comparison;
 mod compile;
 mod control;
 mod describe;
+mod failure;
 mod finish;
 mod machine;
 mod plan;

@@ -38,13 +38,14 @@ fn missing(turn: &Turn<'_>, beside: bool) -> u32 {
     count(turn.wishes.len()).max(wanted.saturating_sub(count(turn.staying(beside))))
 }
 
-/// Asks after the health of each of the cohort, and says what is waited for.
-pub(super) fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -> Tally {
+/// Asks after the health of each of the cohort, and says what is waited for. `asked`: what has not been given the goal has
+/// asked for budget; otherwise it is kept back for another reason, which is told elsewhere.
+pub(super) fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy, asked: bool) -> Tally {
     let mut tally = Tally::default();
     let Some(rollout) = turn.rollout() else { return tally };
-    let (places, second_set) = (rollout.stages[index].places, rollout.stages[index].second_set);
-    if places || second_set {
-        tally.missing = missing(turn, second_set);
+    let present = &rollout.stages[index];
+    if present.places || present.second_set {
+        tally.missing = missing(turn, present.places_beside());
     }
     let goal = rollout.goal();
     let stage = rollout.stages[index].clone();
@@ -112,7 +113,7 @@ pub(super) fn tally(turn: &mut Turn<'_>, index: usize, policy: &RolloutPolicy) -
             }
         }
     }
-    if tally.unassigned > 0 {
+    if tally.unassigned > 0 && asked {
         let busy = OneZone::of(turn).busy();
         let (gate, reason) = match busy {
             Some(zones) => ("zone", format!("one zone at a time: instances in {zones} are still changing")),

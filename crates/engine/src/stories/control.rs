@@ -1,7 +1,8 @@
 //! What operators set about a rollout: pause, resume, promote, abort, retry, undo, and a newer request.
 
 use super::three;
-use crate::fleet::{fleet, spec};
+use crate::fleet::{Fleet, fleet, spec};
+use baton_model::report::StageState;
 use baton_model::rollout::{OnFailure, RolloutOutcome};
 use baton_model::spec::ServiceSpec;
 use baton_model::time::Millis;
@@ -65,6 +66,15 @@ fn an_aborted_first_release_leaves_nothing() {
     fleet.bad(1).deploy(spec("web", 3)).run(Millis(500));
     fleet.control(|control| control.abort = true).until(RolloutOutcome::Failed, SOON).run(SOON);
     assert_eq!(fleet.running(), "");
+    assert_eq!(stopped_with_its_stage(&fleet), StageState::Failed);
+}
+
+/// How the stage stands in whose middle the rollout ended; its time is over then.
+fn stopped_with_its_stage(fleet: &Fleet) -> StageState {
+    let rollout = fleet.web().unwrap().rollout.clone().unwrap();
+    let stage = rollout.stages.iter().rfind(|stage| stage.started_at.is_some()).unwrap();
+    assert!(rollout.ended_at.is_some() && stage.ended_at == rollout.ended_at, "{stage:#?}");
+    stage.state
 }
 
 #[test]
@@ -81,6 +91,7 @@ fn a_failure_that_pauses_waits_for_an_operator_and_can_be_retried() {
 fn a_first_release_that_failed_can_be_retried() {
     let mut fleet = fleet(3, 1);
     fleet.bad(1).deploy(spec("web", 3)).until(RolloutOutcome::Failed, SOON).run(SOON);
+    assert_eq!(stopped_with_its_stage(&fleet), StageState::Failed);
     fleet.mend().control(|control| control.retry = 1).until(RolloutOutcome::Succeeded, SOON);
     assert_eq!(fleet.running(), "n1=1 n2=1 n3=1");
     let history = &fleet.progress[&crate::fleet::service_name("web")].value.history;

@@ -185,6 +185,20 @@ fn a_bake_goes_on_through_a_restart_of_the_coordinator() {
 }
 
 #[test]
+fn a_rate_waits_for_evidence_after_a_restart_of_the_coordinator() {
+    let mut fleet = behind(Strategy::Rolling);
+    serves(&mut fleet, 2, 10, 0);
+    let metric = Metric::RequestRate { at_least: 5 };
+    fleet.deploy(watching(canary(&[2_500, 10_000], Millis::secs(60)), metric, AnalysisAction::RollBack));
+    fleet.run(Millis::secs(40));
+    assert_eq!((shares(&fleet).as_str(), fleet.count("analysis-passed")), ("1=75% 2=25%", 1));
+    fleet.evidence.clear();
+    fleet.restart_coordinator();
+    fleet.until(RolloutOutcome::Succeeded, Millis::secs(180));
+    assert_eq!(fleet.count("analysis-failed"), 0, "{}", fleet.journal());
+}
+
+#[test]
 fn analysis_can_tell_somebody_each_time_a_bound_breaks_and_holds_meanwhile() {
     let metric = Metric::ErrorShare { at_most: Weight(100) };
     let action = AnalysisAction::Webhook { url: "https://hooks/".to_owned() };
@@ -243,7 +257,7 @@ fn a_last_step_that_is_held_ends_by_a_persons_decision() {
             let rollout = fleet.web()?.rollout.as_ref().filter(|rollout| rollout.to.0 == 2)?;
             rollout.stages.last().and_then(|stage| stage.started_at)
         };
-        while begun(&fleet).is_none() {
+        while begun(&fleet).is_none() || fleet.count("traffic-shifted") < 2 {
             fleet.tick();
         }
         serves(&mut fleet, 2, 0, 900);

@@ -1,5 +1,6 @@
 //! Whole stories, driven: a fleet, what operators and faults do to it, and how it ends.
 
+mod between;
 mod control;
 mod evidence;
 mod faults;

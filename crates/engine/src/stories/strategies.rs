@@ -1,6 +1,6 @@
 //! Canary, blue-green, A/B and dark launches: how requests move, what they wait for, and how they come back.
 
-use crate::fleet::{Fleet, fleet, route_spec, spec};
+use crate::fleet::{Fleet, fleet, route_spec, service_name, spec};
 use baton_model::evidence::ReleaseEvidence;
 use baton_model::id::{PortName, ReleaseNumber, RolloutId};
 use baton_model::rollout::{
@@ -8,7 +8,7 @@ use baton_model::rollout::{
     RolloutOutcome, Strategy, Threshold,
 };
 use baton_model::route::{Condition, Key, Weight};
-use baton_model::spec::{Port, PortKind, ServiceSpec};
+use baton_model::spec::{Count, Port, PortKind, ServiceSpec};
 use baton_model::time::Millis;
 
 pub(super) const SOON: Millis = Millis::secs(120);
@@ -186,6 +186,58 @@ fn blue_green_switches_at_once_and_returns_at_once() {
     assert_eq!(fleet.outcome(), Some(RolloutOutcome::Succeeded), "{}", fleet.journal());
     fleet.run(Millis::secs(20));
     assert_eq!(fleet.running().matches("=2").count(), 0, "{}", fleet.running());
+}
+
+/// `web` with so many replicas.
+fn of(replicas: u32, strategy: Strategy) -> ServiceSpec {
+    let mut spec = by(strategy);
+    spec.placement.count = Count::Replicas(replicas);
+    spec
+}
+
+#[test]
+fn a_larger_second_set_is_as_large_as_it_is_wanted() {
+    for (before, after) in [(2, 4), (3, 5), (4, 2)] {
+        let mut fleet = fleet(3, 1);
+        fleet.join_gateway("g1");
+        fleet.deploy(of(before, Strategy::Rolling)).until(RolloutOutcome::Succeeded, SOON);
+        let count = |fleet: &Fleet, release| {
+            let slots = fleet.progress[&service_name("web")].value.slots.values();
+            u32::try_from(slots.filter(|slot| slot.release == ReleaseNumber(release)).count()).unwrap()
+        };
+        fleet.run(Millis::secs(5)).deploy(of(after, blue_green()));
+        let deployed = |fleet: &Fleet| fleet.web()?.rollout.as_ref().map(|rollout| rollout.to.0);
+        while deployed(&fleet) != Some(2) || fleet.outcome() != Some(RolloutOutcome::Succeeded) {
+            fleet.tick();
+            assert!(count(&fleet, 1) == before && count(&fleet, 2) <= after, "{}", fleet.journal());
+        }
+        // The set that is warm is the one that served, and serves again.
+        fleet.run(Millis::secs(5)).undo(1).run(Millis::secs(20));
+        assert_eq!(fleet.outcome(), Some(RolloutOutcome::Succeeded), "{}", fleet.journal());
+        let serving: Vec<u64> = fleet.progress[&service_name("web")].value.slots.keys().copied().collect();
+        assert_eq!(serving, (1..=u64::from(before)).collect::<Vec<_>>(), "{}", fleet.journal());
+
+        // A return while it bakes, too.
+        fleet.deploy(of(after, blue_green()));
+        while shares(&fleet) != "3=100%" {
+            fleet.tick();
+        }
+        fleet.run(Millis::secs(3)).control(|control| control.abort = true);
+        fleet.until(RolloutOutcome::RolledBack, SOON);
+        assert_eq!((count(&fleet, 1), count(&fleet, 3)), (before, 0), "{}", fleet.journal());
+    }
+}
+
+#[test]
+fn a_second_set_is_spread_by_itself() {
+    let mut fleet = fleet(3, 1);
+    fleet.join_gateway("g1");
+    fleet.node("n3", |node| node.cordoned = true).deploy(spec("other", 2)).run(Millis::secs(10));
+    fleet.deploy(of(2, Strategy::Rolling)).until(RolloutOutcome::Succeeded, SOON).run(Millis::secs(5));
+    assert_eq!(fleet.running(), "n1=1 n2=1");
+    // The node that has none of anything takes one, and not both: after the switch they are all there is.
+    fleet.node("n3", |node| node.cordoned = false).deploy(of(2, blue_green())).run(SOON);
+    assert_eq!(fleet.running(), "n1=2 n3=2");
 }
 
 #[test]

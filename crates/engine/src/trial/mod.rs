@@ -32,7 +32,9 @@ pub(crate) fn compare(
     let treatment = arm(trial.treatment, seen.treatment_clients, &counts.treatment);
     let errors = control.error_share.zip(treatment.error_share).map(|(old, new)| difference(old, new));
     let (sample_ratio, copies) = match &trial.between {
-        Between::Clients { share, .. } => (Some(sample_ratio(*share, &control, &treatment)), None),
+        Between::Clients { share, .. } => {
+            (Some(sample_ratio(*share, seen.control_clients, seen.treatment_clients)), None)
+        }
         Between::Copies => (None, Some(counts.copies)),
     };
     let mut comparison = Comparison {
@@ -59,7 +61,9 @@ fn arm(release: ReleaseNumber, clients: u64, counts: &ArmCounts) -> ArmReport {
     };
     ArmReport {
         release,
-        clients,
+        // The number of clients is an estimate, and whoever reads it knows that each has made a request. The ratio of the groups
+        // is that of the estimates themselves.
+        clients: clients.min(counts.requests()),
         requests: counts.requests(),
         errors: counts.errors(),
         error_share: share(counts.errors(), counts.requests()),
@@ -80,10 +84,10 @@ fn latency(control: &ArmCounts, treatment: &ArmCounts) -> Vec<LatencyEffect> {
 /// Pearson's chi-squared test with one degree of freedom of the clients against the split. The numbers of clients are
 /// estimates: their error, independent in the two groups, is added to the variance that chance alone has.
 #[allow(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-fn sample_ratio(expected: Weight, control: &ArmReport, treatment: &ArmReport) -> SampleRatio {
+fn sample_ratio(expected: Weight, control_clients: u64, treatment_clients: u64) -> SampleRatio {
     let new = f64::from(expected.0) / f64::from(Weight::ALL.0);
     let old = 1.0 - new;
-    let (of_old, of_new) = (control.clients as f64, treatment.clients as f64);
+    let (of_old, of_new) = (control_clients as f64, treatment_clients as f64);
     let whole = of_old + of_new;
     let observed = if whole > 0.0 { millionths(of_new / whole) } else { 0 };
     let enough = whole * new >= CLIENTS_MIN && whole * old >= CLIENTS_MIN;

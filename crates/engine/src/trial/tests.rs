@@ -54,6 +54,12 @@ fn clients_that_fit_the_split_pass_and_others_are_told() {
 }
 
 #[test]
+fn there_are_no_more_clients_than_requests() {
+    let it = by_clients((101, 99), 5_000, (counts(100, 0, 1), counts(90, 10, 1)));
+    assert_eq!((it.control.clients, it.treatment.clients), (100, 99));
+}
+
+#[test]
 fn the_error_of_the_estimates_is_no_mismatch() {
     // One percent of a million is twenty standard deviations of chance, and one of what the two sketches may be off.
     let it = by_clients((505_000, 495_000), 5_000, (counts(1, 0, 1), counts(1, 0, 1)));

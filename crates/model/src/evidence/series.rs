@@ -2,7 +2,7 @@
 
 use super::ReleaseEvidence;
 use crate::id::ReleaseNumber;
-use crate::time::UnixMs;
+use crate::time::{Millis, UnixMs};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -48,6 +48,19 @@ impl EvidenceSeries {
             let now = *latest.get_or_insert((evidence.in_flight, evidence.left_out));
             sum.merge(evidence);
             (sum.in_flight, sum.left_out) = now;
+        }
+        sum
+    }
+
+    /// How long the spans are together that began at `since` or later: for so long somebody counted, whether there were
+    /// requests or not. Where two of them overlap, their time counts once.
+    #[must_use]
+    pub fn covered(&self, since: UnixMs) -> Millis {
+        let mut begun = UnixMs(u64::MAX);
+        let mut sum = Millis::ZERO;
+        for span in self.spans.iter().rev().take_while(|span| span.from >= since) {
+            sum = Millis(sum.0 + span.to.min(begun).since(span.from).0);
+            begun = begun.min(span.from);
         }
         sum
     }
