@@ -124,6 +124,11 @@ fn controlled(
                 "the request names no action this coordinator knows; upgrade it".to_owned(),
             ));
         }
+        RolloutAction::Pause if control.abort => {
+            return Err(Refusal::NotNow(format!(
+                "the rollout of `{name}` was aborted and goes back, which a pause does not hold; `baton rollout watch {name}` follows it"
+            )));
+        }
         RolloutAction::Pause => control.paused = true,
         RolloutAction::Resume => resume(name, rollout, &mut control)?,
         RolloutAction::Promote => match step {

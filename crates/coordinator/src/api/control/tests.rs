@@ -137,6 +137,27 @@ fn what_an_operator_took_a_step_past_holds_not_the_next_one() {
     assert!(matches!(&again, Err(Refusal::NotNow(why)) if why.contains("--to STEP")), "{again:?}");
 }
 
+/// What an operator has aborted, and what is asked of it then.
+fn aborted(
+    from: Option<u64>,
+    outcome: RolloutOutcome,
+    action: RolloutAction,
+) -> Result<RolloutControl, Refusal> {
+    let (mut service, mut progress) = (service(), progress(outcome, 1));
+    service.control.abort = true;
+    progress.rollout.as_mut().unwrap().from = from.map(ReleaseNumber);
+    controlled(&service, Some(&progress), asked(action, None), NOW)
+}
+
+#[test]
+fn a_pause_does_not_hold_an_abort() {
+    let pause = aborted(Some(1), RolloutOutcome::RollingBack, RolloutAction::Pause);
+    assert!(
+        matches!(&pause, Err(Refusal::NotNow(why)) if why.contains("a pause does not hold")),
+        "{pause:?}"
+    );
+}
+
 #[test]
 fn control_is_whole_state() {
     let paused = set(RolloutOutcome::Running, 1, RolloutAction::Pause).unwrap();
