@@ -140,6 +140,12 @@ fn controlled(
             },
         },
         RolloutAction::Abort => control.abort = true,
+        // Going back, instances may fail and are tried again; with nothing to go back to, nothing is left of them.
+        RolloutAction::Retry if control.abort && rollout.is_some_and(|rollout| rollout.from.is_none()) => {
+            return Err(Refusal::NotNow(format!(
+                "the first rollout of `{name}` was aborted, and no instance of it is kept to be tried again; deploy it again"
+            )));
+        }
         RolloutAction::Retry => control.retry = control.retry.saturating_add(1),
     }
     Ok(control)

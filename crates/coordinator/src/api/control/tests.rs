@@ -159,6 +159,16 @@ fn a_pause_does_not_hold_an_abort() {
 }
 
 #[test]
+fn a_first_release_that_was_aborted_is_deployed_again_and_not_tried_again() {
+    for outcome in [RolloutOutcome::Running, RolloutOutcome::Failed] {
+        let retry = aborted(None, outcome, RolloutAction::Retry);
+        assert!(matches!(&retry, Err(Refusal::NotNow(why)) if why.contains("deploy it again")), "{retry:?}");
+    }
+    let back = aborted(Some(1), RolloutOutcome::RollingBack, RolloutAction::Retry).unwrap();
+    assert_eq!(back.retry, 1, "going back, failed instances are tried again");
+}
+
+#[test]
 fn control_is_whole_state() {
     let paused = set(RolloutOutcome::Running, 1, RolloutAction::Pause).unwrap();
     assert!(paused.paused && !paused.abort);
