@@ -2,11 +2,12 @@
 
 use super::cost;
 use crate::exit::Exit;
+use crate::fault::Fault;
 use crate::global::Global;
 use crate::live::{self, Follow, Style};
 use crate::show;
 use crate::table::{self, Table, plain, styled};
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use baton_model::id::{RolloutId, ServiceName, Version};
 use baton_model::report::RolloutReport;
 use baton_model::route::Weight;
@@ -110,16 +111,23 @@ impl FromStr for StepName {
 }
 
 impl StepName {
-    /// The number of the step in this rollout.
-    fn number(self, rollout: Option<&RolloutReport>) -> Result<u32> {
+    /// The number of the step in the rollout that is under way. Of a number the coordinator says what is wrong with it.
+    fn number(self, service: &ServiceName, rollout: Option<&RolloutReport>) -> Result<u32, Fault> {
         let share = match self {
             Self::Number(number) => return Ok(number),
             Self::Share(share) => share,
         };
-        let stages = rollout.map(|rollout| rollout.stages.as_slice()).unwrap_or_default();
-        let step = stages.iter().find(|stage| stage.weight == Some(share));
+        let rollout = rollout.filter(|rollout| !rollout.outcome.is_final()).ok_or_else(|| {
+            let advice = format!("`baton rollout history {service}` shows the last ones");
+            Fault::new(format!("no rollout of `{service}` is under way"), advice)
+        })?;
+        let step = rollout.stages.iter().find(|stage| stage.weight == Some(share));
         step.map(|stage| if stage.step > 0 { stage.step } else { stage.number }).ok_or_else(|| {
-            anyhow!("no step of the rollout gives the new release {share}; `baton rollout status` shows them")
+            let advice = format!("`baton rollout status {service}` shows them");
+            Fault::usage(
+                format!("no step of the rollout of `{service}` gives the new release {share}"),
+                advice,
+            )
         })
     }
 }
@@ -271,7 +279,10 @@ async fn control(
     let mut api = global.api().await?;
     let step = match to {
         None => None,
-        Some(name) => Some(name.number(api.service(&which.service).await?.report.rollout.as_ref())?),
+        Some(name) => {
+            let status = api.service(&which.service).await?;
+            Some(name.number(&which.service, status.report.rollout.as_ref())?)
+        }
     };
     let request = v1::ControlRolloutRequest {
         service: which.service.to_string(),
@@ -350,3 +361,6 @@ async fn undo(
     }
     follow(global, service, Some(RolloutId(rollout.rollout)), following).await
 }
+
+#[cfg(test)]
+mod tests;
