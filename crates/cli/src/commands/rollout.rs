@@ -11,6 +11,7 @@ use anyhow::Result;
 use baton_model::id::{RolloutId, ServiceName, Version};
 use baton_model::report::RolloutReport;
 use baton_model::route::Weight;
+use baton_model::status::ServiceStatus;
 use baton_model::time::Millis;
 use baton_proto::v1;
 use std::str::FromStr;
@@ -222,13 +223,26 @@ async fn weights(global: &Global, service: &ServiceName) -> Result<Exit> {
     if global.json {
         global.print_json(&status.traffic)?;
     } else if status.traffic.is_empty() {
-        eprintln!(
-            "`{service}` has no route, so no gateway shares its requests out; give its file a `[route]`"
-        );
+        eprintln!("{}", why_no_traffic(&status));
     } else {
         table::print(&live::traffic::lines(&status.traffic), global)?;
     }
     Ok(Exit::Done)
+}
+
+/// Why no gateway shares out requests of the service: its release has no route, or a route that leads nowhere yet.
+fn why_no_traffic(status: &ServiceStatus) -> String {
+    let (service, report) = (&status.name, &status.report);
+    let asked = report.rollout.as_ref().filter(|rollout| !rollout.outcome.is_final());
+    let number = asked.map(|rollout| rollout.to).or(report.stable);
+    // Of one that came to nothing, the last release tells what its file says.
+    let release = status.releases.iter().find(|release| Some(release.number) == number);
+    if release.or(status.releases.last()).is_some_and(|release| release.spec.route.is_some()) {
+        return format!(
+            "`{service}` has a route and no instance that a gateway could send a request to; `baton service show {service}` shows them"
+        );
+    }
+    format!("`{service}` has no route, so no gateway shares its requests out; give its file a `[route]`")
 }
 
 async fn history(global: &Global, service: &ServiceName) -> Result<Exit> {

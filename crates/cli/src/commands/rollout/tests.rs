@@ -34,3 +34,30 @@ fn a_share_names_a_step_of_the_rollout_under_way() {
         assert_eq!((what.as_str(), exit), ("no rollout of `web` is under way", Exit::Error));
     }
 }
+
+#[test]
+fn a_route_that_leads_nowhere_yet_is_not_called_none() {
+    let text = |route: &str| {
+        let file = format!(
+            "name = \"web\"\nartifact = \"web\"\nexec = [\"web\"]\n[ports.http]\nkind = \"dynamic\"\n{route}"
+        );
+        let release = json!({
+            "number": 1, "version": "1", "created_at": 0, "created_by": "alice",
+            "artifact": {
+                "digest": "0".repeat(64), "size_bytes": 1, "format": { "kind": "tar" }, "unpacked_bytes": 1,
+            },
+            "spec": baton_model::file::parse(&file).unwrap().spec,
+        });
+        let status = json!({
+            "name": "web", "instances": [], "releases": [release], "now": 0, "removed": false,
+            "report": {
+                "health": "changing", "stable": null, "wanted": 1, "ready": 0, "floor": 0, "rollout": null,
+                "waiting": [],
+            },
+        });
+        why_no_traffic(&serde_json::from_value(status).unwrap())
+    };
+    assert!(text("").contains("give its file a `[route]`"), "{}", text(""));
+    let routed = text("[route]\nhosts = [\"web.example.com\"]\n");
+    assert!(routed.contains("has a route and no instance"), "{routed}");
+}
