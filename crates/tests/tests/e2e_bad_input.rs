@@ -153,6 +153,7 @@ fn an_artifact_that_cannot_run_or_has_changed() {
     let before = cluster.pids("web");
     what_cannot_run_is_rolled_back(&cluster, &good);
     assert_eq!(cluster.pids("web"), before, "the release before was not touched");
+    one_program_runs_under_each_of_its_names(&cluster);
     damage_on_a_node_is_mended_by_the_next_start(&cluster, &good);
     damage_in_the_store_is_told_and_mended(&cluster);
     nowhere_to_go(&cluster);
@@ -171,6 +172,24 @@ fn what_cannot_run_is_rolled_back(cluster: &Cluster, good: &ServiceFile) {
         let file = good.clone().with_program(&artifact, &format!("[\"{name}\"]"));
         let ran = cluster.deploy(&file, name).expect(3);
         assert!(ran.stdout.contains(why), "no `{why}` in:\n{}", ran.stdout);
+    }
+}
+
+/// The same bytes as two services, and as two releases of one: each node has them under both names.
+fn one_program_runs_under_each_of_its_names(cluster: &Cluster) {
+    let bytes = b"#!/bin/sh\nexec sleep 86400\n";
+    for (service, version, name) in
+        [("clerk", "1", "clerk"), ("porter", "1", "porter"), ("clerk", "2", "porter")]
+    {
+        let file = ServiceFile::web(service, 8194)
+            .with_program(program(cluster, name, bytes), &format!("[\"{name}\"]"))
+            .with_ports("")
+            .with_section("checks.readiness", "");
+        let _ = cluster.deploy(&file, version).expect(0);
+    }
+    for service in ["clerk", "porter"] {
+        assert_eq!(cluster.pids(service).len(), 3);
+        let _ = cluster.baton(&["service", "rm", service, "--yes"]).expect(0);
     }
 }
 

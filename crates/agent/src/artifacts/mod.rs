@@ -1,11 +1,13 @@
 //! The content-addressed store of artifacts on this node (invariant `verified-bytes`).
 //!
 //! ```text
-//! artifacts/<digest>/tree/          the unpacked content: files read-only, set-id bits dropped
-//! artifacts/<digest>/manifest.json  SHA-256 and mode of every file in it
-//! artifacts/<digest>.part           what has been fetched so far; a fetch goes on where it stopped
-//! artifacts/<digest>.unpacking/     work in progress, renamed to <digest>/ when complete and synced
+//! artifacts/<key>/tree/          the unpacked content: files read-only, set-id bits dropped
+//! artifacts/<key>/manifest.json  SHA-256 and mode of every file in it
+//! artifacts/<key>.part           what has been fetched so far; a fetch goes on where it stopped
+//! artifacts/<key>.unpacking/     work in progress, renamed to <key>/ when complete and synced
 //! ```
+//!
+//! The key ([`key`]) is the digest of an archive, and that of the digest and the name of a single file.
 //!
 //! The way of an artifact: space is checked ([`space`]), the bytes are fetched and hashed ([`fetch`]), unpacked
 //! into a folder beside ([`unpack`]), and renamed into place. Before each start that the agent leads, the tree is
@@ -13,12 +15,14 @@
 //! releases of each service and removes the rest.
 
 pub(crate) mod fetch;
+pub(crate) mod key;
 pub(crate) mod manifest;
 pub(crate) mod retain;
 pub(crate) mod space;
 pub(crate) mod store;
 pub(crate) mod unpack;
 
+pub(crate) use key::TreeKey;
 pub(crate) use store::ArtifactStore;
 
 use baton_engine::instance::Trouble;

@@ -1,6 +1,7 @@
 //! Which artifacts stay on the node: the current release of each service, two before it, and whatever is in use.
 
-use baton_model::id::{Digest, ServiceName};
+use super::TreeKey;
+use baton_model::id::ServiceName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,19 +11,19 @@ pub(crate) const RELEASES_KEPT: usize = 3;
 /// What each service has used here, the latest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Uses {
-    services: BTreeMap<ServiceName, Vec<Digest>>,
+    services: BTreeMap<ServiceName, Vec<TreeKey>>,
 }
 
 impl Uses {
     /// A service uses this artifact now. Returns whether that is news.
-    pub(crate) fn used(&mut self, service: &ServiceName, digest: Digest) -> bool {
-        let digests = self.services.entry(service.clone()).or_default();
-        if digests.first() == Some(&digest) {
+    pub(crate) fn used(&mut self, service: &ServiceName, key: TreeKey) -> bool {
+        let keys = self.services.entry(service.clone()).or_default();
+        if keys.first() == Some(&key) {
             return false;
         }
-        digests.retain(|other| *other != digest);
-        digests.insert(0, digest);
-        digests.truncate(RELEASES_KEPT);
+        keys.retain(|other| *other != key);
+        keys.insert(0, key);
+        keys.truncate(RELEASES_KEPT);
         true
     }
 
@@ -34,29 +35,30 @@ impl Uses {
     }
 
     /// Whether the artifact is to stay.
-    pub(crate) fn keeps(&self, digest: &Digest, in_use: &BTreeSet<Digest>) -> bool {
-        in_use.contains(digest) || self.services.values().any(|digests| digests.contains(digest))
+    pub(crate) fn keeps(&self, key: &TreeKey, in_use: &BTreeSet<TreeKey>) -> bool {
+        in_use.contains(key) || self.services.values().any(|keys| keys.contains(key))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_model::id::Digest;
 
     #[test]
     fn three_releases_of_each_service_stay_and_those_in_use() {
         let [web, api]: [ServiceName; 2] = ["web".parse().unwrap(), "api".parse().unwrap()];
-        let digest = |n: u8| Digest([n; 32]);
+        let key = |n: u8| TreeKey(Digest([n; 32]));
         let mut uses = Uses::default();
         for n in 1..=4 {
-            assert!(uses.used(&web, digest(n)));
+            assert!(uses.used(&web, key(n)));
         }
-        assert!(uses.used(&web, digest(3)), "going back is a use too");
-        assert!(!uses.used(&web, digest(3)));
-        assert!(uses.used(&api, digest(9)));
+        assert!(uses.used(&web, key(3)), "going back is a use too");
+        assert!(!uses.used(&web, key(3)));
+        assert!(uses.used(&api, key(9)));
         let kept = |uses: &Uses, in_use: &[u8]| -> Vec<u8> {
-            let in_use = in_use.iter().map(|n| digest(*n)).collect();
-            (1..=9).filter(|n| uses.keeps(&digest(*n), &in_use)).collect()
+            let in_use = in_use.iter().map(|n| key(*n)).collect();
+            (1..=9).filter(|n| uses.keeps(&key(*n), &in_use)).collect()
         };
         assert_eq!(kept(&uses, &[]), [2, 3, 4, 9]);
         assert_eq!(kept(&uses, &[1]), [1, 2, 3, 4, 9]);

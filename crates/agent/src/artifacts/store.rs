@@ -1,10 +1,11 @@
-//! The store's front: artifacts by digest, brought in when they are needed and checked before they are used.
+//! The store's front: artifacts by key, brought in when they are needed and checked before they are used.
 
 use super::fetch::{self, io_error};
+use super::key::EarlierTrees;
 use super::manifest::{Checked, Manifest};
 use super::retain::Uses;
 use super::unpack::{UnpackError, unpack};
-use super::{ArtifactError, space};
+use super::{ArtifactError, TreeKey, space};
 use crate::durable;
 use crate::journal::{Draft, Journal};
 use crate::runs::Seal;
@@ -23,16 +24,17 @@ use tonic::transport::Channel;
 /// A connection to the coordinator that is not back by then makes a fetch fail; the instance's brain tries again.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 
-/// All artifacts of this node. One at a time is worked on per digest.
+/// All artifacts of this node. One at a time is worked on per key.
 #[derive(Debug)]
 pub(crate) struct ArtifactStore {
     dir: PathBuf,
     link: watch::Receiver<Option<Channel>>,
     journal: Journal,
-    busy: Mutex<BTreeMap<Digest, Arc<Bench>>>,
+    busy: Mutex<BTreeMap<TreeKey, Arc<Bench>>>,
     /// Counts what is asked and what is begun, to know which came first.
     moments: AtomicU64,
     uses: Mutex<Uses>,
+    earlier: Mutex<EarlierTrees>,
 }
 
 /// Where one at a time works on an artifact, and the latest check of it while others still wait for one.
@@ -76,6 +78,7 @@ impl ArtifactStore {
         }
         let uses = durable::read_json(&dir.join("uses.json"))?.unwrap_or_default();
         Ok(Self {
+            earlier: Mutex::new(EarlierTrees::find(dir)?),
             dir: dir.to_owned(),
             link,
             journal,
@@ -86,8 +89,13 @@ impl ArtifactStore {
     }
 
     /// Where the content of an artifact is, once [`ArtifactStore::bring_in`] has succeeded.
-    pub(crate) fn tree(&self, digest: &Digest) -> PathBuf {
-        self.dir.join(digest.to_string()).join("tree")
+    pub(crate) fn tree(&self, artifact: &Artifact) -> PathBuf {
+        self.tree_of(self.key(artifact))
+    }
+
+    /// By what the tree of an artifact is kept, and not removed while it is in use.
+    pub(crate) fn key(&self, artifact: &Artifact) -> TreeKey {
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner).key(artifact)
     }
 
     /// Makes sure that the artifact is unpacked here: fetches it unless it is.
@@ -99,12 +107,13 @@ impl ArtifactStore {
         service: &ServiceName,
         artifact: &Artifact,
     ) -> Result<(), ArtifactError> {
-        let busy = self.busy(artifact.digest);
+        let key = self.key(artifact);
+        let busy = self.busy(key);
         let _alone = busy.lock().await;
-        if !self.manifest_path(&artifact.digest).exists() {
-            self.fetch_and_unpack(artifact).await?;
+        if !self.manifest_path(key).exists() {
+            self.fetch_and_unpack(artifact, key).await?;
         }
-        self.used(service, artifact.digest);
+        self.used(service, key);
         Ok(())
     }
 
@@ -120,13 +129,14 @@ impl ArtifactStore {
         artifact: &Artifact,
     ) -> Result<Verified, ArtifactError> {
         let asked = self.moment();
-        let busy = self.busy(artifact.digest);
+        let key = self.key(artifact);
+        let busy = self.busy(key);
         let mut alone = busy.lock().await;
         if let Some(latest) = alone.as_ref().filter(|latest| latest.began > asked) {
             return Ok(Verified { seal: latest.seal.clone(), fetched: false });
         }
         let began = self.moment();
-        let damage = match self.check(artifact.digest).await {
+        let damage = match self.check(key).await {
             Ok(Checked::Good { removed, seal }) => {
                 self.tell_removed(service, artifact.digest, &removed);
                 *alone = Some(Latest { began, seal: seal.clone() });
@@ -149,15 +159,15 @@ impl ArtifactStore {
                 .with("digest", artifact.digest),
             );
         }
-        self.fetch_and_unpack(artifact).await?;
-        match self.check(artifact.digest).await {
+        self.fetch_and_unpack(artifact, key).await?;
+        match self.check(key).await {
             Ok(Checked::Good { seal, .. }) => Ok(Verified { seal, fetched: true }),
             Ok(Checked::Damaged(damage)) => Err(ArtifactError::Io {
                 digest: artifact.digest,
                 what: "read back what was just written".to_owned(),
                 source: io::Error::other(format!("{damage}: is the disk failing?")),
             }),
-            Err(source) => Err(io_error(artifact.digest, "read", &self.tree(&artifact.digest))(source)),
+            Err(source) => Err(io_error(artifact.digest, "read", &self.tree_of(key))(source)),
         }
     }
 
@@ -180,7 +190,7 @@ impl ArtifactStore {
     }
 
     /// Removes what neither a service nor a running instance needs any more.
-    pub(crate) fn collect_garbage(&self, services: &BTreeSet<ServiceName>, in_use: &BTreeSet<Digest>) {
+    pub(crate) fn collect_garbage(&self, services: &BTreeSet<ServiceName>, in_use: &BTreeSet<TreeKey>) {
         let uses = {
             let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
             if uses.keep_services(services) {
@@ -191,11 +201,12 @@ impl ArtifactStore {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Ok(digest) = name.trim_end_matches(".part").parse::<Digest>() else { continue };
+            let Ok(key) = name.trim_end_matches(".part").parse().map(TreeKey) else { continue };
             // Whoever works on it will use it.
-            if uses.keeps(&digest, in_use) || self.is_busy(&digest) {
+            if uses.keeps(&key, in_use) || self.is_busy(&key) {
                 continue;
             }
+            self.earlier.lock().unwrap_or_else(PoisonError::into_inner).forget(&key);
             let removed = if entry.path().is_dir() {
                 fs::remove_dir_all(entry.path())
             } else {
@@ -203,17 +214,17 @@ impl ArtifactStore {
             };
             match removed {
                 Ok(()) => {
-                    tracing::info!(digest = digest.short(), "removed an artifact that is no longer needed")
+                    tracing::info!(key = key.0.short(), "removed an artifact that is no longer needed")
                 }
                 Err(error) => {
-                    tracing::warn!(%error, digest = digest.short(), "an artifact could not be removed")
+                    tracing::warn!(%error, key = key.0.short(), "an artifact could not be removed")
                 }
             }
         }
     }
 
-    async fn check(&self, digest: Digest) -> io::Result<Checked> {
-        let (manifest, tree) = (self.manifest_path(&digest), self.tree(&digest));
+    async fn check(&self, key: TreeKey) -> io::Result<Checked> {
+        let (manifest, tree) = (self.manifest_path(key), self.tree_of(key));
         blocking(move || {
             let manifest: Manifest =
                 durable::read_json(&manifest)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
@@ -222,15 +233,15 @@ impl ArtifactStore {
         .await
     }
 
-    async fn fetch_and_unpack(&self, artifact: &Artifact) -> Result<(), ArtifactError> {
-        let part = self.dir.join(format!("{}.part", artifact.digest));
+    async fn fetch_and_unpack(&self, artifact: &Artifact, key: TreeKey) -> Result<(), ArtifactError> {
+        let part = self.dir.join(format!("{key}.part"));
         let fetched = fs::metadata(&part).map_or(0, |part| part.len());
         let free = space::of(&self.dir).map_err(io_error(artifact.digest, "ask the disk of", &self.dir))?;
         space::check(artifact, fetched, free.free_bytes, &self.dir)?;
         let result = async {
             fetch::fetch(self.connection(artifact.digest).await?, artifact, &part).await?;
             let (artifact, part, dir) = (artifact.clone(), part.clone(), self.dir.clone());
-            blocking(move || install(&artifact, &part, &dir)).await
+            blocking(move || install(&artifact, key, &part, &dir)).await
         }
         .await;
         if let Err(error) = &result {
@@ -261,29 +272,33 @@ impl ArtifactStore {
         })
     }
 
-    fn manifest_path(&self, digest: &Digest) -> PathBuf {
-        self.dir.join(digest.to_string()).join("manifest.json")
+    fn tree_of(&self, key: TreeKey) -> PathBuf {
+        self.dir.join(key.to_string()).join("tree")
+    }
+
+    fn manifest_path(&self, key: TreeKey) -> PathBuf {
+        self.dir.join(key.to_string()).join("manifest.json")
     }
 
     fn moment(&self) -> u64 {
         self.moments.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn busy(&self, digest: Digest) -> Arc<Bench> {
+    fn busy(&self, key: TreeKey) -> Arc<Bench> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         // Locks that nobody holds or waits for are dropped here, so that the map stays as small as the work.
         busy.retain(|_, lock| Arc::strong_count(lock) > 1);
-        Arc::clone(busy.entry(digest).or_default())
+        Arc::clone(busy.entry(key).or_default())
     }
 
-    fn is_busy(&self, digest: &Digest) -> bool {
+    fn is_busy(&self, key: &TreeKey) -> bool {
         let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.get(digest).is_some_and(|lock| Arc::strong_count(lock) > 1)
+        busy.get(key).is_some_and(|lock| Arc::strong_count(lock) > 1)
     }
 
-    fn used(&self, service: &ServiceName, digest: Digest) {
+    fn used(&self, service: &ServiceName, key: TreeKey) {
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        if uses.used(service, digest) {
+        if uses.used(service, key) {
             self.write_uses(&uses);
         }
     }
@@ -297,9 +312,9 @@ impl ArtifactStore {
 
 /// Unpacks beside, puts it on the disk and renames it into place: after a power cut the node starts what it was told to
 /// run, and there may be no coordinator then to fetch anything from.
-fn install(artifact: &Artifact, part: &Path, dir: &Path) -> Result<(), ArtifactError> {
+fn install(artifact: &Artifact, key: TreeKey, part: &Path, dir: &Path) -> Result<(), ArtifactError> {
     let digest = artifact.digest;
-    let beside = dir.join(format!("{digest}.unpacking"));
+    let beside = dir.join(format!("{key}.unpacking"));
     let result = (|| {
         let tree = beside.join("tree");
         fs::create_dir_all(&tree).map_err(io_error(digest, "make", &tree))?;
@@ -310,8 +325,8 @@ fn install(artifact: &Artifact, part: &Path, dir: &Path) -> Result<(), ArtifactE
         let path = beside.join("manifest.json");
         durable::replace_json(&path, &manifest).map_err(io_error(digest, "write", &path))?;
         durable::sync_tree(&beside).map_err(io_error(digest, "put on the disk", &beside))?;
-        let place = dir.join(digest.to_string());
-        let damaged = dir.join(format!("{digest}.damaged"));
+        let place = dir.join(key.to_string());
+        let damaged = dir.join(format!("{key}.damaged"));
         if place.exists() {
             // A damaged tree may still be in use by a running workload: it keeps its open files and its folder.
             fs::rename(&place, &damaged).map_err(io_error(digest, "move away", &place))?;

@@ -32,7 +32,12 @@ impl Source {
 
     /// An artifact that is one file, and is known here.
     fn file(&self, content: &[u8]) -> Artifact {
-        self.artifact(content, ArtifactFormat::File { name: "web".to_owned() }, content.len() as u64)
+        self.named(content, "web")
+    }
+
+    /// The same under this name.
+    fn named(&self, content: &[u8], name: &str) -> Artifact {
+        self.artifact(content, ArtifactFormat::File { name: name.to_owned() }, content.len() as u64)
     }
 
     fn artifact(&self, content: &[u8], format: ArtifactFormat, unpacked_bytes: u64) -> Artifact {
@@ -144,8 +149,8 @@ async fn an_artifact_is_fetched_once_and_executable() {
     f.store.bring_in(&f.web, &artifact).await.unwrap();
     f.store.verify(&f.web, &artifact).await.unwrap();
     assert_eq!(f.source.faults().asked, [0]);
-    assert_eq!(f.names(), [artifact.digest.to_string()]);
-    assert_eq!(said(&f.store.tree(&artifact.digest).join("web")).await, b"hello\n");
+    assert_eq!(f.names(), [f.store.key(&artifact).to_string()]);
+    assert_eq!(said(&f.store.tree(&artifact).join("web")).await, b"hello\n");
 }
 
 #[tokio::test]
@@ -179,7 +184,7 @@ async fn more_bytes_than_announced_are_not_taken() {
     artifact.size_bytes = 5_500;
     let error = f.store.bring_in(&f.web, &artifact).await.unwrap_err();
     assert!(error.to_string().contains("more than its 5500 bytes"), "{error}");
-    assert!(!f.store.tree(&artifact.digest).exists());
+    assert!(!f.store.tree(&artifact).exists());
 }
 
 #[tokio::test]
@@ -187,7 +192,7 @@ async fn a_flipped_byte_at_rest_is_told_and_fetched_anew() {
     let f = Fixture::new().await;
     let artifact = f.source.file(b"#!/bin/sh\nexit 0\n");
     f.store.bring_in(&f.web, &artifact).await.unwrap();
-    let path = f.store.tree(&artifact.digest).join("web");
+    let path = f.store.tree(&artifact).join("web");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(&path, b"#!/bin/sh\nexit 1\n").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o555)).unwrap();
@@ -195,7 +200,7 @@ async fn a_flipped_byte_at_rest_is_told_and_fetched_anew() {
     f.store.verify(&f.web, &artifact).await.unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"#!/bin/sh\nexit 0\n");
     assert_eq!(f.events(), ["artifact-damaged"]);
-    assert_eq!(f.names(), [artifact.digest.to_string()], "nothing of the damaged one is left");
+    assert_eq!(f.names(), [f.store.key(&artifact).to_string()], "nothing of the damaged one is left");
 }
 
 #[tokio::test]
@@ -209,7 +214,7 @@ async fn those_who_wait_share_a_check_and_who_comes_later_has_another() {
     assert!(!seals[0].bytes().is_empty() && seals.iter().all(|seal| *seal == seals[0]));
     // A moment for each that asked, and one for each check: of the first, and of all who came while it went on.
     assert_eq!(f.store.moments.load(Ordering::Relaxed), 50 + 2);
-    fs::remove_file(f.store.tree(&artifact.digest).join("web")).unwrap();
+    fs::remove_file(f.store.tree(&artifact).join("web")).unwrap();
     assert!(f.store.verify(&f.web, &artifact).await.unwrap().fetched, "what changed since is seen");
 }
 
@@ -218,7 +223,7 @@ async fn a_damaged_artifact_without_a_coordinator_is_not_started() {
     let f = Fixture::new().await;
     let artifact = f.source.file(b"content");
     f.store.bring_in(&f.web, &artifact).await.unwrap();
-    fs::remove_file(f.store.tree(&artifact.digest).join("web")).unwrap();
+    fs::remove_file(f.store.tree(&artifact).join("web")).unwrap();
     f.link.send_replace(None);
     let error = f.store.verify(&f.web, &artifact).await.unwrap_err();
     assert!(error.to_string().contains("not connected"), "{error}");
@@ -248,12 +253,12 @@ async fn a_disk_that_fails_midway_leaves_nothing_half_done() {
     let f = Fixture::new().await;
     let artifact = f.source.file(b"content");
     // A file in the way of the folder that is unpacked into.
-    let beside = f.folder.path().join(format!("artifacts/{}.unpacking", artifact.digest));
+    let beside = f.folder.path().join(format!("artifacts/{}.unpacking", f.store.key(&artifact)));
     fs::write(&beside, "").unwrap();
     let error = f.store.bring_in(&f.web, &artifact).await.unwrap_err();
     assert!(matches!(error, ArtifactError::Io { .. }), "{error}");
-    assert!(!f.store.tree(&artifact.digest).exists());
-    assert!(!f.names().contains(&format!("{}.part", artifact.digest)));
+    assert!(!f.store.tree(&artifact).exists());
+    assert!(!f.names().contains(&format!("{}.part", f.store.key(&artifact))));
     fs::remove_file(&beside).unwrap();
     f.store.bring_in(&f.web, &artifact).await.unwrap();
 }
@@ -265,9 +270,9 @@ async fn what_an_agent_that_died_left_unfinished_is_removed_and_a_partial_file_i
     f.source.faults().cut_after = Some(3_000);
     f.store.bring_in(&f.web, &artifact).await.unwrap_err();
     let dir = f.folder.path().join("artifacts");
-    fs::create_dir_all(dir.join(format!("{}.unpacking/tree", artifact.digest))).unwrap();
+    fs::create_dir_all(dir.join(format!("{}.unpacking/tree", f.store.key(&artifact)))).unwrap();
     let again = ArtifactStore::open(&dir, f.link.subscribe(), f.journal.clone()).unwrap();
-    assert_eq!(f.names(), [format!("{}.part", artifact.digest)]);
+    assert_eq!(f.names(), [format!("{}.part", f.store.key(&artifact))]);
     again.bring_in(&f.web, &artifact).await.unwrap();
     assert_eq!(f.source.faults().asked, [0, 3_000]);
 }
@@ -280,10 +285,79 @@ async fn three_releases_stay_and_the_rest_is_removed() {
         f.store.bring_in(&f.web, artifact).await.unwrap();
     }
     let services = BTreeSet::from([f.web.clone()]);
-    f.store.collect_garbage(&services, &BTreeSet::from([artifacts[0].digest]));
-    let mut expect: Vec<_> = [0, 2, 3, 4].map(|n: usize| artifacts[n].digest.to_string()).to_vec();
+    f.store.collect_garbage(&services, &BTreeSet::from([f.store.key(&artifacts[0])]));
+    let mut expect: Vec<_> = [0, 2, 3, 4].map(|n: usize| f.store.key(&artifacts[n]).to_string()).to_vec();
     expect.sort();
     assert_eq!(f.names(), expect);
     f.store.collect_garbage(&BTreeSet::new(), &BTreeSet::new());
     assert_eq!(f.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_same_bytes_lie_here_under_each_of_their_names() {
+    let f = Fixture::new().await;
+    let ca: ServiceName = "ca".parse().unwrap();
+    let [web, shop] = ["web", "shop"].map(|name| f.source.named(b"#!/bin/sh\necho hello\n", name));
+    // A second service, and both at a time.
+    let (one, two) = tokio::join!(f.store.bring_in(&f.web, &web), f.store.bring_in(&ca, &shop));
+    one.and(two).unwrap();
+    f.store.verify(&f.web, &web).await.unwrap();
+    f.store.verify(&ca, &shop).await.unwrap();
+    assert_eq!(said(&f.store.tree(&web).join("web")).await, b"hello\n");
+    assert_eq!(said(&f.store.tree(&shop).join("shop")).await, b"hello\n");
+
+    // A release whose file was renamed, and the way back to the one before it without a coordinator.
+    let renamed = f.source.named(b"#!/bin/sh\necho hello\n", "web-2");
+    f.store.bring_in(&f.web, &renamed).await.unwrap();
+    assert!(f.store.tree(&renamed).join("web-2").exists());
+    f.link.send_replace(None);
+    f.store.verify(&f.web, &web).await.unwrap();
+
+    // Each goes when nobody needs it any more.
+    f.store.collect_garbage(&BTreeSet::from([ca]), &BTreeSet::from([f.store.key(&renamed)]));
+    let mut expect = [&shop, &renamed].map(|artifact| f.store.key(artifact).to_string());
+    expect.sort();
+    assert_eq!(f.names(), expect);
+}
+
+#[tokio::test]
+async fn a_tree_of_an_earlier_agent_is_used_until_nobody_needs_it() {
+    let f = Fixture::new().await;
+    let [web, shop] = ["web", "shop"].map(|name| f.source.named(b"content", name));
+    let dir = f.folder.path().join("artifacts");
+    f.store.bring_in(&f.web, &web).await.unwrap();
+    fs::rename(dir.join(f.store.key(&web).to_string()), dir.join(web.digest.to_string())).unwrap();
+    fs::write(dir.join("uses.json"), format!(r#"{{"services":{{"web":["{}"]}}}}"#, web.digest)).unwrap();
+    let again = ArtifactStore::open(&dir, f.link.subscribe(), f.journal.clone()).unwrap();
+    assert_eq!(again.tree(&web), dir.join(web.digest.to_string()).join("tree"));
+    f.link.send_replace(None);
+    again.bring_in(&f.web, &web).await.unwrap();
+    assert!(!again.verify(&f.web, &web).await.unwrap().fetched, "it starts without a coordinator");
+
+    // Another name of the same bytes does not touch it.
+    let ca: ServiceName = "ca".parse().unwrap();
+    let error = again.bring_in(&ca, &shop).await.unwrap_err();
+    assert!(matches!(error, ArtifactError::Unavailable { .. }), "{error}");
+    again.collect_garbage(&BTreeSet::from([f.web.clone()]), &BTreeSet::new());
+    assert_eq!(f.names(), [web.digest.to_string()]);
+
+    // Once it is removed, the next one is an ordinary one.
+    again.collect_garbage(&BTreeSet::new(), &BTreeSet::new());
+    assert_eq!(f.names(), Vec::<String>::new());
+    assert_eq!(again.key(&web), f.store.key(&web));
+    assert_ne!(again.key(&web), again.key(&shop));
+}
+
+#[tokio::test]
+async fn a_damaged_tree_of_an_earlier_agent_is_mended_where_it_lies() {
+    let f = Fixture::new().await;
+    let web = f.source.file(b"content");
+    let dir = f.folder.path().join("artifacts");
+    f.store.bring_in(&f.web, &web).await.unwrap();
+    fs::rename(dir.join(f.store.key(&web).to_string()), dir.join(web.digest.to_string())).unwrap();
+    let again = ArtifactStore::open(&dir, f.link.subscribe(), f.journal.clone()).unwrap();
+    fs::remove_file(again.tree(&web).join("web")).unwrap();
+    assert!(again.verify(&f.web, &web).await.unwrap().fetched);
+    assert_eq!(f.names(), [web.digest.to_string()]);
+    assert!(again.tree(&web).join("web").exists());
 }

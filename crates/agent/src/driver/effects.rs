@@ -3,7 +3,7 @@
 use super::launch::{self, Launch, surroundings};
 use super::told::told;
 use super::{Driver, Inner, clock};
-use crate::artifacts::ArtifactError;
+use crate::artifacts::{ArtifactError, TreeKey};
 use crate::checks::dial::Dial;
 use crate::checks::{self, Subject};
 use crate::journal::Draft;
@@ -12,7 +12,7 @@ use crate::provisions::Provisions;
 use crate::runs::confine::Confined;
 use crate::runs::{RunError, RunHandle, drain};
 use baton_engine::instance::{Effect, Event, Trouble};
-use baton_model::id::{Digest, InstanceId, RunNumber, ServiceName};
+use baton_model::id::{InstanceId, RunNumber, ServiceName};
 use baton_model::observed::InstanceState;
 use baton_model::plan::InstancePlan;
 use baton_model::spec::StopSignal;
@@ -101,7 +101,7 @@ impl Driver {
             return;
         }
         managed.launching.entry(run).or_default();
-        managed.record_mut().artifacts.insert(run, plan.artifact.digest);
+        managed.record_mut().artifacts.insert(run, self.parts.artifacts.key(&plan.artifact));
         let beside = beside.and_then(|old| Some((old, managed.live.get(&old)?.handle.listeners().to_vec())));
         let launch = Launch {
             leaving: managed.leaving_listeners(),
@@ -315,7 +315,8 @@ impl Driver {
     pub(super) fn collect_garbage(&mut self) {
         let planned = self.parts.plan.current().map(|plan| &plan.instances);
         let plans = planned.into_iter().flat_map(|instances| instances.values());
-        let mut in_use: BTreeSet<Digest> = plans.map(|plan| plan.artifact.digest).collect();
+        let mut in_use: BTreeSet<TreeKey> =
+            plans.map(|plan| self.parts.artifacts.key(&plan.artifact)).collect();
         in_use
             .extend(self.instances.values().flat_map(|managed| managed.record().artifacts.values().copied()));
         let services: BTreeSet<ServiceName> = planned

@@ -239,7 +239,7 @@ pub(super) fn surroundings(
         version: plan.version.clone(),
         ports,
         sockets: unix_paths(plan),
-        tree: artifacts.tree(&plan.artifact.digest),
+        tree: artifacts.tree(&plan.artifact),
         folders: Folders::default(),
         home: state.home_dir(instance),
     }
@@ -268,7 +268,7 @@ pub(super) async fn rehearse(
     let around = surroundings(state, node, artifacts, instance, plan, ports);
     let command = around.command(&plan.spec.exec, &plan.spec).map_err(|error| told(&error))?;
     let loader = preflight(&command.program).map_err(|error| told(&error))?;
-    let tree = artifacts.tree(&plan.artifact.digest);
+    let tree = artifacts.tree(&plan.artifact);
     if let Some(loader) = loader.filter(|loader| !loader.starts_with(&tree)) {
         let asked = loaders.check(&loader, &command.program, &command.env, &command.cwd);
         asked.await.map_err(|error| told(&error))?;

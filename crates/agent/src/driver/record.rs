@@ -4,12 +4,13 @@ use super::chronicle::Chronicle;
 use super::launch::Launched;
 use super::live::LiveRun;
 use super::swap::{Closing, Kept};
+use crate::artifacts::TreeKey;
 use crate::config::StateDir;
 use crate::durable;
 use crate::journal::Journal;
 use crate::runs::{Listener, RunEvent};
 use baton_engine::instance::{Effect, Event, Instance};
-use baton_model::id::{Digest, InstanceId, RunNumber};
+use baton_model::id::{InstanceId, RunNumber};
 use baton_model::spec::StopSignal;
 use baton_model::time::{BootMs, Millis};
 use serde::{Deserialize, Serialize};
@@ -23,9 +24,9 @@ pub(super) struct Record {
     /// The run that new connections were turned to in the latest swap; written before they are turned.
     #[serde(default)]
     pub(super) turned_to: Option<RunNumber>,
-    /// Which artifact each run that is not forgotten uses.
+    /// Which artifact's tree each run that is not forgotten uses.
     #[serde(default)]
-    pub(super) artifacts: BTreeMap<RunNumber, Digest>,
+    pub(super) artifacts: BTreeMap<RunNumber, TreeKey>,
     /// The boot of the host in which it was last resumed or made; empty where an agent wrote it that kept none.
     #[serde(default)]
     boot_id: String,

@@ -2,14 +2,16 @@
 
 use super::cost;
 use crate::exit::Exit;
+use crate::fault::Fault;
 use crate::global::Global;
 use crate::live::{self, Follow, Style};
 use crate::show;
 use crate::table::{self, Table, plain, styled};
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use baton_model::id::{RolloutId, ServiceName, Version};
 use baton_model::report::RolloutReport;
 use baton_model::route::Weight;
+use baton_model::status::ServiceStatus;
 use baton_model::time::Millis;
 use baton_proto::v1;
 use std::str::FromStr;
@@ -110,16 +112,23 @@ impl FromStr for StepName {
 }
 
 impl StepName {
-    /// The number of the step in this rollout.
-    fn number(self, rollout: Option<&RolloutReport>) -> Result<u32> {
+    /// The number of the step in the rollout that is under way. Of a number the coordinator says what is wrong with it.
+    fn number(self, service: &ServiceName, rollout: Option<&RolloutReport>) -> Result<u32, Fault> {
         let share = match self {
             Self::Number(number) => return Ok(number),
             Self::Share(share) => share,
         };
-        let stages = rollout.map(|rollout| rollout.stages.as_slice()).unwrap_or_default();
-        let step = stages.iter().find(|stage| stage.weight == Some(share));
+        let rollout = rollout.filter(|rollout| !rollout.outcome.is_final()).ok_or_else(|| {
+            let advice = format!("`baton rollout history {service}` shows the last ones");
+            Fault::new(format!("no rollout of `{service}` is under way"), advice)
+        })?;
+        let step = rollout.stages.iter().find(|stage| stage.weight == Some(share));
         step.map(|stage| if stage.step > 0 { stage.step } else { stage.number }).ok_or_else(|| {
-            anyhow!("no step of the rollout gives the new release {share}; `baton rollout status` shows them")
+            let advice = format!("`baton rollout status {service}` shows them");
+            Fault::usage(
+                format!("no step of the rollout of `{service}` gives the new release {share}"),
+                advice,
+            )
         })
     }
 }
@@ -214,13 +223,26 @@ async fn weights(global: &Global, service: &ServiceName) -> Result<Exit> {
     if global.json {
         global.print_json(&status.traffic)?;
     } else if status.traffic.is_empty() {
-        eprintln!(
-            "`{service}` has no route, so no gateway shares its requests out; give its file a `[route]`"
-        );
+        eprintln!("{}", why_no_traffic(&status));
     } else {
         table::print(&live::traffic::lines(&status.traffic), global)?;
     }
     Ok(Exit::Done)
+}
+
+/// Why no gateway shares out requests of the service: its release has no route, or a route that leads nowhere yet.
+fn why_no_traffic(status: &ServiceStatus) -> String {
+    let (service, report) = (&status.name, &status.report);
+    let asked = report.rollout.as_ref().filter(|rollout| !rollout.outcome.is_final());
+    let number = asked.map(|rollout| rollout.to).or(report.stable);
+    // Of one that came to nothing, the last release tells what its file says.
+    let release = status.releases.iter().find(|release| Some(release.number) == number);
+    if release.or(status.releases.last()).is_some_and(|release| release.spec.route.is_some()) {
+        return format!(
+            "`{service}` has a route and no instance that a gateway could send a request to; `baton service show {service}` shows them"
+        );
+    }
+    format!("`{service}` has no route, so no gateway shares its requests out; give its file a `[route]`")
 }
 
 async fn history(global: &Global, service: &ServiceName) -> Result<Exit> {
@@ -271,7 +293,10 @@ async fn control(
     let mut api = global.api().await?;
     let step = match to {
         None => None,
-        Some(name) => Some(name.number(api.service(&which.service).await?.report.rollout.as_ref())?),
+        Some(name) => {
+            let status = api.service(&which.service).await?;
+            Some(name.number(&which.service, status.report.rollout.as_ref())?)
+        }
     };
     let request = v1::ControlRolloutRequest {
         service: which.service.to_string(),
@@ -350,3 +375,6 @@ async fn undo(
     }
     follow(global, service, Some(RolloutId(rollout.rollout)), following).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,8 @@ use baton_engine::progress::{RolloutProgress, ServiceProgress, StageProgress};
 use baton_model::desired::Service;
 use baton_model::event::Severity;
 use baton_model::id::{RolloutId, ServiceName};
-use baton_model::rollout::{RolloutControl, RolloutOutcome};
+use baton_model::rollout::{Answer, RolloutControl, RolloutOutcome};
+use baton_model::time::{Millis, UnixMs};
 use baton_proto::v1::{self, RolloutAction};
 
 pub(super) async fn control(
@@ -28,7 +29,7 @@ pub(super) async fn control(
             let view = coordinator.view.borrow();
             let progress = view.snapshot.progress.get(&name).map(|read| &read.value);
             let asked = Asked { rollout: request.rollout.map(RolloutId), action, step: request.step };
-            controlled(&service, progress, asked)?
+            controlled(&service, progress, asked, coordinator.clock.now())?
         };
         if control == service.control {
             return services::status(coordinator, &service);
@@ -82,6 +83,7 @@ fn controlled(
     service: &Service,
     progress: Option<&ServiceProgress>,
     asked: Asked,
+    now: UnixMs,
 ) -> Result<RolloutControl, Refusal> {
     let name = &service.name;
     let Asked { rollout: named, action, step } = asked;
@@ -122,17 +124,28 @@ fn controlled(
                 "the request names no action this coordinator knows; upgrade it".to_owned(),
             ));
         }
+        RolloutAction::Pause if control.abort => {
+            return Err(Refusal::NotNow(format!(
+                "the rollout of `{name}` was aborted and goes back, which a pause does not hold; `baton rollout watch {name}` follows it"
+            )));
+        }
         RolloutAction::Pause => control.paused = true,
         RolloutAction::Resume => resume(name, rollout, &mut control)?,
         RolloutAction::Promote => match step {
             Some(step) => control.promoted_through = stage_of(name, rollout, step)?,
-            None => match held_stage(rollout) {
+            None => match held_stage(rollout, now) {
                 // Its evidence was bad, and a person has looked: on to the next one, or after the last one to the end.
                 Some(held) => control.promoted_through = control.promoted_through.max(held + 1),
                 None => control.approved_through = waiting_stage(name, rollout, control.approved_through)?,
             },
         },
         RolloutAction::Abort => control.abort = true,
+        // Going back, instances may fail and are tried again; with nothing to go back to, nothing is left of them.
+        RolloutAction::Retry if control.abort && rollout.is_some_and(|rollout| rollout.from.is_none()) => {
+            return Err(Refusal::NotNow(format!(
+                "the first rollout of `{name}` was aborted, and no instance of it is kept to be tried again; deploy it again"
+            )));
+        }
         RolloutAction::Retry => control.retry = control.retry.saturating_add(1),
     }
     Ok(control)
@@ -154,11 +167,19 @@ fn resume(
     Ok(())
 }
 
-/// The stage that analysis holds for an operator.
-fn held_stage(rollout: Option<&RolloutProgress>) -> Option<u32> {
+/// The stage that analysis holds: for an operator, until a broken threshold is good again, or for want of evidence once its
+/// bake is over. Until then it is the bake that holds it.
+fn held_stage(rollout: Option<&RolloutProgress>, now: UnixMs) -> Option<u32> {
     let rollout = rollout.filter(|rollout| rollout.turned_at.is_none() && rollout.failure.is_none())?;
     let (number, stage) = (1u32..).zip(&rollout.stages).find(|(_, stage)| stage.ended_at.is_none())?;
-    stage.held.as_ref().map(|_| number)
+    if stage.held.is_some() {
+        return Some(number);
+    }
+    // Its own evidence: what an operator took the step before past is kept there, and is nothing against this one.
+    let is_watched = stage.analysed && stage.shifted_at.is_some();
+    let answered = |answer| is_watched && stage.verdicts.iter().any(|verdict| verdict.answer == answer);
+    let is_baked = stage.healthy_at.is_some_and(|at| at.plus(Millis(stage.bake_ms)) <= now);
+    (answered(Answer::Fail) || is_baked && answered(Answer::Inconclusive)).then_some(number)
 }
 
 /// The stage that waits for its approval now. One that is not reached yet cannot be approved: nobody has seen what
@@ -170,7 +191,7 @@ fn waiting_stage(
 ) -> Result<u32, Refusal> {
     let nothing = || {
         Refusal::NotNow(format!(
-            "no stage of `{name}` waits for an approval now; `baton rollout status {name}` shows what it waits for"
+            "no stage of `{name}` waits for an approval now, nor does analysis hold one; `baton rollout status {name}` shows what it waits for, and `baton rollout promote {name} --to STEP` goes on to a step without that"
         ))
     };
     let stages = rollout.map(|rollout| rollout.stages.as_slice()).unwrap_or_default();

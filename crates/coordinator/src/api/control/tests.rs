@@ -1,7 +1,6 @@
 use super::*;
 use baton_model::id::ReleaseNumber;
-use baton_model::rollout::{RolloutKind, RolloutRequest};
-use baton_model::time::UnixMs;
+use baton_model::rollout::{RolloutKind, RolloutRequest, Verdict};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -40,12 +39,15 @@ fn progress(outcome: RolloutOutcome, done: usize) -> ServiceProgress {
     ServiceProgress { rollout: Some(rollout), ..ServiceProgress::default() }
 }
 
+/// When it is asked.
+const NOW: UnixMs = UnixMs(1_000);
+
 fn asked(action: RolloutAction, step: Option<u32>) -> Asked {
     Asked { rollout: None, action, step }
 }
 
 fn set(outcome: RolloutOutcome, done: usize, action: RolloutAction) -> Result<RolloutControl, Refusal> {
-    controlled(&service(), Some(&progress(outcome, done)), asked(action, None))
+    controlled(&service(), Some(&progress(outcome, done)), asked(action, None), NOW)
 }
 
 #[test]
@@ -56,7 +58,7 @@ fn only_the_stage_that_waits_is_approved() {
     assert!(set(RolloutOutcome::Running, 2, Promote).is_err(), "the third goes on by itself");
     let mut approved = service();
     approved.control.approved_through = 2;
-    let again = controlled(&approved, Some(&progress(RolloutOutcome::Paused, 1)), asked(Promote, None));
+    let again = controlled(&approved, Some(&progress(RolloutOutcome::Paused, 1)), asked(Promote, None), NOW);
     assert!(again.is_err(), "a second click approves nothing further");
 }
 
@@ -64,7 +66,7 @@ fn only_the_stage_that_waits_is_approved() {
 fn a_step_ahead_can_be_reached_at_once_and_no_other() {
     let to = |done, step| {
         let progress = progress(RolloutOutcome::Running, done);
-        controlled(&service(), Some(&progress), asked(RolloutAction::Promote, Some(step)))
+        controlled(&service(), Some(&progress), asked(RolloutAction::Promote, Some(step)), NOW)
     };
     let promoted = to(1, 3).unwrap();
     assert_eq!((promoted.promoted_through, promoted.approved_through), (3, 0));
@@ -72,7 +74,7 @@ fn a_step_ahead_can_be_reached_at_once_and_no_other() {
     assert!(to(1, 4).is_err(), "there is none");
     let mut turned = progress(RolloutOutcome::RollingBack, 1);
     turned.rollout.as_mut().unwrap().turned_at = Some(3);
-    assert!(controlled(&service(), Some(&turned), asked(RolloutAction::Promote, Some(3))).is_err());
+    assert!(controlled(&service(), Some(&turned), asked(RolloutAction::Promote, Some(3)), NOW).is_err());
 }
 
 #[test]
@@ -84,7 +86,7 @@ fn a_person_may_take_a_held_stage_past_its_analysis_and_end_the_last_step() {
         if let Some(held) = held {
             rollout.stages[held].held = Some("errors: broken".to_owned());
         }
-        controlled(&service(), Some(&progress), asked(RolloutAction::Promote, step))
+        controlled(&service(), Some(&progress), asked(RolloutAction::Promote, step), NOW)
     };
     assert_eq!(control(Some(0), 1, None).unwrap().promoted_through, 2, "to the next one");
     assert_eq!(control(Some(2), 3, None).unwrap().promoted_through, 4, "past the last one");
@@ -98,6 +100,74 @@ fn a_person_may_take_a_held_stage_past_its_analysis_and_end_the_last_step() {
     assert!(control(None, 1, Some(1)).is_err(), "it has begun, and is not the last");
 }
 
+fn verdict(answer: Answer) -> Verdict {
+    let verdict = json!({
+        "name": "errors", "answer": answer, "at": 2, "since": 1, "requests": 0, "measured": null, "text": "",
+    });
+    serde_json::from_value(verdict).unwrap()
+}
+
+#[test]
+fn what_analysis_holds_goes_on_and_what_only_bakes_does_not() {
+    /// The first stage has begun and bakes for so long; this is what its evidence says.
+    fn promote(bake_ms: u64, answer: Answer) -> Result<RolloutControl, Refusal> {
+        let mut progress = progress(RolloutOutcome::Running, 0);
+        let stage = &mut progress.rollout.as_mut().unwrap().stages[0];
+        (stage.started_at, stage.healthy_at) = (Some(UnixMs(1)), Some(UnixMs(1)));
+        (stage.shifted_at, stage.analysed, stage.bake_ms) = (Some(UnixMs(1)), true, bake_ms);
+        stage.verdicts = vec![verdict(answer)];
+        controlled(&service(), Some(&progress), asked(RolloutAction::Promote, None), NOW)
+    }
+    for bake_ms in [0, 999, 1_000_000] {
+        assert_eq!(promote(bake_ms, Answer::Fail).unwrap().promoted_through, 2, "broken, bakes {bake_ms}");
+        assert!(promote(bake_ms, Answer::Pass).is_err(), "analysis holds nothing, bakes {bake_ms}");
+    }
+    assert_eq!(promote(999, Answer::Inconclusive).unwrap().promoted_through, 2, "no evidence");
+    assert!(promote(1_000, Answer::Inconclusive).is_err(), "evidence may come while it bakes");
+}
+
+#[test]
+fn what_an_operator_took_a_step_past_holds_not_the_next_one() {
+    let mut progress = progress(RolloutOutcome::Running, 2);
+    let [_, before, stage] = &mut progress.rollout.as_mut().unwrap().stages[..] else { panic!("three") };
+    (before.analysed, before.shifted_at, before.verdicts) =
+        (true, Some(UnixMs(1)), vec![verdict(Answer::Fail)]);
+    (stage.analysed, stage.started_at) = (true, Some(UnixMs(3)));
+    let again = controlled(&service(), Some(&progress), asked(RolloutAction::Promote, None), NOW);
+    assert!(matches!(&again, Err(Refusal::NotNow(why)) if why.contains("--to STEP")), "{again:?}");
+}
+
+/// What an operator has aborted, and what is asked of it then.
+fn aborted(
+    from: Option<u64>,
+    outcome: RolloutOutcome,
+    action: RolloutAction,
+) -> Result<RolloutControl, Refusal> {
+    let (mut service, mut progress) = (service(), progress(outcome, 1));
+    service.control.abort = true;
+    progress.rollout.as_mut().unwrap().from = from.map(ReleaseNumber);
+    controlled(&service, Some(&progress), asked(action, None), NOW)
+}
+
+#[test]
+fn a_pause_does_not_hold_an_abort() {
+    let pause = aborted(Some(1), RolloutOutcome::RollingBack, RolloutAction::Pause);
+    assert!(
+        matches!(&pause, Err(Refusal::NotNow(why)) if why.contains("a pause does not hold")),
+        "{pause:?}"
+    );
+}
+
+#[test]
+fn a_first_release_that_was_aborted_is_deployed_again_and_not_tried_again() {
+    for outcome in [RolloutOutcome::Running, RolloutOutcome::Failed] {
+        let retry = aborted(None, outcome, RolloutAction::Retry);
+        assert!(matches!(&retry, Err(Refusal::NotNow(why)) if why.contains("deploy it again")), "{retry:?}");
+    }
+    let back = aborted(Some(1), RolloutOutcome::RollingBack, RolloutAction::Retry).unwrap();
+    assert_eq!(back.retry, 1, "going back, failed instances are tried again");
+}
+
 #[test]
 fn control_is_whole_state() {
     let paused = set(RolloutOutcome::Running, 1, RolloutAction::Pause).unwrap();
@@ -107,7 +177,7 @@ fn control_is_whole_state() {
     let mut other = service();
     other.control =
         RolloutControl { rollout: RolloutId(2), paused: true, abort: true, ..RolloutControl::default() };
-    let fresh = controlled(&other, None, asked(RolloutAction::Retry, None)).unwrap();
+    let fresh = controlled(&other, None, asked(RolloutAction::Retry, None), NOW).unwrap();
     assert_eq!(
         fresh,
         RolloutControl { rollout: RolloutId(3), retry: 1, ..RolloutControl::default() },
