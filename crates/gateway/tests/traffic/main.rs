@@ -1,5 +1,6 @@
 //! The data plane with real sockets: requests as bytes, instances as servers that do as a test says.
 
+mod access;
 mod fleet;
 mod fuzz;
 mod handover;
