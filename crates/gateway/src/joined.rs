@@ -1,7 +1,11 @@
-//! Several short pieces go to a socket as one.
+//! Several short pieces go to a socket as one; and a peer that takes no more is heard to its end.
 //!
 //! The head and the body of a message are two pieces in memory. Handing both to the kernel in one call (`writev`) costs
 //! it more than copying a short body to its head costs us, since a socket has a shorter way for one piece (`send`).
+//!
+//! An instance may answer a request before it has read its body, and close (413, 401). Writing more then fails, while its
+//! answer waits to be read: so that is no error here. What is written from then on goes nowhere, and reading goes on, to the
+//! end that the kernel has put behind what came.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -19,7 +23,37 @@ thread_local! {
 
 /// A connection to which short pieces are written as one.
 #[derive(Debug)]
-pub(crate) struct Joined<T>(pub(crate) T);
+pub(crate) struct Joined<T> {
+    io: T,
+    /// The peer takes no more: it has closed, and its end will be read.
+    deaf: bool,
+}
+
+impl<T> Joined<T> {
+    pub(crate) const fn new(io: T) -> Self {
+        Self { io, deaf: false }
+    }
+
+    /// What became of `all` bytes that were to be written: they are, where nobody takes them any more.
+    fn heard(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        all: impl FnOnce() -> usize,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error)) if has_closed(&error) => {
+                self.deaf = true;
+                Poll::Ready(Ok(all()))
+            }
+            written => written,
+        }
+    }
+}
+
+/// Whether writing failed since the peer has closed.
+fn has_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
 
 /// Writes pieces in one call.
 pub(crate) fn write_joined<T: AsyncWrite + Unpin>(
@@ -47,7 +81,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Joined<T> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, into)
+        Pin::new(&mut self.io).poll_read(context, into)
     }
 }
 
@@ -57,19 +91,23 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Joined<T> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        if self.deaf {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.heard(written, || bytes.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        if self.deaf { Poll::Ready(Ok(())) } else { Pin::new(&mut self.io).poll_flush(context) }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -77,7 +115,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Joined<T> {
         context: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        write_joined(&mut self.0, pieces, context)
+        let all = || pieces.iter().map(|piece| piece.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(all()));
+        }
+        let written = write_joined(&mut self.io, pieces, context);
+        self.heard(written, all)
     }
 }
 
@@ -132,12 +175,12 @@ mod tests {
             let texts: Vec<Vec<u8>> =
                 sizes.iter().zip(b'a'..).map(|(size, byte)| vec![byte; *size]).collect();
             let pieces: Vec<IoSlice<'_>> = texts.iter().map(|text| IoSlice::new(text)).collect();
-            let mut calls = Joined(Calls::default());
+            let mut calls = Joined::new(Calls::default());
             let written = poll_fn(|context| Pin::new(&mut calls).poll_write_vectored(context, &pieces)).await;
             assert_eq!(written.expect("all of it"), texts.concat().len(), "{sizes:?}");
-            assert_eq!(calls.0.written, texts.concat(), "{sizes:?}");
+            assert_eq!(calls.io.written, texts.concat(), "{sizes:?}");
             assert_eq!(
-                (calls.0.single, calls.0.vectored),
+                (calls.io.single, calls.io.vectored),
                 (usize::from(single), usize::from(!single)),
                 "{sizes:?}"
             );

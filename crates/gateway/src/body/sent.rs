@@ -1,12 +1,11 @@
 //! The body of a request on its way to an instance: held whole where it may have to be sent twice, or passed on piece by
 //! piece, within a size and with a limit on silence.
 
-use super::Silence;
+use super::{ClientBody, Silence};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -54,7 +53,7 @@ pub(crate) enum SentBody {
 /// A body that is passed on.
 #[derive(Debug)]
 pub(crate) struct Passed {
-    body: Incoming,
+    body: ClientBody,
     left: u64,
     idle: Silence,
     progress: Rc<Cell<Progress>>,
@@ -62,7 +61,7 @@ pub(crate) struct Passed {
 
 impl SentBody {
     /// Passes a client's body on: at most `bytes_max`, and with no silence longer than `idle`.
-    pub(crate) fn passed(body: Incoming, bytes_max: u64, idle: Duration) -> (Self, Rc<Cell<Progress>>) {
+    pub(crate) fn passed(body: ClientBody, bytes_max: u64, idle: Duration) -> (Self, Rc<Cell<Progress>>) {
         let progress = Rc::new(Cell::new(Progress::Open { since: Instant::now() }));
         let passed =
             Passed { body, left: bytes_max, idle: Silence::new(idle), progress: Rc::clone(&progress) };
@@ -102,7 +101,10 @@ impl Body for SentBody {
 impl Passed {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
         let progress = match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Pending if self.idle.is_over(context) => Progress::Slow,
+            Poll::Pending if self.idle.is_over(context) => {
+                self.body.give_up();
+                Progress::Slow
+            }
             Poll::Pending => return Poll::Pending,
             Poll::Ready(None) => Progress::Done(Instant::now()),
             Poll::Ready(Some(Err(_))) => Progress::Broken,
@@ -139,15 +141,20 @@ impl Passed {
 ///
 /// # Errors
 /// What kept it from coming.
-pub(crate) async fn hold(body: Incoming, bytes_max: u64, idle: Duration) -> Result<Bytes, Progress> {
-    tokio::time::timeout(HELD_WITHIN, gather(body, bytes_max, idle)).await.unwrap_or(Err(Progress::Slow))
+pub(crate) async fn hold(mut body: ClientBody, bytes_max: u64, idle: Duration) -> Result<Bytes, Progress> {
+    let gathered = tokio::time::timeout(HELD_WITHIN, gather(&mut body, bytes_max, idle)).await;
+    let held = gathered.unwrap_or(Err(Progress::Slow));
+    if held == Err(Progress::Slow) {
+        body.give_up();
+    }
+    held
 }
 
-async fn gather(mut body: Incoming, bytes_max: u64, idle: Duration) -> Result<Bytes, Progress> {
+async fn gather(body: &mut ClientBody, bytes_max: u64, idle: Duration) -> Result<Bytes, Progress> {
     let mut first = Bytes::new();
     let mut more: Vec<u8> = Vec::new();
     let mut size = 0;
-    while let Some(frame) = next(&mut body, idle).await? {
+    while let Some(frame) = next(body, idle).await? {
         let Ok(data) = frame.into_data() else { continue };
         size += data.len() as u64;
         if size > bytes_max {
@@ -165,7 +172,7 @@ async fn gather(mut body: Incoming, bytes_max: u64, idle: Duration) -> Result<By
     Ok(if more.is_empty() { first } else { Bytes::from(more) })
 }
 
-async fn next(body: &mut Incoming, idle: Duration) -> Result<Option<Frame<Bytes>>, Progress> {
+async fn next(body: &mut ClientBody, idle: Duration) -> Result<Option<Frame<Bytes>>, Progress> {
     let frame = async { body.frame().await.transpose().map_err(|_| Progress::Broken) };
     if idle.is_zero() {
         return frame.await;

@@ -157,7 +157,7 @@ async fn open(target: &Target) -> Option<Wire> {
     let address = target.upstream.address();
     let opened = async {
         let stream = connect(address, target.connect_timeout).await?;
-        let shaken = http1::Builder::new().handshake(TokioIo::new(Joined(stream))).await;
+        let shaken = http1::Builder::new().handshake(TokioIo::new(Joined::new(stream))).await;
         shaken.map_err(std::io::Error::other)
     };
     match opened.await {

@@ -7,7 +7,7 @@ use super::headers::{self, Wish, X_REQUEST_ID};
 use super::respond::{self, Problem};
 use super::upgrade;
 use crate::access::Record;
-use crate::body::{HELD_MAX, Progress, SentBody, declared, hold};
+use crate::body::{ClientBody, HELD_MAX, Progress, SentBody, declared, hold};
 use crate::choose::{Part, RouteState};
 use crate::evidence::counters::ServiceEvent;
 use crate::mirror;
@@ -31,6 +31,7 @@ const COPIED_MAX: u64 = 1024 * 1024;
 pub(crate) async fn carry(client: Rc<Client>, mut request: Request<Incoming>) -> Response<AnswerBody> {
     let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
+    let body = ClientBody::new(body, &parts);
     let http2 = parts.version == Version::HTTP_2;
     let grpc = is_grpc(parts.version, &parts.headers);
     let mut asked = Asked { record: None, id: None, begun: Instant::now() };
@@ -71,7 +72,7 @@ struct Asked {
 async fn exchange(
     client: &Rc<Client>,
     mut parts: Parts,
-    body: Incoming,
+    body: ClientBody,
     upgrade: Option<OnUpgrade>,
     asked: &mut Asked,
 ) -> Result<Response<AnswerBody>, Problem> {
@@ -201,7 +202,7 @@ impl Given<'_> {
 
 /// The body, held whole where it is small and says so, or else passed on.
 async fn replay(
-    body: Incoming,
+    body: ClientBody,
     parts: &Parts,
     route: &Arc<RouteState>,
     held_at_least: u64,

@@ -1,6 +1,7 @@
 //! The data plane with real sockets: requests as bytes, instances as servers that do as a test says.
 
 mod access;
+mod early;
 mod fleet;
 mod fuzz;
 mod handover;
