@@ -99,7 +99,8 @@ async fn begin(
     place: Place,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<()> {
-    let patience = worker.shared.config.limits.header_timeout.duration();
+    let limits = &worker.shared.config.limits;
+    let (patience, stuck) = (limits.header_timeout.duration(), limits.send_timeout.duration());
     let origin = |encrypted| Origin { address: client.ip().to_canonical(), encrypted };
     match place.purpose {
         Purpose::Tcp => {
@@ -110,7 +111,7 @@ async fn begin(
             let deadline = Instant::now() + patience;
             let mut alarm = worker.alarms.take(deadline);
             let first = {
-                let mut words = std::pin::pin!(listen_to(stream));
+                let mut words = std::pin::pin!(listen_to(stream, stuck));
                 let mut first =
                     std::pin::pin!(std::future::poll_fn(|context| match words.as_mut().poll(context) {
                         Poll::Pending =>
@@ -138,13 +139,14 @@ async fn encrypt(
     permit: OwnedSemaphorePermit,
 ) -> io::Result<()> {
     let Some(tls) = worker.shared.tls.clone() else { return Ok(()) };
-    let patience = worker.shared.config.limits.header_timeout.duration();
+    let limits = &worker.shared.config.limits;
+    let (patience, stuck) = (limits.header_timeout.duration(), limits.send_timeout.duration());
     let stream =
         tokio::time::timeout(patience, tls.accept(stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let spoken = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => Spoken::Http2,
         Some(_) | None => Spoken::Http1,
     };
-    serve(Client::new(&worker, origin, permit), spoken, First::fresh(stream), None).await;
+    serve(Client::new(&worker, origin, permit), spoken, First::fresh(stream, stuck), None).await;
     Ok(())
 }

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 const WAITING_MAX: usize = 16 * 1024;
 /// Why an answer did not come to its end, where nothing else is wrong.
 pub(crate) const CLIENT_LEFT: &str = "the client went away";
+/// Why a client was cut off in the middle of its answer.
+pub(crate) const CLIENT_STUCK: &str = "the client took nothing of its answer for too long";
 /// A line is on its way to the disk after this long, also where few come.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 

@@ -59,6 +59,10 @@ pub struct ClientLimits {
     /// From the end of one request, or the connection's begin, to the end of the next one's head.
     #[serde(deserialize_with = "written")]
     pub header_timeout: Millis,
+    /// A client that takes nothing of its answer for so long is cut off; zero waits for ever. Not for WebSockets, which have
+    /// their own limit on silence.
+    #[serde(deserialize_with = "written")]
+    pub send_timeout: Millis,
     /// HTTP/2 requests at a time on one connection.
     pub streams: u32,
 }
@@ -101,6 +105,7 @@ impl Default for ClientLimits {
             header_bytes: 32 * 1024,
             headers: 100,
             header_timeout: Millis::secs(30),
+            send_timeout: Millis::secs(60),
             streams: 200,
         }
     }
@@ -159,6 +164,9 @@ impl GatewayConfig {
                 "`limits.connections`, `limits.headers` and `limits.streams` must be at least 1".to_owned()
             );
         }
+        if limits.header_timeout.0 == 0 {
+            return Err("`limits.header_timeout` must be more than 0: no head comes in no time".to_owned());
+        }
         if limits.header_bytes < HEADER_BYTES_MIN {
             return Err(format!("`limits.header_bytes` must be at least {HEADER_BYTES_MIN}"));
         }
@@ -200,6 +208,7 @@ mod tests {
             ("https = [\"127.0.0.1:443\"]", "[[certificate]]"),
             ("[limits]\nconnections = 0", "limits.connections"),
             ("[limits]\nheader_bytes = 10", "at least 8192"),
+            ("[limits]\nheader_timeout = \"0s\"", "header_timeout"),
             ("colour = 1", "colour"),
             ("[drain]\nlinger = 5", "string"),
         ] {

@@ -15,9 +15,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Read at once, so that a usual request costs one read.
 const FIRST_READ: usize = 4096;
 
-/// A client that takes nothing for so long holds an instance's answer without end.
-const STUCK_FOR: Duration = Duration::from_secs(60);
-
 /// A connection of which some was read already.
 #[derive(Debug)]
 pub(crate) struct First<T> {
@@ -34,13 +31,20 @@ pub(crate) enum Spoken {
 }
 
 impl<T> First<T> {
-    /// A connection of which nothing was read.
-    pub(crate) fn fresh(rest: T) -> Self {
-        Self::of(BytesMut::new(), rest)
+    /// A connection of which nothing was read. A client that takes nothing for as long as `stuck` holds an instance's answer
+    /// without end, and is cut off.
+    pub(crate) fn fresh(rest: T, stuck: Duration) -> Self {
+        Self::of(BytesMut::new(), rest, stuck)
     }
 
-    fn of(read: BytesMut, rest: T) -> Self {
-        Self { read, rest, stuck: Silence::new(STUCK_FOR) }
+    fn of(read: BytesMut, rest: T, stuck: Duration) -> Self {
+        Self { read, rest, stuck: Silence::new(stuck) }
+    }
+
+    /// The same once HTTP is over, which had read `read` ahead: whoever has it now has limits of its own.
+    pub(crate) fn patient(self, read: &[u8]) -> Self {
+        let read = [read, &self.read[..]].concat();
+        Self::of(read.as_slice().into(), self.rest, Duration::ZERO)
     }
 
     /// Ends a connection that takes nothing for too long.
@@ -60,21 +64,24 @@ impl<T> First<T> {
 ///
 /// # Errors
 /// The connection broke.
-pub(crate) async fn listen_to<T: AsyncRead + Unpin>(mut rest: T) -> io::Result<Option<(Spoken, First<T>)>> {
+pub(crate) async fn listen_to<T: AsyncRead + Unpin>(
+    mut rest: T,
+    stuck: Duration,
+) -> io::Result<Option<(Spoken, First<T>)>> {
     let mut read = BytesMut::with_capacity(FIRST_READ);
     loop {
         if rest.read_buf(&mut read).await? == 0 {
             if read.is_empty() {
                 return Ok(None);
             }
-            return Ok(Some((Spoken::Http1, First::of(read, rest))));
+            return Ok(Some((Spoken::Http1, First::of(read, rest, stuck))));
         }
         let known = read.len().min(PREFACE.len());
         if read[..known] != PREFACE[..known] {
-            return Ok(Some((Spoken::Http1, First::of(read, rest))));
+            return Ok(Some((Spoken::Http1, First::of(read, rest, stuck))));
         }
         if known == PREFACE.len() {
-            return Ok(Some((Spoken::Http2, First::of(read, rest))));
+            return Ok(Some((Spoken::Http2, First::of(read, rest, stuck))));
         }
     }
 }
@@ -140,7 +147,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up() {
         let (_client, server) = tokio::io::duplex(8);
-        let mut stream = First::fresh(server);
+        let mut stream = First::fresh(server, Duration::from_secs(60));
         let error = stream.write_all(&[0; 100]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -154,7 +161,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let (spoken, mut first) = listen_to(server).await.expect("no error")?;
+        let (spoken, mut first) = listen_to(server, Duration::ZERO).await.expect("no error")?;
         let mut all = Vec::new();
         first.read_to_end(&mut all).await.expect("all of it");
         sent.await.expect("sent");

@@ -23,7 +23,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Runs hyper's tasks on the worker they belong to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Local;
+struct Local;
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
     fn execute(&self, task: F) {

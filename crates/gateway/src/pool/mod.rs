@@ -12,7 +12,6 @@ mod http2;
 pub(crate) use connect::connect;
 pub(crate) use form::request;
 pub(crate) use http1::Lease;
-pub(crate) use http2::Local;
 
 use crate::body::SentBody;
 use crate::upstream::{Serial, UpstreamState};

@@ -1,8 +1,9 @@
 //! The body of an answer on its way to the client: while it lives, its request is in flight; read to its end, its
 //! connection goes back to the pool.
 
-use crate::access::{CLIENT_LEFT, Record};
-use crate::alarm::Alarms;
+use super::client::Client;
+use super::streams::Taking;
+use crate::access::{CLIENT_LEFT, CLIENT_STUCK, Record};
 use crate::body::{Progress, Silence};
 use crate::mirror::LiveCopy;
 use crate::pool::Lease;
@@ -49,8 +50,6 @@ pub(crate) struct Companions {
     pub(crate) request: Option<Rc<Cell<Progress>>>,
     /// The longest silence.
     pub(crate) idle: Duration,
-    /// The worker's.
-    pub(crate) alarms: Alarms,
     /// Where a mirrored copy is compared.
     pub(crate) copy: Option<LiveCopy>,
     /// Its line in the access log.
@@ -61,7 +60,7 @@ pub(crate) struct Companions {
 struct FromInstance {
     body: Incoming,
     silence: Silence,
-    alarms: Alarms,
+    client: Rc<Client>,
     /// It broke, and that is still to be told.
     error: Option<hyper::Error>,
     bytes: u64,
@@ -75,10 +74,11 @@ impl AnswerBody {
     }
 
     /// A body that comes from an instance.
-    pub(crate) fn from_instance(body: Incoming, companions: Companions) -> Self {
+    pub(crate) fn from_instance(body: Incoming, client: Rc<Client>, companions: Companions) -> Self {
+        client.taking.set(Taking::Some);
         let mut from = FromInstance {
             silence: Silence::new(companions.idle),
-            alarms: companions.alarms.clone(),
+            client,
             body,
             error: None,
             bytes: 0,
@@ -131,12 +131,16 @@ impl FromInstance {
             None => Pin::new(&mut self.body).poll_frame(context),
         };
         match frame {
-            Poll::Pending if self.silence.is_over_by(&self.alarms, context) => {
+            Poll::Pending if self.silence.is_over_by(&self.client.worker.alarms, context) => {
                 self.broke("the instance was silent in the middle of its answer");
                 Poll::Ready(Some(Err(BodyError::Silent)))
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.client.taking.set(Taking::Waiting);
+                Poll::Pending
+            }
             Poll::Ready(Some(Ok(frame))) => {
+                self.client.taking.set(Taking::Some);
                 self.silence.broken();
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
@@ -191,9 +195,10 @@ impl FromInstance {
 impl Drop for FromInstance {
     /// With companions left, the client went away before the end.
     fn drop(&mut self) {
-        self.silence.give_back(&self.alarms);
+        self.silence.give_back(&self.client.worker.alarms);
         if let Some(record) = self.companions.take().and_then(|it| it.record) {
-            record.broke(self.bytes, CLIENT_LEFT);
+            let stuck = self.client.taking.get() == Taking::Never;
+            record.broke(self.bytes, if stuck { CLIENT_STUCK } else { CLIENT_LEFT });
         }
     }
 }

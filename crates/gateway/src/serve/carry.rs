@@ -177,11 +177,13 @@ impl Given<'_> {
                     lease,
                     request: self.exchange.progress.clone(),
                     idle,
-                    alarms: self.client.worker.alarms.clone(),
                     copy,
                     record: asked.record.take(),
                 };
-                Ok(Response::from_parts(head, AnswerBody::from_instance(body, companions)))
+                Ok(Response::from_parts(
+                    head,
+                    AnswerBody::from_instance(body, Rc::clone(self.client), companions),
+                ))
             }
             (Some(theirs), Some(ours)) if self.wish == Wish::WebSocket => {
                 head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

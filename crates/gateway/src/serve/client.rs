@@ -1,9 +1,11 @@
 //! A client: whose answers are on their way to it, and how it is told that the gateway leaves.
 
 use super::forwarded::{Forwarded, Origin};
+use super::streams::{Open, Taking};
 use crate::upstream::UpstreamState;
 use crate::worker::{Look, Worker};
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -20,6 +22,10 @@ pub(crate) struct Client {
     /// What instances are told of it.
     pub(super) forwarded: Forwarded,
     http2: Cell<bool>,
+    /// What the answer that is asked for now has of its client.
+    pub(super) taking: Cell<Taking>,
+    /// Streams that are open, where it speaks HTTP/2.
+    pub(super) open: Open,
     /// Instances that answer on this connection, or did.
     watched: RefCell<Vec<Arc<UpstreamState>>>,
     /// The client shall send its next request on another connection.
@@ -39,6 +45,8 @@ impl Client {
             origin,
             forwarded: Forwarded::of(origin),
             http2: Cell::new(false),
+            taking: Cell::default(),
+            open: Open::default(),
             watched: RefCell::default(),
             told: Cell::new(worker.is_leaving()),
             teller: RefCell::default(),
@@ -50,6 +58,12 @@ impl Client {
     /// It speaks HTTP/2: it can be told to go while it is answered.
     pub(super) fn speaks_http2(&self) {
         self.http2.set(true);
+    }
+
+    /// It speaks HTTP/2 and has had no request for as long as it may: hyper watches over those that speak HTTP/1.1.
+    pub(super) fn is_idle(&self) -> bool {
+        let patience = self.worker.shared.config.limits.header_timeout.duration();
+        self.http2.get() && self.open.none_for(patience)
     }
 
     /// An instance answers on this connection. When it leaves its route, the client is told to go (GOAWAY): calls that
@@ -91,6 +105,12 @@ impl Client {
     }
 }
 
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.origin.address).finish()
+    }
+}
+
 impl Drop for Client {
     fn drop(&mut self) {
         self.worker.forget(self.place);
@@ -98,9 +118,10 @@ impl Drop for Client {
 }
 
 impl Look for Client {
-    /// Tells the client to go if the gateway leaves, or an instance that still answers it has left its route.
+    /// Tells the client to go if the gateway leaves, an instance that still answers it has left its route, or it has asked for
+    /// nothing for too long.
     fn look(&self) {
-        let mut told = self.worker.is_leaving();
+        let mut told = self.worker.is_leaving() || self.is_idle();
         self.watched.borrow_mut().retain(|it| {
             told |= it.has_left() && it.in_flight() > 0;
             !it.has_left()

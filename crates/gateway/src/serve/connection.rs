@@ -3,13 +3,15 @@
 use super::carry::carry;
 use super::client::Client;
 use super::respond::SLOW_HEAD;
+use super::streams::{Streams, Taking};
 use crate::alarm::{Alarm, HeadTimer};
 use crate::listen::{First, Spoken};
-use crate::pool::Local;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +25,10 @@ const PING_ANSWER: Duration = Duration::from_secs(10);
 /// Room for bodies that come fast, for a stream and for a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// A client of HTTP/2 that has no request and is told to go says by then that it has heard it.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
+/// One that never had a request.
+const GOODBYE_UNHEARD: Duration = Duration::from_millis(500);
 /// What of an answer waits for a slow client on each stream.
 const SEND_BUFFER: usize = 256 * 1024;
 /// As many as hyper allows by itself: it has room for them without asking for memory, which it does for any number that
@@ -77,6 +83,10 @@ where
     };
     let Err(error) = ended else { return };
     tracing::debug!(client = %client.origin.address, %error, "a connection ended");
+    if took_nothing(&error) {
+        // Told to the answer, which is dropped with the connection.
+        client.taking.set(Taking::Never);
+    }
     if !error.is_timeout() {
         return;
     }
@@ -86,6 +96,30 @@ where
         let _ = stream.write_all(SLOW_HEAD).await;
         let _ = stream.shutdown().await;
     }
+}
+
+/// Waits for the end of a connection whose client was told to go. One that asks for nothing and does not go either, as in the
+/// middle of a head that does not come, is closed.
+async fn say_goodbye(
+    client: &Client,
+    mut connection: Pin<&mut impl Future<Output = hyper::Result<()>>>,
+) -> hyper::Result<()> {
+    let within = if client.open.was_any() { GOODBYE_WITHIN } else { GOODBYE_UNHEARD };
+    if client.is_idle() {
+        if let Ok(ended) = tokio::time::timeout(within, connection.as_mut()).await {
+            return ended;
+        }
+        if client.is_idle() {
+            return Ok(());
+        }
+    }
+    connection.await
+}
+
+/// Whether a connection ended since its client took nothing for too long: [`First`] says so.
+fn took_nothing(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|it| it.downcast_ref::<io::Error>());
+    source.is_some_and(|it| it.kind() == io::ErrorKind::TimedOut)
 }
 
 async fn serve_http2<T>(client: Rc<Client>, stream: First<T>)
@@ -99,7 +133,7 @@ where
         async move { Ok::<_, Infallible>(carry(client, request).await) }
     });
     let header_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
-    let mut builder = http2::Builder::new(Local);
+    let mut builder = http2::Builder::new(Streams(Rc::clone(&client)));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
@@ -114,7 +148,7 @@ where
         Some(ended) => ended,
         None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            say_goodbye(&client, connection).await
         }
     };
     if let Err(error) = ended {

@@ -247,9 +247,8 @@ pub(crate) fn to_client(headers: &mut HeaderMap, request_id: &HeaderValue, http2
     if !http2 {
         headers.remove(TRAILER);
     }
-    if !headers.contains_key(X_REQUEST_ID) {
-        headers.insert(X_REQUEST_ID, request_id.clone());
-    }
+    // Also in place of the instance's own: the access log and the client know the request by the same id.
+    headers.insert(X_REQUEST_ID, request_id.clone());
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod headers;
 mod queue;
 mod relay;
 mod respond;
+mod streams;
 mod upgrade;
 mod websocket;
 

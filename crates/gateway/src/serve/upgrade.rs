@@ -7,17 +7,22 @@ use super::client::Client;
 use super::relay::{Activity, PIECE};
 use super::websocket::{CLOSE_TO_CLIENT, CLOSE_TO_INSTANCE, Frames};
 use crate::access::Record;
+use crate::listen::First;
 use crate::pool::Lease;
 use crate::upstream::InFlight;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
 
+/// Why a WebSocket was cut off, in the access log.
+const SILENT: &str = "both sides were silent for too long";
 /// After both close frames: what is not closed by then is closed by us.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -37,7 +42,7 @@ impl Tunnel {
     pub(super) async fn carry(self, client: Rc<Client>) {
         let Self { ours, theirs, in_flight, lease, idle, record } = self;
         let (ours, theirs) = match (ours.await, theirs.await) {
-            (Ok(ours), Ok(theirs)) => (TokioIo::new(ours), TokioIo::new(theirs)),
+            (Ok(ours), Ok(theirs)) => (patient(ours), TokioIo::new(theirs)),
             (Err(error), _) | (_, Err(error)) => {
                 tracing::debug!(%error, "a switch of protocols did not come to its end");
                 return;
@@ -52,15 +57,36 @@ impl Tunnel {
             }
         };
         let bytes = Cell::new(0);
-        if let Err(error) = carry(ours, theirs, idle, told, &bytes).await {
+        let ended = carry(ours, theirs, idle, told, &bytes).await;
+        if let Err(error) = &ended {
             tracing::debug!(client = %client.origin.address, %error, "a WebSocket ended");
         }
         if let Some(record) = record {
-            record.ended(bytes.get());
+            match ended {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => record.broke(bytes.get(), SILENT),
+                Ok(()) | Err(_) => record.ended(bytes.get()),
+            }
         }
         drop(in_flight);
     }
 }
+
+/// A client's connection that is no longer one of HTTP. As long as neither side is silent for too long, it may take its time.
+fn patient(ours: Upgraded) -> Box<dyn Stream> {
+    let ours = match ours.downcast::<TokioIo<First<TcpStream>>>() {
+        Ok(Parts { io, read_buf, .. }) => return Box::new(io.into_inner().patient(&read_buf)),
+        Err(ours) => ours,
+    };
+    match ours.downcast::<TokioIo<First<TlsStream<TcpStream>>>>() {
+        Ok(Parts { io, read_buf, .. }) => Box::new(io.into_inner().patient(&read_buf)),
+        Err(ours) => Box::new(TokioIo::new(ours)),
+    }
+}
+
+/// Bytes in both directions.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 /// Passes frames in both directions; once `told`, a close frame follows the latest in each. `bytes` counts what the
 /// client got.

@@ -90,3 +90,40 @@ async fn an_answer_with_trailers_is_whole() {
     assert!(!lines.contains("trouble"), "{lines}");
     assert_eq!(trails.connections(), 1);
 }
+
+/// A WebSocket on which nothing passes any more is cut off, and its line says so; and an instance that makes ids of its own
+/// does not make the client know the request by another id than the log.
+#[tokio::test]
+async fn a_silent_websocket_has_its_reason_and_a_request_has_one_id() {
+    let odd = Instance::new(|_, mut stream| async move {
+        let asked = crate::fleet::request(&mut stream).await.unwrap_or_default();
+        let head = if asked.contains("websocket") {
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Request-Id: theirs\r\n\r\n"
+        } else {
+            "HTTP/1.1 204 No Content\r\nConnection: close\r\nX-Request-Id: theirs\r\nX-Request-Id: again\r\n\r\n"
+        };
+        stream.write_all(head.as_bytes()).await.expect("it reads");
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.log");
+    let log = path.clone();
+    let mut silent = route(&[&odd]);
+    silent.spec.timeouts.idle = Millis(1_000);
+    let fleet = Fleet::with(silent, |config| config.access_log = Some(log)).await;
+    let switch = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let answers = [fleet.get("/").await, fleet.ask(switch).await];
+    let lines = eventually("two lines", async || {
+        let text = std::fs::read_to_string(&path).expect("text");
+        (text.lines().count() == 2).then_some(text)
+    })
+    .await;
+    for (line, answer) in lines.lines().zip(answers) {
+        let line: serde_json::Value = serde_json::from_str(line).expect("json");
+        let id = format!("x-request-id: {}\r\n", line["id"].as_str().expect("an id"));
+        assert_eq!((answer.matches("x-request-id").count(), answer.contains(&id)), (1, true), "{answer}");
+        let silent = line["path"] == "/chat";
+        assert_eq!(line["trouble"] == "both sides were silent for too long", silent, "{line}");
+    }
+}

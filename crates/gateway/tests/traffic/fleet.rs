@@ -64,6 +64,11 @@ impl Fleet {
         self.gateway.install(&self.table).await.expect("a valid table");
     }
 
+    /// Requests in flight to all instances.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.served.load().upstreams().map(|it| it.in_flight()).sum()
+    }
+
     pub(crate) fn table(&self) -> RouteTable {
         self.table.clone()
     }

@@ -162,3 +162,36 @@ async fn a_client_of_http2_is_carried_to_an_instance_of_http1() {
     }
     drop(driven);
 }
+
+/// An empty SETTINGS frame after the preface, as every client begins.
+const BEGINS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// A HEADERS frame with `:method: GET` and the promise of more of them.
+const HALF_A_HEAD: &[u8] = b"\0\0\x01\x01\0\0\0\0\x01\x82";
+
+#[tokio::test]
+async fn a_head_that_does_not_come_ends_its_connection_and_an_open_stream_does_not() {
+    let grpc = Grpc::start().await;
+    let fleet = Fleet::with(over_http2(&[&grpc.instance]), |config| {
+        config.limits.header_timeout = baton_model::time::Millis(700);
+    })
+    .await;
+    let mut client = client(&fleet).await;
+    let mut watched = client.watch(asks("")).await.expect("a stream").into_inner();
+    watched.next().await.expect("a message").expect("no error");
+    for said in [BEGINS.to_vec(), [BEGINS, HALF_A_HEAD].concat()] {
+        let begun = std::time::Instant::now();
+        let mut stream = TcpStream::connect(fleet.http()).await.expect("a gateway");
+        stream.write_all(&said).await.expect("it reads");
+        rest(&mut stream).await;
+        // A client that does not answer pings is given up after thirty.
+        assert!(begun.elapsed().as_secs() < 20, "it had its time, and no more");
+    }
+    // Twice that time has passed.
+    grpc.reporter.set_service_status("", ServingStatus::NotServing).await;
+    let second = tokio::time::timeout(ROOM, watched.next()).await.expect("in time");
+    assert_eq!(second.expect("a message").expect("no error").status, ServingStatus::NotServing as i32);
+    drop(watched);
+    // Told to go when it had nothing any more, the client comes again.
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    client.check(asks("unknown")).await.expect_err("there is no such service");
+}

@@ -12,6 +12,7 @@ mod lost;
 mod metrics;
 mod mirror;
 mod queue;
+mod stuck;
 mod tcp;
 mod tls;
 mod websocket;
