@@ -2,6 +2,7 @@
 //!
 //! What belongs to a service (hosts, timeouts, retries) comes with the route table; what belongs to the host is here.
 
+use crate::network::Network;
 use baton_model::time::Millis;
 use serde::{Deserialize, Deserializer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,6 +25,8 @@ pub struct GatewayConfig {
     pub workers: usize,
     /// Where the gateway is, for routes that prefer instances of their own zone.
     pub zone: Option<String>,
+    /// Proxies in front of the gateway, whose word on the client counts; anybody else's does not.
+    pub trusted_proxies: Vec<Network>,
     /// A file of JSON lines, one for each request; none where it is not given.
     pub access_log: Option<PathBuf>,
     /// Where Prometheus asks for `/metrics`; nowhere where it is not given.
@@ -89,6 +92,7 @@ impl Default for GatewayConfig {
             certificates: Vec::new(),
             workers: 0,
             zone: None,
+            trusted_proxies: Vec::new(),
             access_log: None,
             metrics: None,
             handover: None,
@@ -210,6 +214,7 @@ mod tests {
             ("[limits]\nheader_bytes = 10", "at least 8192"),
             ("[limits]\nheader_timeout = \"0s\"", "header_timeout"),
             ("colour = 1", "colour"),
+            ("trusted_proxies = [\"10.0.0.0/8\", \"lan\"]", "`lan` is no network"),
             ("[drain]\nlinger = 5", "string"),
         ] {
             let error = GatewayConfig::parse(text).expect_err(text);

@@ -26,6 +26,7 @@ pub mod health;
 mod joined;
 mod listen;
 mod mirror;
+pub mod network;
 mod notify;
 mod pool;
 pub mod request;

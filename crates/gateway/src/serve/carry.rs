@@ -3,6 +3,7 @@
 use super::body::{AnswerBody, Companions};
 use super::client::Client;
 use super::exchange::{Answered, Exchange, Replay};
+use super::forwarded::Origin;
 use super::headers::{self, Wish, X_REQUEST_ID};
 use super::respond::{self, Problem};
 use super::upgrade;
@@ -34,11 +35,11 @@ pub(crate) async fn carry(client: Rc<Client>, mut request: Request<Incoming>) ->
     let body = ClientBody::new(body, &parts);
     let http2 = parts.version == Version::HTTP_2;
     let grpc = is_grpc(parts.version, &parts.headers);
-    let mut asked = Asked { record: None, id: None, begun: Instant::now() };
+    let origin = client.asks(&parts.headers);
+    let mut asked = Asked { record: None, id: None, origin, begun: Instant::now() };
     if let Some(log) = &client.worker.shared.access {
         let host = headers::host(&parts);
-        asked.record =
-            Some(log.begin(client.origin.address, &parts.method, host, parts.uri.path(), asked.begun));
+        asked.record = Some(log.begin(origin.address, &parts.method, host, parts.uri.path(), asked.begun));
     }
     let mut response = match exchange(&client, parts, body, upgrade, &mut asked).await {
         Ok(response) => response,
@@ -66,6 +67,7 @@ pub(crate) async fn carry(client: Rc<Client>, mut request: Request<Incoming>) ->
 struct Asked {
     record: Option<Record>,
     id: Option<HeaderValue>,
+    origin: Origin,
     begun: Instant,
 }
 
@@ -88,8 +90,8 @@ async fn exchange(
         path: parts.uri.path(),
         query: parts.uri.query(),
         headers: &parts.headers,
-        client: client.origin.address,
-        secure: client.origin.encrypted,
+        client: asked.origin.address,
+        secure: asked.origin.encrypted,
     };
     let decision = route.decide(&view, asked.begun);
     let part = route.part(&decision);
@@ -110,8 +112,8 @@ async fn exchange(
         route,
         decision,
         parts,
-        client: client.origin.address,
-        encrypted: client.origin.encrypted,
+        client: asked.origin.address,
+        encrypted: asked.origin.encrypted,
         body,
         progress,
         tried: Vec::new(),

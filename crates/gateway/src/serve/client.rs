@@ -4,6 +4,7 @@ use super::forwarded::{Forwarded, Origin};
 use super::streams::{Open, Taking};
 use crate::upstream::UpstreamState;
 use crate::worker::{Look, Worker};
+use http::HeaderMap;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::pin::Pin;
@@ -18,6 +19,7 @@ const WATCHED_MAX: usize = 64;
 /// One connection of a client.
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
+    /// Whoever is at the other end.
     pub(crate) origin: Origin,
     /// What instances are told of it.
     pub(super) forwarded: Forwarded,
@@ -43,7 +45,7 @@ impl Client {
         Rc::new_cyclic(|this: &Weak<Self>| Self {
             worker: Rc::clone(worker),
             origin,
-            forwarded: Forwarded::of(origin),
+            forwarded: Forwarded::of(origin, &worker.shared.config.trusted_proxies),
             http2: Cell::new(false),
             taking: Cell::default(),
             open: Open::default(),
@@ -53,6 +55,11 @@ impl Client {
             place: worker.remember(this.clone()),
             _permit: permit,
         })
+    }
+
+    /// Who sent a request with these fields: the other end, or a client of it where it is a proxy.
+    pub(super) fn asks(&self, headers: &HeaderMap) -> Origin {
+        self.forwarded.asks(headers, &self.worker.shared.config.trusted_proxies)
     }
 
     /// It speaks HTTP/2: it can be told to go while it is answered.

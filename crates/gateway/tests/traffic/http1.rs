@@ -336,3 +336,42 @@ impl Drop for Nginx {
         let _ = self.process.wait();
     }
 }
+
+#[tokio::test]
+async fn only_a_trusted_proxy_says_who_the_client_is() {
+    let echo = Instance::echo().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: 198.51.100.1, 203.0.113.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nForwarded: for=203.0.113.9\r\n\r\n";
+    for (proxies, list, proto, host, client) in [
+        ("trusted_proxies = []", "127.0.0.1", "http", "a", "127.0.0.1"),
+        (
+            "trusted_proxies = [\"127.0.0.0/8\"]",
+            "198.51.100.1, 203.0.113.9, 127.0.0.1",
+            "https",
+            "b",
+            "203.0.113.9",
+        ),
+    ] {
+        let path = folder.path().join(client);
+        let log = path.clone();
+        let fleet = Fleet::with(route(&[&echo]), |config| {
+            let read = baton_gateway::GatewayConfig::parse(proxies).expect("a configuration");
+            (config.trusted_proxies, config.access_log) = (read.trusted_proxies, Some(log));
+        })
+        .await;
+        let answer = fleet.ask(said).await;
+        for there in [
+            format!("x-forwarded-for: {list}\r\n"),
+            format!("x-forwarded-proto: {proto}\r\n"),
+            format!("x-forwarded-host: {host}\r\n"),
+        ] {
+            assert!(answer.contains(&there), "{there:?} in {answer}");
+        }
+        assert_eq!(answer.contains("forwarded: for=203.0.113.9, for=127"), proto == "https", "{answer}");
+        let line = eventually("its line", async || {
+            std::fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n'))
+        })
+        .await;
+        assert!(line.contains(&format!("\"client\":\"{client}\"")), "{line}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::super::forwarded::Origin;
 use super::*;
+use crate::network::Network;
 use http::Request;
 use proptest::prelude::*;
 
@@ -87,8 +88,11 @@ fn what_belongs_to_the_connection_goes_and_what_tells_of_the_client_comes() {
     );
     // Not valid as an id: replaced.
     request.headers.insert(X_REQUEST_ID, HeaderValue::from_static("has space"));
-    let client =
-        Forwarded::of(Origin { address: "2001:db8::1".parse().expect("an address"), encrypted: true });
+    let proxies = [Network::parse("2001:db8::/32").expect("a network")];
+    let client = Forwarded::of(
+        Origin { address: "2001:db8::1".parse().expect("an address"), encrypted: true },
+        &proxies,
+    );
     let id = to_instance(&mut request, &client, Wish::Answer, || HeaderValue::from_static("fresh"));
     assert_eq!(id, "fresh");
     let got = |name: &str| request.headers.get(name).map(|it| it.to_str().expect("text").to_owned());
@@ -150,7 +154,7 @@ proptest! {
         }
         let _ = super::host(&request);
         if let Ok(wish) = vet(&request) {
-            let client = Forwarded::of(Origin { address: [192, 0, 2, 1].into(), encrypted: false });
+            let client = Forwarded::of(Origin { address: [192, 0, 2, 1].into(), encrypted: false }, &[]);
             to_instance(&mut request, &client, wish, || HeaderValue::from_static("id"));
             prop_assert_eq!(request.headers.get_all(HOST).iter().count(), 1);
             let wanted = if wish == Wish::WebSocket { vec![CONNECTION, UPGRADE, TE] } else { vec![TE] };
