@@ -12,6 +12,7 @@
 //! sent to two at a time, where the method is safe (9.2.1).
 
 use super::headers;
+use super::hedge::{leave, look_at};
 use super::respond::Problem;
 use crate::alarm::Alarm;
 use crate::body::{Progress, SentBody};
@@ -23,9 +24,7 @@ use crate::upstream::{InFlight, Purpose, Serial};
 use crate::worker::Worker;
 use baton_model::route::{Entry, HttpProtocol};
 use bytes::Bytes;
-use http::header::UPGRADE;
-use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header::UPGRADE, request::Parts};
 use hyper::body::Incoming;
 use std::cell::Cell;
 use std::future::Future;
@@ -91,8 +90,8 @@ struct Unanswered {
 }
 
 /// A try that is under way.
-struct Runner {
-    in_flight: InFlight,
+pub(super) struct Runner {
+    pub(super) in_flight: InFlight,
     began: Instant,
     sent: Pin<Box<dyn Future<Output = Sent>>>,
 }
@@ -334,6 +333,7 @@ impl Exchange {
 
     /// Sends the request to another instance too, if it may be.
     fn hedge(&mut self, runners: &mut Vec<Runner>) {
+        leave(runners);
         let now = Instant::now();
         if !self.may_hedge(runners) || self.hedge_at(runners).is_none_or(|at| at > now) {
             return;
@@ -368,12 +368,11 @@ impl Exchange {
         Some(latest + self.route.spec().retries.hedge_after.duration())
     }
 
-    /// When to look again: at the next hedge, or the first deadline.
+    /// When to look again: at the next hedge, the first deadline, or soon where an instance of several may leave.
     fn due(&self, runners: &[Runner]) -> Instant {
         let hedge = if self.may_hedge(runners) { self.hedge_at(runners) } else { None };
         let deadline = runners.iter().filter_map(|it| self.deadline(it)).min();
-        // Without either, once an hour: a timer must have a time.
-        hedge.into_iter().chain(deadline).min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+        look_at(hedge.into_iter().chain(deadline).min(), runners.len())
     }
 }
 

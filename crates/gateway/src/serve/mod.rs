@@ -15,6 +15,7 @@ mod connection;
 mod exchange;
 mod forwarded;
 mod headers;
+mod hedge;
 mod queue;
 mod relay;
 mod respond;

@@ -136,3 +136,25 @@ async fn without_any_instance_a_request_waits_and_then_is_told_to_come_again() {
     let answer = fleet.get("/").await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1\r\n"), "{answer}");
 }
+
+/// What waits for an instance to be free, and counts what is cut in the end, does not wait for a request that is with
+/// another one too, and counts none twice.
+#[tokio::test]
+async fn a_request_that_is_with_two_instances_is_waited_for_at_one() {
+    let (one, other) = (Instance::mute().await, Instance::mute().await);
+    let mut hedged = route(&[&one, &other]);
+    hedged.spec.retries.hedge_after = Millis(50);
+    hedged.spec.timeouts.response = Millis::secs(120);
+    let mut fleet = Fleet::start(hedged.clone()).await;
+    let mut stream = tokio::net::TcpStream::connect(fleet.http()).await.expect("a gateway");
+    stream.write_all(crate::fleet::get("/").as_bytes()).await.expect("it reads");
+    eventually("its hedge", async || (fleet.in_flight() == 2).then_some(())).await;
+    let leaving = |fleet: &Fleet| fleet.served.load().leaving().map(|it| it.in_flight()).sum::<u64>();
+    hedged.upstreams.retain(|id, _| id.instance.slot == 2);
+    fleet.install(hedged.clone()).await;
+    eventually("end of the try at the one that left", async || (leaving(&fleet) == 0).then_some(())).await;
+    assert_eq!(fleet.in_flight(), 1, "the other has it");
+    hedged.upstreams.clear();
+    fleet.install(hedged).await;
+    assert_eq!(leaving(&fleet), 1, "the last one is waited for");
+}
