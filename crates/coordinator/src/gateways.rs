@@ -330,6 +330,15 @@ impl Gateways {
         connected.map(|(name, entry)| (name.clone(), entry.said.routes.get(service).copied())).collect()
     }
 
+    /// The gateways with a session that have a service's route and cannot serve it: why.
+    pub(crate) fn unserved(&self, service: &ServiceName) -> BTreeMap<GatewayName, String> {
+        let state = self.lock();
+        let connected = state.gateways.iter().filter(|(_, entry)| entry.link.is_some());
+        connected
+            .filter_map(|(name, entry)| Some((name.clone(), entry.said.unserved.get(service)?.clone())))
+            .collect()
+    }
+
     /// Marks the gateways that have fallen silent, and names them.
     pub(crate) fn sweep(&self) -> Vec<GatewayName> {
         let now = self.clock.now();

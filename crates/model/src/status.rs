@@ -177,6 +177,9 @@ pub struct RouteStatus {
     pub versions: BTreeMap<ReleaseNumber, Version>,
     /// The revision that each connected gateway serves by; `None` where it has no such route.
     pub gateways: BTreeMap<GatewayName, Option<RouteRevision>>,
+    /// The connected gateways that have it and cannot serve it: why.
+    #[serde(default)]
+    pub unserved: BTreeMap<GatewayName, String>,
 }
 
 /// What a deploy would do.

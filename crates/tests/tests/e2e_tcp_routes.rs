@@ -50,6 +50,12 @@ fn a_port_that_is_taken_is_told_and_waited_for_and_its_service_counts_once_it_is
     assert!(listed.stdout.contains("cannot serve db"), "{}", listed.stdout);
     assert!(listed.stderr.contains(&format!("cannot listen on {ip}:{PORT}")), "{}", listed.stderr);
     told(&cluster, "route-unserved");
+    let routes = cluster.baton(&["route", "ls"]).expect(0);
+    assert!(routes.stdout.contains("0 of 1"), "{}", routes.stdout);
+    let left_out = format!("gateway-1 does not serve db: it cannot listen on {ip}:{PORT}");
+    assert!(routes.stderr.contains(&left_out), "{}", routes.stderr);
+    let shown = cluster.baton(&["route", "show", "db"]).expect(0).stdout;
+    assert!(shown.contains(&format!("not served: it cannot listen on {ip}:{PORT}")), "{shown}");
 
     drop(taken);
     wait::until("an answer over the port", ROOM, || ask(ip));
@@ -63,6 +69,8 @@ fn a_port_that_is_taken_is_told_and_waited_for_and_its_service_counts_once_it_is
         let listed = cluster.baton(&["gateway", "ls"]).expect(0).stdout;
         if listed.contains("cannot serve") { Err(listed) } else { Ok(()) }
     });
+    let routes = cluster.baton(&["route", "ls"]).expect(0);
+    assert!(routes.stdout.contains("1 of 1") && routes.stderr.is_empty(), "{routes:?}");
 }
 
 /// Waits until the journal has an event of this kind.

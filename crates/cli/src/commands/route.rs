@@ -5,7 +5,7 @@ use crate::global::Global;
 use crate::live::{Line, Style};
 use crate::table::{self, Table, plain, styled};
 use anyhow::Result;
-use baton_model::id::{ReleaseNumber, ServiceName};
+use baton_model::id::{GatewayName, ReleaseNumber, RouteRevision, ServiceName};
 use baton_model::route::{Condition, Entry, Rule};
 use baton_model::status::RouteStatus;
 
@@ -75,7 +75,13 @@ fn list(routes: &[RouteStatus], global: &Global) -> Result<()> {
             gateways(status),
         ]);
     }
-    table.print(global)
+    table.print(global)?;
+    for status in routes {
+        for (gateway, why) in &status.unserved {
+            eprintln!("{gateway} does not serve {}: it {why}", status.service);
+        }
+    }
+    Ok(())
 }
 
 fn lines(status: &RouteStatus) -> Vec<Line> {
@@ -114,6 +120,9 @@ fn lines(status: &RouteStatus) -> Vec<Line> {
     let mut gateways = Table::new(&["GATEWAY", "SERVES BY"]);
     for (name, revision) in &status.gateways {
         let served = match revision {
+            _ if status.unserved.contains_key(name) => {
+                styled(Style::Warn, format!("not served: it {}", status.unserved[name]))
+            }
             Some(revision) if *revision == route.revision => styled(Style::Good, format!("route {revision}")),
             Some(revision) => styled(Style::Busy, format!("route {revision}")),
             None => styled(Style::Busy, "no such route yet"),
@@ -156,10 +165,13 @@ fn version(status: &RouteStatus, release: ReleaseNumber) -> String {
 
 /// How many gateways serve by the newest of it.
 fn gateways(status: &RouteStatus) -> Line {
-    let newest =
-        status.gateways.values().filter(|revision| **revision == Some(status.route.revision)).count();
+    let newest = |(name, revision): &(&GatewayName, &Option<RouteRevision>)| {
+        **revision == Some(status.route.revision) && !status.unserved.contains_key(*name)
+    };
+    let newest = status.gateways.iter().filter(newest).count();
     let all = status.gateways.len();
     match all {
+        _ if !status.unserved.is_empty() => styled(Style::Warn, format!("{newest} of {all}")),
         0 => styled(Style::Warn, "none"),
         _ if newest == all => styled(Style::Good, format!("{newest} of {all}")),
         _ => styled(Style::Busy, format!("{newest} of {all}")),

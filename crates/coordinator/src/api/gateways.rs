@@ -90,6 +90,7 @@ pub(super) fn routes(
             route: route.clone(),
             versions: versions(&view, service),
             gateways: coordinator.gateways.serving(service),
+            unserved: coordinator.gateways.unserved(service),
         };
         routes.push(status.into());
     }

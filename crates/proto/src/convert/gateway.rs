@@ -110,6 +110,7 @@ impl From<RouteStatus> for v1::RouteStatus {
             gateways: gateways
                 .map(|(name, revision)| (name.into(), revision.unwrap_or_default().0))
                 .collect(),
+            unserved: status.unserved.into_iter().map(|(name, why)| (name.into(), why)).collect(),
         }
     }
 }
@@ -121,11 +122,14 @@ impl TryFrom<v1::RouteStatus> for RouteStatus {
             let serves = Some(RouteRevision(revision)).filter(|revision| revision.0 > 0);
             Ok((text(&format!("gateways[{name:?}]"), &name)?, serves))
         };
+        let unserved =
+            |(name, why): (String, String)| Ok((text(&format!("unserved[{name:?}]"), &name)?, why));
         Ok(Self {
             service: text("service", &wire.service)?,
             route: required("route", wire.route)?,
             versions: versions(wire.versions)?,
             gateways: wire.gateways.into_iter().map(gateway).collect::<Result<_, WireError>>()?,
+            unserved: wire.unserved.into_iter().map(unserved).collect::<Result<_, WireError>>()?,
         })
     }
 }

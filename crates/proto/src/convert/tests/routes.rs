@@ -234,8 +234,10 @@ pub(super) fn statuses() -> Vec<RouteStatus> {
             ("edge-1".parse().unwrap(), Some(RouteRevision(3))),
             ("edge-2".parse().unwrap(), None),
         ]),
+        unserved: BTreeMap::from([("edge-1".parse().unwrap(), "its port is taken".to_owned())]),
     };
-    vec![RouteStatus { gateways: BTreeMap::new(), versions: BTreeMap::new(), ..one.clone() }, one]
+    let bare = RouteStatus { gateways: BTreeMap::new(), unserved: BTreeMap::new(), ..one.clone() };
+    vec![RouteStatus { versions: BTreeMap::new(), ..bare }, one]
 }
 
 #[test]
