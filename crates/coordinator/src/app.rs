@@ -21,6 +21,7 @@ use crate::state::Coordinator;
 use crate::store::{SqliteStore, Store};
 use crate::systemd;
 use crate::trials::TrialLog;
+use crate::webhooks::undelivered::Undelivered;
 use baton_engine::cycle::Versioned;
 use baton_model::time::{Millis, UnixMs};
 use baton_proto::identity::{ServerTls, incoming, server_tls};
@@ -164,6 +165,7 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
         authority,
         secrets,
         counts,
+        undelivered: Undelivered::default(),
         view,
         stop: CancellationToken::new(),
     });

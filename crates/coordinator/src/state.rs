@@ -13,6 +13,7 @@ use crate::records::Records;
 use crate::secrets::Secrets;
 use crate::sessions::Sessions;
 use crate::trials::TrialLog;
+use crate::webhooks::undelivered::Undelivered;
 use baton_model::evidence::Evidence;
 use baton_model::id::GatewayName;
 use baton_model::observed::Observed;
@@ -35,6 +36,7 @@ pub(crate) struct Coordinator {
     pub(crate) authority: Arc<Authority>,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) undelivered: Undelivered,
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// Cancelled when the coordinator stops: answers that go on for ever end.
     pub(crate) stop: CancellationToken,

@@ -8,35 +8,36 @@
 //!
 //! What is to be posted is committed with the decision that says so, and goes in the commit that tells how it ended: a kill
 //! at any moment loses none. It may post one twice; both have the same id (`Idempotency-Key`). Nothing waits for a
-//! webhook: decisions do not know whether it was delivered.
+//! webhook: decisions do not know whether it was delivered. Operators do: the first try that fails is an event, and until it
+//! is delivered or given up [`undelivered`] shows why and when it is tried again.
 
 mod post;
+mod tries;
+pub(crate) mod undelivered;
 pub(crate) mod waiting;
 
 use crate::events::event;
 use crate::records;
 use crate::state::Coordinator;
 use baton_model::event::Severity;
-use baton_model::time::{Millis, UnixMs};
 use post::{Failure, post};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tries::{After, Tries};
 use waiting::Webhook;
 
-/// Posts under way at a time: one server that hangs does not hold up the others.
+/// Posts under way at a time.
 const CALLS_MAX: usize = 8;
-/// Webhooks that wait; of more, the oldest are given up.
+/// Webhooks that are tried again and again beside one another: a server that is out of reach does not hold up the others.
+const IN_HAND_MAX: usize = 256;
+/// Webhooks that wait for that; of more, the oldest are given up.
 const WAITING_MAX: usize = 1000;
 /// A server that has not answered by then is asked again.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest wait before the second attempt; it doubles with each, and the wait is drawn from all of it (full jitter).
-const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// A verdict that is older than this is of no use to whoever is to act on it.
-const GIVE_UP_AFTER: Millis = Millis::secs(3600);
 /// When the store cannot be read, it is tried again this often.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
@@ -44,24 +45,24 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) async fn keep(coordinator: Arc<Coordinator>, stop: CancellationToken) {
     let mut changed = coordinator.records.store().watch(records::WEBHOOKS);
     let mut queue = Queue::default();
-    let mut calls = JoinSet::new();
+    let (calls, mut in_hand) = (Arc::new(Semaphore::new(CALLS_MAX)), JoinSet::new());
     loop {
         let read = queue.read(&coordinator).await;
-        while calls.len() < CALLS_MAX
+        while in_hand.len() < IN_HAND_MAX
             && let Some((key, webhook)) = queue.waiting.pop_front()
         {
-            calls.spawn(call(Arc::clone(&coordinator), key, webhook));
+            in_hand.spawn(call(Arc::clone(&coordinator), Arc::clone(&calls), key, webhook));
         }
         tokio::select! {
             () = stop.cancelled() => break,
             woken = changed.changed() => if woken.is_err() { break },
-            Some(ended) = calls.join_next(), if !calls.is_empty() => if let Err(error) = ended {
+            Some(ended) = in_hand.join_next(), if !in_hand.is_empty() => if let Err(error) = ended {
                 tracing::error!(%error, "a webhook's call failed; it is made again after the next start");
             },
             () = tokio::time::sleep(READ_AGAIN), if !read => {}
         }
     }
-    calls.shutdown().await;
+    in_hand.shutdown().await;
 }
 
 /// What waits, and what is in hand.
@@ -98,31 +99,39 @@ impl Queue {
 }
 
 /// Posts one webhook, as often as it takes, and tells how it ended.
-async fn call(coordinator: Arc<Coordinator>, key: String, webhook: Webhook) {
+async fn call(coordinator: Arc<Coordinator>, calls: Arc<Semaphore>, key: String, webhook: Webhook) {
     let (id, body) = (webhook.id(), webhook.body(&coordinator.cluster));
-    let mut longest = BACKOFF_FIRST;
-    let mut attempts: u32 = 0;
+    let mut tries = Tries::of(&webhook);
     let ended = loop {
-        attempts += 1;
+        // Held for the try alone: while one waits for its next, others are made.
+        let Ok(turn) = calls.acquire().await else { return };
         let answer = tokio::time::timeout(TIMEOUT, post(&webhook.call.url, &id, &body)).await;
+        drop(turn);
         let why = match answer {
-            Ok(Ok(())) => break Ok(attempts),
+            Ok(Ok(())) => break Ok(tries.with_this_one()),
             Ok(Err(Failure::Final(why))) => break Err(why),
             Ok(Err(Failure::Passing(why))) => why,
             Err(_) => format!("it did not answer within {} s", TIMEOUT.as_secs()),
         };
-        if is_too_old(webhook.call.verdict.at, coordinator.clock.now()) {
-            break Err(format!("{attempts} attempts failed, the last one since {why}"));
+        let now = coordinator.clock.now();
+        match tries.failed(&webhook, why, now, drawn) {
+            After::GivenUp(why) => break Err(why),
+            After::Again { wait, state } => {
+                let why = &state.reason;
+                tracing::warn!(
+                    webhook = webhook.target(),
+                    id,
+                    why,
+                    "a webhook was not delivered; it is tried again"
+                );
+                coordinator.journal.record(tries::first_failure(&webhook, &state, now).into_iter().collect());
+                coordinator.undelivered.note(&key, &webhook, state);
+                tokio::time::sleep(wait).await;
+            }
         }
-        tracing::warn!(webhook = webhook.target(), id, why, "a webhook was not delivered; it is tried again");
-        tokio::time::sleep(drawn(longest)).await;
-        longest = (longest * 2).min(BACKOFF_MAX);
     };
+    coordinator.undelivered.forget(&key);
     settle(&coordinator, key, &webhook, ended);
-}
-
-fn is_too_old(at: UnixMs, now: UnixMs) -> bool {
-    now.since(at) > GIVE_UP_AFTER
 }
 
 /// A wait between nothing and `longest`, so that many who failed together do not come back together.
@@ -143,7 +152,7 @@ fn settle(coordinator: &Coordinator, key: String, webhook: &Webhook, ended: Resu
             (Severity::Info, "webhook-delivered", format!("{service}: {target} was told of the verdict"))
         }
         Ok(attempts) => {
-            let message = format!("{service}: {target} was told of the verdict, at the {attempts}th attempt");
+            let message = format!("{service}: {target} was told of the verdict, at try {attempts}");
             (Severity::Info, "webhook-delivered", message)
         }
         Err(why) => {

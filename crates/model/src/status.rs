@@ -31,10 +31,30 @@ pub struct ServiceStatus {
     /// What gateways do with its requests, by release; empty without a route.
     #[serde(default)]
     pub traffic: Vec<ReleaseTraffic>,
+    /// The webhooks of its verdicts that were tried and not delivered, and are tried again.
+    #[serde(default)]
+    pub webhooks: Vec<UndeliveredWebhook>,
     /// When this was so.
     pub now: UnixMs,
     /// It is being removed.
     pub removed: bool,
+}
+
+/// A verdict of analysis that whoever its threshold names could not be told of yet. No rollout waits for that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndeliveredWebhook {
+    /// Whom it is for, without what may be secret in the address: `https://hooks.example.com`.
+    pub target: String,
+    /// The name of the threshold.
+    pub threshold: String,
+    /// How often it was tried since the coordinator started.
+    pub attempts: u32,
+    /// Why the last try failed.
+    pub reason: String,
+    /// When it is tried again.
+    pub next_at: UnixMs,
+    /// A try that fails after this is the last one.
+    pub given_up_after: UnixMs,
 }
 
 /// What a release gets of the requests of its service, and what became of them lately.

@@ -139,7 +139,7 @@ fn wait_for_event(cluster: &Cluster, kind: &str) -> Value {
 fn a_verdict_is_delivered_in_the_end_though_its_server_fails_and_the_coordinator_is_killed() {
     let (cluster, hooks) = (cluster(), Hooks::new(Mood::Answers(503)));
     deployed(&cluster, &hooks);
-    let first = hooks.wait_for("a second attempt", |came| came.len() >= 2);
+    let first = hooks.wait_for("a third attempt", |came| came.len() >= 3);
     let body = &first[0].body;
     assert_eq!((&first[0].key, &first[0].body), (&first[1].key, &first[1].body), "the same, told again");
     assert_eq!(body["id"], first[0].key.as_str());
@@ -153,6 +153,22 @@ fn a_verdict_is_delivered_in_the_end_though_its_server_fails_and_the_coordinator
     );
     assert_eq!(body["verdict"]["measured"]["unit"], "milli-rate", "{body}");
 
+    // Told once, however often it is tried; until then it is shown.
+    wait_for_event(&cluster, "webhook-failed");
+    let mut failed = events(&cluster, "webhook-failed");
+    failed.retain(|event| event["fields"]["id"] == first[0].key.as_str());
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let message = failed[0]["message"].as_str().expect("a message");
+    let target = format!("http://{}", hooks.address);
+    let why =
+        format!("{target} was not told of the verdict of busy yet: it answered 503; the next try comes in ");
+    assert!(message.contains(&why), "{message}");
+    for view in [&["explain", "web"][..], &["rollout", "status", "web"], &["service", "show", "web"]] {
+        let shown = cluster.baton(view).expect(0).stdout;
+        let why = format!("! {target} was not told of the verdict of busy: it answered 503; try ");
+        assert!(shown.contains(&why), "{view:?}: {shown}");
+    }
+
     // What comes from now on comes from another.
     cluster.replace("coordinator");
     hooks.becomes(Mood::Answers(200));
@@ -163,6 +179,14 @@ fn a_verdict_is_delivered_in_the_end_though_its_server_fails_and_the_coordinator
     let delivered = wait_for_event(&cluster, "webhook-delivered");
     assert_eq!((&delivered["service"], &delivered["fields"]["threshold"]), (&"web".into(), &"busy".into()));
     assert!(!delivered.to_string().contains("team=a"), "an address may be secret: {delivered}");
+    wait::until("no webhook that waits", ROOM, || {
+        let service = cluster.json(&["service", "show", "web"]);
+        if service["webhooks"] == serde_json::json!([]) {
+            Ok(())
+        } else {
+            Err(service["webhooks"].to_string())
+        }
+    });
     // What was delivered is not posted after a further kill.
     let after = hooks.came().len();
     cluster.kill(cluster.role_pid("coordinator"));

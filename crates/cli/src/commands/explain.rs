@@ -32,6 +32,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<Exit> {
             "health": report.health,
             "waiting": report.waiting,
             "rollout": report.rollout,
+            "webhooks": status.webhooks,
             "now": status.now,
         }))?;
     } else {
@@ -47,6 +48,7 @@ pub(super) fn lines(status: &ServiceStatus) -> Vec<Line> {
     {
         lines.push(Line::of(Style::Plain, format!("  {}", rollout.reason)));
     }
+    lines.extend(status.webhooks.iter().map(|webhook| live::webhook_line(webhook, status.now)));
     if status.report.waiting.is_empty() {
         lines.push(Line::of(Style::Good, "  nothing is waited for"));
         return lines;

@@ -175,6 +175,7 @@ fn show(status: &ServiceStatus, global: &Global) -> Result<()> {
         lines.push(Line::new());
         lines.extend(status.report.waiting.iter().map(|wait| live::waiting_line(wait, status.now)));
     }
+    lines.extend(status.webhooks.iter().map(|webhook| live::webhook_line(webhook, status.now)));
     table::print(&lines, global)
 }
 

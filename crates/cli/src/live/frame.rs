@@ -7,7 +7,7 @@ use baton_model::id::ReleaseNumber;
 use baton_model::observed::{InstanceState, SwapPhase};
 use baton_model::report::{RolloutReport, ServiceReport, StageReport, StageState, Step, Subject, Waiting};
 use baton_model::rollout::{Answer, RolloutOutcome, Verdict};
-use baton_model::status::{PlacedInstance, ServiceStatus};
+use baton_model::status::{PlacedInstance, ServiceStatus, UndeliveredWebhook};
 use baton_model::time::UnixMs;
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ pub(crate) fn frame(scene: &Scene<'_>, height: u16) -> Vec<Line> {
     top.extend(super::traffic::lines(&status.traffic));
     top.extend(status.report.rollout.as_ref().map(super::comparison::of_rollout).unwrap_or_default());
     let mut bottom = waiting(&status.report, scene.now);
+    bottom.extend(status.webhooks.iter().map(|webhook| webhook_line(webhook, scene.now)));
     bottom.extend(events(scene.events));
     if let Some(note) = scene.note {
         bottom.push(Line::of(Style::Warn, format!("! {note}")));
@@ -255,6 +256,16 @@ pub(crate) fn waiting_line(waiting: &Waiting, now: UnixMs) -> Line {
         Some(until) => line.ending(Style::Dim, format!(" ({})", left(until, now))),
         None => line,
     }
+}
+
+/// `  ! http://hooks was not told of the verdict of errors: it answered 503; try 4 comes in 12s, the last one in 58m`.
+pub(crate) fn webhook_line(webhook: &UndeliveredWebhook, now: UnixMs) -> Line {
+    let UndeliveredWebhook { target, threshold, reason, attempts, .. } = webhook;
+    let ahead = |at: UnixMs| show::length(at.since(now).duration());
+    let (next, last) = (ahead(webhook.next_at), ahead(webhook.given_up_after));
+    Line::of(Style::Warn, "  ! ")
+        .then(Style::Plain, format!("{target} was not told of the verdict of {threshold}: {reason}"))
+        .then(Style::Dim, format!("; try {} in {next}, the last one in {last}", attempts.saturating_add(1)))
 }
 
 /// How long until a time: `4.2s left`, or `any moment`.

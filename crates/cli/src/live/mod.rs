@@ -18,7 +18,7 @@ pub(crate) mod traffic;
 mod watch;
 
 pub(crate) use frame::{
-    Scene, frame, header, left, outcome, passage, state_style, subject, version, waiting_line,
+    Scene, frame, header, left, outcome, passage, state_style, subject, version, waiting_line, webhook_line,
 };
 pub(crate) use line::{Line, Style};
 pub(crate) use plain::stamp;

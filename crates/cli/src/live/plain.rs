@@ -5,7 +5,7 @@ use crate::show;
 use baton_model::id::InstanceId;
 use baton_model::observed::InstanceState;
 use baton_model::report::{RolloutReport, StageReport, StageState, Waiting};
-use baton_model::status::{PlacedInstance, ServiceStatus};
+use baton_model::status::{PlacedInstance, ServiceStatus, UndeliveredWebhook};
 use baton_model::time::UnixMs;
 use std::collections::BTreeMap;
 
@@ -16,6 +16,8 @@ pub(crate) struct Teller {
     stages: BTreeMap<u32, String>,
     instances: BTreeMap<InstanceId, String>,
     waiting: Vec<String>,
+    /// Of webhooks that were not delivered: whom, and of which verdict.
+    webhooks: Vec<(String, String)>,
 }
 
 impl Teller {
@@ -53,9 +55,24 @@ impl Teller {
             }
         }
         self.waiting = waiting;
+        news.extend(self.undelivered(status));
         let elapsed =
             status.report.rollout.as_ref().map_or(0, |rollout| status.now.since(rollout.started_at).0);
         news.into_iter().map(|text| format!("{} {text}", stamp(elapsed))).collect()
+    }
+}
+
+impl Teller {
+    /// Of each webhook that was not delivered, once: its tries are many.
+    fn undelivered(&mut self, status: &ServiceStatus) -> Vec<String> {
+        let of = |webhook: &UndeliveredWebhook| (webhook.target.clone(), webhook.threshold.clone());
+        let new = status.webhooks.iter().filter(|webhook| !self.webhooks.contains(&of(webhook)));
+        let told = new.map(|webhook| frame::webhook_line(webhook, status.now));
+        let told = told
+            .map(|line| line.render(usize::MAX, false).trim_start_matches([' ', '!']).to_owned())
+            .collect();
+        self.webhooks = status.webhooks.iter().map(of).collect();
+        told
     }
 }
 

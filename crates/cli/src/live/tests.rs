@@ -126,6 +126,7 @@ fn halfway() -> ServiceStatus {
         releases: vec![release(1, "1.0"), release(2, "2.0")],
         now: after(6_500),
         traffic: Vec::new(),
+        webhooks: Vec::new(),
         removed: false,
     }
 }

@@ -84,6 +84,7 @@ fn model_status(coordinator: &Coordinator, service: &Service) -> Result<ServiceS
         instances,
         releases: service.releases.values().cloned().collect(),
         traffic: super::traffic::of(coordinator, service),
+        webhooks: coordinator.undelivered.of(&service.name),
         now: coordinator.clock.now(),
         removed: service.removed,
     })
@@ -140,12 +141,14 @@ async fn follow(
     let name = service.name.clone();
     let mut view = coordinator.view.clone();
     let mut observed = coordinator.sessions.changes();
+    let mut undelivered = coordinator.undelivered.changes();
     let mut stored = coordinator.records.store().watch(&records::service(&name));
     let mut service = Ok(Some(service));
     let mut shown: Option<ServiceStatus> = None;
     loop {
         view.mark_unchanged();
         observed.mark_unchanged();
+        undelivered.mark_unchanged();
         let next = match service {
             Ok(Some(service)) => model_status(coordinator, &service),
             Ok(None) => Err(unknown(&name)),
@@ -169,6 +172,7 @@ async fn follow(
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
             changed = observed.changed() => if changed.is_err() { return },
+            changed = undelivered.changed() => if changed.is_err() { return },
             changed = stored.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(TRAFFIC_EVERY), if is_routed => {}
         }
@@ -184,6 +188,7 @@ fn looks_the_same(shown: &ServiceStatus, next: &ServiceStatus) -> bool {
     shown.report == next.report
         && shown.removed == next.removed
         && shown.traffic == next.traffic
+        && shown.webhooks == next.webhooks
         && shown.releases == next.releases
         && shown.instances.len() == next.instances.len()
         && instances.into_iter().all(|(a, b)| {

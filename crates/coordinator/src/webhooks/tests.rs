@@ -1,10 +1,12 @@
 //! What is posted, and for how long.
 
+use super::tries::{BACKOFF_MAX, GIVE_UP_AFTER, first_failure};
 use super::*;
 use baton_engine::outcome::WebhookCall;
 use baton_model::id::{ReleaseNumber, RolloutId};
 use baton_model::rollout::{Answer, Measured, Verdict};
 use baton_model::route::Weight;
+use baton_model::time::{Millis, UnixMs};
 use serde_json::json;
 
 fn webhook(url: &str) -> Webhook {
@@ -74,12 +76,51 @@ fn an_event_does_not_tell_what_may_be_secret_in_an_address() {
 }
 
 #[test]
-fn waits_are_drawn_from_all_of_their_length_and_an_old_verdict_is_given_up() {
+fn waits_are_drawn_from_all_of_their_length() {
     let drawn: Vec<Duration> = (0..200).map(|_| drawn(BACKOFF_MAX)).collect();
     assert!(drawn.iter().all(|wait| *wait <= BACKOFF_MAX));
     assert!(
         drawn.iter().any(|wait| *wait < BACKOFF_MAX / 4) && drawn.iter().any(|wait| *wait > BACKOFF_MAX / 2)
     );
-    let at = UnixMs(1_000);
-    assert!(!is_too_old(at, at.plus(GIVE_UP_AFTER)) && is_too_old(at, at.plus(Millis(GIVE_UP_AFTER.0 + 1))));
+}
+
+#[test]
+fn a_receiver_that_is_never_there_is_told_of_once_and_given_up_after_an_hour() {
+    let webhook = webhook("https://hooks.example.com/SECRET");
+    let verdict_at = webhook.call.verdict.at;
+    let (mut tries, mut now) = (Tries::of(&webhook), verdict_at);
+    let (mut told, mut states) = (Vec::new(), Vec::new());
+    let why = loop {
+        match tries.failed(&webhook, "it cannot be reached".to_owned(), now, |longest| longest) {
+            After::GivenUp(why) => break why,
+            After::Again { wait, state } => {
+                told.extend(first_failure(&webhook, &state, now));
+                now = now.plus(Millis(wait.as_millis() as u64));
+                assert_eq!(state.next_at, now, "it is tried again when it says");
+                states.push(state);
+            }
+        }
+    };
+    let [event] = &told[..] else { panic!("one event, not one a try: {told:?}") };
+    assert_eq!((event.kind.as_str(), event.at), ("webhook-failed", verdict_at));
+    assert!(
+        event.message.starts_with(
+            "web: https://hooks.example.com was not told of the verdict of errors yet: it cannot be reached; the next try \
+             comes in 500ms, and then ever less often for 60 min"
+        ),
+        "{}",
+        event.message
+    );
+    // Waits of 0.5, 1, 2, 4, 8, 16 and 32 s, then of 60 s each.
+    assert_eq!(states.len(), 7 + 59, "{states:?}");
+    assert_eq!(
+        states.last().map(|last| (last.attempts, last.given_up_after)),
+        Some((66, verdict_at.plus(GIVE_UP_AFTER)))
+    );
+    assert!(now > verdict_at.plus(GIVE_UP_AFTER) && now <= verdict_at.plus(Millis(GIVE_UP_AFTER.0 + 60_000)));
+    assert_eq!(why, "67 tries failed, the last one since it cannot be reached");
+    // One that was stored and not read for as long gets one try.
+    let mut late = Tries::of(&webhook);
+    let after = late.failed(&webhook, "it answered 503".to_owned(), now, |longest| longest);
+    assert_eq!(after, After::GivenUp("1 try failed, the last one since it answered 503".to_owned()));
 }

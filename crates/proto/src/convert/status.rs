@@ -6,7 +6,7 @@ use crate::v1;
 use baton_model::id::{Generation, InstanceId, ReleaseNumber};
 use baton_model::observed::NodeFacts;
 use baton_model::status::{
-    DeployPlan, NodeStatus, PlacedInstance, PlannedChange, PlannedInstance, ServiceStatus,
+    DeployPlan, NodeStatus, PlacedInstance, PlannedChange, PlannedInstance, ServiceStatus, UndeliveredWebhook,
 };
 use baton_model::time::{Millis, UnixMs};
 
@@ -19,6 +19,7 @@ impl From<ServiceStatus> for v1::ServiceStatus {
             instances: status.instances.into_iter().map(|instance| placed_to_wire(instance, now)).collect(),
             releases: status.releases.into_iter().map(Into::into).collect(),
             traffic: status.traffic.into_iter().map(Into::into).collect(),
+            webhooks: status.webhooks.into_iter().map(Into::into).collect(),
             now_ms: now.0,
             removed: status.removed,
         }
@@ -35,9 +36,36 @@ impl TryFrom<v1::ServiceStatus> for ServiceStatus {
             instances: placed_from_wire(wire.instances, now)?,
             releases: each("releases", wire.releases)?,
             traffic: each("traffic", wire.traffic)?,
+            webhooks: wire.webhooks.into_iter().map(Into::into).collect(),
             now,
             removed: wire.removed,
         })
+    }
+}
+
+impl From<UndeliveredWebhook> for v1::UndeliveredWebhook {
+    fn from(webhook: UndeliveredWebhook) -> Self {
+        Self {
+            target: webhook.target,
+            threshold: webhook.threshold,
+            attempts: webhook.attempts,
+            reason: webhook.reason,
+            next_at_ms: webhook.next_at.0,
+            given_up_after_ms: webhook.given_up_after.0,
+        }
+    }
+}
+
+impl From<v1::UndeliveredWebhook> for UndeliveredWebhook {
+    fn from(wire: v1::UndeliveredWebhook) -> Self {
+        Self {
+            target: wire.target,
+            threshold: wire.threshold,
+            attempts: wire.attempts,
+            reason: wire.reason,
+            next_at: UnixMs(wire.next_at_ms),
+            given_up_after: UnixMs(wire.given_up_after_ms),
+        }
     }
 }
 

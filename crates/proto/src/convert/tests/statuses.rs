@@ -12,9 +12,9 @@ use baton_model::report::ServiceReport;
 use baton_model::route::Weight;
 use baton_model::status::{
     ConfigurationChange, DeployPlan, NodeStatus, PlacedInstance, PlannedChange, PlannedInstance,
-    ReleaseTraffic, ServiceStatus,
+    ReleaseTraffic, ServiceStatus, UndeliveredWebhook,
 };
-use baton_model::time::Millis;
+use baton_model::time::{Millis, UnixMs};
 use baton_model::upgrade::UpgradeFailure;
 
 fn placed() -> Vec<PlacedInstance> {
@@ -53,6 +53,17 @@ fn traffic(version: Option<Version>) -> ReleaseTraffic {
     }
 }
 
+fn webhook() -> UndeliveredWebhook {
+    UndeliveredWebhook {
+        target: "https://hooks.example.com".to_owned(),
+        threshold: "errors".to_owned(),
+        attempts: 3,
+        reason: "it answered 503".to_owned(),
+        next_at: UnixMs(4_000),
+        given_up_after: UnixMs(3_600_000),
+    }
+}
+
 pub(super) fn services() -> Vec<ServiceStatus> {
     let one = ServiceStatus {
         name: service("web"),
@@ -60,6 +71,7 @@ pub(super) fn services() -> Vec<ServiceStatus> {
         instances: placed(),
         releases: releases(),
         traffic: vec![traffic(Some("1.0".parse().unwrap())), traffic(None)],
+        webhooks: vec![webhook()],
         now: NOW,
         removed: true,
     };
@@ -67,6 +79,7 @@ pub(super) fn services() -> Vec<ServiceStatus> {
         ServiceStatus {
             instances: vec![],
             releases: vec![],
+            webhooks: vec![],
             removed: false,
             report: ServiceReport::default(),
             ..one.clone()
