@@ -3,6 +3,7 @@
 //! Fields are named by the path they have in a service file, which is also how an operator finds them when the
 //! spec came by wire.
 
+mod cohort;
 mod configuration;
 mod confinement;
 mod fleet;

@@ -44,7 +44,8 @@ impl<'t, 's> Section<'t, 's> {
         self.table.is_some()
     }
 
-    fn get(&self, field: &str) -> Option<&'t Spanned<DeValue<'s>>> {
+    /// What the person wrote there.
+    pub(super) fn get(&self, field: &str) -> Option<&'t Spanned<DeValue<'s>>> {
         self.table?.get(field)
     }
 

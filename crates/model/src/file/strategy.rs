@@ -79,6 +79,12 @@ fn refuse_other_sections(reader: &mut Reader, rollout: &Section<'_, '_>, word: W
 fn canary(reader: &mut Reader, rollout: &Section<'_, '_>) -> Canary {
     let section = reader.section(rollout, "canary", Fields::Only(CANARY));
     let bake = reader.field(&section, "bake", value::duration).unwrap_or(defaults::CANARY_BAKE);
+    let is_empty = |value: &DeValue<'_>| value.as_array().is_some_and(|list| list.is_empty());
+    if let Some(cohort) = section.get("cohort").filter(|cohort| is_empty(cohort.get_ref())) {
+        let help = "write what its requests have, such as [\"header:x-beta\"], or take it out";
+        let fault = Fault::new("asks for nothing, so nobody is meant", help);
+        reader.fault("rollout.canary.cohort", cohort.span(), &fault);
+    }
     let cohort = reader
         .list(&section, "cohort", |v| list_fault("cohort", v, "\"header:x-beta\""), traffic::condition)
         .unwrap_or_default();

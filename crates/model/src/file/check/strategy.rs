@@ -1,21 +1,18 @@
 //! What can be wrong with a strategy and its analysis: no route to act on, steps that do not grow, bounds that cannot
 //! be measured.
 
-use super::Findings;
 use super::fleet::WAIT_MAX;
-use super::webhook;
+use super::{Findings, cohort, webhook};
 use crate::file::value::shorten;
 use crate::rollout::{
     AbTest, AnalysisAction, BlueGreen, Canary, CanaryStep, DarkLaunch, Metric, Preview, Strategy, Threshold,
 };
-use crate::route::{Condition, Entry, Key, RouteSpec, Weight, is_host};
+use crate::route::{Entry, Key, RouteSpec, Weight, is_host};
 use crate::spec::{Amount, Count, PortKind, ServiceSpec};
 use crate::time::Millis;
 
 /// Most steps of a canary; each is a bake and a verdict.
 const STEPS_MAX: usize = 100;
-/// Most questions about one request.
-const CONDITIONS_MAX: usize = 16;
 /// Most thresholds; each is asked every second while a release is watched.
 const THRESHOLDS_MAX: usize = 32;
 /// Longest name of a threshold.
@@ -93,7 +90,7 @@ fn canary(canary: &Canary, spec: &ServiceSpec, route: &RouteSpec, findings: &mut
         );
     }
     growing("rollout.canary.cohort_steps", &canary.cohort_steps, findings);
-    conditions(&canary.cohort, route, findings);
+    cohort::check(&canary.cohort, route, findings);
     if canary.cohort.is_empty() && !canary.cohort_steps.is_empty() {
         findings.add(
             &["rollout.canary.cohort_steps", "rollout.canary.cohort"],
@@ -146,21 +143,6 @@ fn growing(field: &str, steps: &[CanaryStep], findings: &mut Findings) {
     }
 }
 
-fn conditions(conditions: &[Condition], route: &RouteSpec, findings: &mut Findings) {
-    const FIELD: &str = "rollout.canary.cohort";
-    if conditions.len() > CONDITIONS_MAX {
-        let message = format!("`{FIELD}` asks {} questions about a request", conditions.len());
-        findings.add(&[FIELD], message, format!("write at most {CONDITIONS_MAX}"));
-    }
-    if !conditions.is_empty() && is_tcp(route) {
-        findings.add(
-            &[FIELD, "route.protocol"],
-            format!("`{FIELD}` looks at requests, and `protocol = \"tcp\"` understands none"),
-            "take it out: connections are shared out by the client's address",
-        );
-    }
-}
-
 /// A second set runs on the same nodes as the first, so it cannot want the same port.
 fn second_set(spec: &ServiceSpec, findings: &mut Findings) {
     let claimed = spec.ports.iter().find(|(_, port)| port.kind.claim().is_some());
@@ -194,15 +176,13 @@ fn preview(section: &str, preview: &Preview, route: &RouteSpec, findings: &mut F
         );
     }
     let Some(host) = &preview.host else { return };
-    let below =
-        |wild: &str| host.split_once('.').is_some_and(|(_, rest)| wild.strip_prefix("*.") == Some(rest));
     if !is_host(host) {
         findings.add(
             &[&host_field],
             format!("`{host_field}` is `{}`, which no request can have as its host", shorten(host)),
             "write the name of a host: \"preview.shop.example.com\"",
         );
-    } else if !hosts.is_empty() && !hosts.iter().any(|it| it == host || below(it)) {
+    } else if !cohort::is_taken(hosts, host) {
         findings.add(
             &[&host_field, "route.hosts"],
             format!(
@@ -241,6 +221,20 @@ fn ab(it: &AbTest, spec: &ServiceSpec, route: &RouteSpec, findings: &mut Finding
             &["rollout.ab.key", "route.protocol"],
             "`rollout.ab.key` looks at requests, and `protocol = \"tcp\"` understands none",
             "write `key = \"address\"`",
+        );
+    }
+    if let (Key::Cookie(name), Some(sticky)) = (&it.key, &route.sticky_cookie)
+        && name == sticky
+    {
+        findings.add(
+            &["rollout.ab.key", "route.sticky_cookie"],
+            format!(
+                "`rollout.ab.key` is the cookie `{}`, which gateways set themselves (`route.sticky_cookie`) to hold what they \
+                 decided: nobody has it with the first request, and many clients have the same value, so it tells no two \
+                 clients apart",
+                shorten(name)
+            ),
+            "write what the service itself knows its users by: `key = \"cookie:user\"` or `\"header:x-user\"`",
         );
     }
 }

@@ -86,6 +86,31 @@ pub(super) const TRAFFIC: &[Mistake] = &[
         "cohort of a word",
         routed!("[rollout]\nstrategy = \"canary\"\n[rollout.canary]\ncohort = [\"beta\"]\n"),
     ),
+    ("cohort of nothing", routed!("[rollout]\nstrategy = \"canary\"\n[rollout.canary]\ncohort = []\n")),
+    (
+        "cohort with two values of one header",
+        routed!(
+            "[rollout]\nstrategy = \"canary\"\n[rollout.canary]\ncohort = [\"header:x-beta=1\", \"cookie:a\", \"header:X-Beta=2\"]\n"
+        ),
+    ),
+    (
+        "cohort of two hosts and two paths",
+        routed!(
+            "[rollout]\nstrategy = \"canary\"\n[rollout.canary]\ncohort = [\"host:a.com\", \"path:/a\", \"path:/a/b\", \"path:/ab\", \"host:b.com\"]\n"
+        ),
+    ),
+    (
+        "cohort of requests that do not come here",
+        http!(
+            "[placement]\nreplicas = 3\n[route]\nhosts = [\"*.a.com\"]\npath = \"/shop\"\n[rollout]\nstrategy = \"canary\"\n[rollout.canary]\ncohort = [\"host:a.com\", \"path:/cart\"]\n"
+        ),
+    ),
+    (
+        "cohort of values that no request brings",
+        routed!(
+            "[rollout]\nstrategy = \"canary\"\n[rollout.canary]\ncohort = [\"header:x-beta= 1\", \"cookie:group=a;b\"]\n"
+        ),
+    ),
     (
         "steps of no cohort",
         routed!("[rollout]\nstrategy = \"canary\"\n[rollout.canary]\ncohort_steps = [\"5%\"]\n"),
@@ -104,6 +129,12 @@ pub(super) const TRAFFIC: &[Mistake] = &[
     (
         "test of everybody",
         routed!("[rollout]\nstrategy = \"ab\"\n[rollout.ab]\nduration = \"1h\"\nshare = \"100%\"\n"),
+    ),
+    (
+        "test by the cookie of the gateway itself",
+        routed!(
+            "sticky_cookie = \"at\"\n[rollout]\nstrategy = \"ab\"\n[rollout.ab]\nduration = \"1h\"\nkey = \"cookie:at\"\n"
+        ),
     ),
     (
         "dark launch of connections",
