@@ -84,6 +84,7 @@ async fn a_plan_says_what_a_deploy_would_do_and_does_nothing() {
     assert!(plan.first && !plan.unchanged);
     assert_eq!(plan.new_instances.len(), 2);
     assert!(plan.new_instances.iter().all(|new| new.node == "n1"), "{plan:#?}");
+    assert!(plan.waiting.is_empty(), "what every deploy waits for is not worth telling: {:#?}", plan.waiting);
     assert!(
         operator.list_services(v1::ListServicesRequest {}).await.unwrap().into_inner().services.is_empty()
     );
@@ -94,6 +95,7 @@ async fn a_plan_says_what_a_deploy_would_do_and_does_nothing() {
         operator.plan_deploy(request("2.0", b"two", "[env]\nCOLOR = \"red\"\n")).await.unwrap().into_inner();
     assert!(!plan.first && plan.new_instances.is_empty());
     assert_eq!(plan.stages.len(), 2, "{:#?}", plan.stages);
+    assert!(plan.waiting.is_empty(), "{:#?}", plan.waiting);
     assert!(plan.changes.iter().any(|change| change == "version: 1.0 -> 2.0"), "{:?}", plan.changes);
     assert!(plan.changes.iter().any(|change| change == "env.COLOR: (new) \"red\""), "{:?}", plan.changes);
 }

@@ -215,7 +215,7 @@ pub struct DeployPlan {
     pub stages: Vec<StageReport>,
     /// The instances it would place.
     pub new_instances: Vec<PlannedInstance>,
-    /// What would wait, or be refused.
+    /// What would wait, or be refused; without what every deploy waits for in passing.
     pub waiting: Vec<Waiting>,
     /// The files and secrets that differ from the present release.
     pub configuration: Vec<ConfigurationChange>,

@@ -13,6 +13,7 @@ use baton_engine::progress::Progress;
 use baton_model::configuration::Configuration;
 use baton_model::desired::{Release, Service};
 use baton_model::id::{InstanceId, ServiceName};
+use baton_model::report::{ServiceReport, Waiting};
 use baton_model::spec::ServiceSpec;
 use baton_model::status::{DeployPlan, PlannedInstance};
 use baton_proto::v1;
@@ -71,18 +72,36 @@ pub(super) async fn plan(
     });
     let (mut outcome, new_instances) = decided.await?;
     let report = outcome.report.services.remove(&name).unwrap_or_default();
+    let before = coordinator.view.borrow().report.services.get(&name).cloned().unwrap_or_default();
+    let waiting = telling(&report, &before, begins(&name, &report, &outcome));
     let stages = report.rollout.map(|rollout| rollout.stages).unwrap_or_default();
-    Ok(DeployPlan {
-        first,
-        unchanged: false,
-        changes,
-        stages,
-        new_instances,
-        waiting: report.waiting,
-        configuration,
-        change,
-    }
-    .into())
+    Ok(DeployPlan { first, unchanged: false, changes, stages, new_instances, waiting, configuration, change }
+        .into())
+}
+
+/// What every deploy waits for in passing: an instance that begins, its turn in the batch, gateways that learn of it. The
+/// decision is of the very moment in which the deploy is asked for, so it names them all.
+const IN_PASSING: [&str; 8] = ["health", "budget", "zone", "route", "drain", "stop", "move", "warm"];
+/// Those of them by which a rollout that changes no instance at all is held.
+const HOLDING: [&str; 2] = ["budget", "zone"];
+
+/// What an operator is to know before a deploy: what does not pass by itself as the deploy goes on. That is also what the
+/// service waits for already while nothing is under way: a gateway that cannot serve its route, say.
+fn telling(planned: &ServiceReport, before: &ServiceReport, begins: bool) -> Vec<Waiting> {
+    let idle = before.rollout.as_ref().is_none_or(|rollout| rollout.outcome.is_final());
+    let stands = |gate: &str| idle && gate != "warm" && before.waiting.iter().any(|wait| wait.gate == gate);
+    let telling = |wait: &&Waiting| {
+        let gate = wait.gate.as_str();
+        !IN_PASSING.contains(&gate) || stands(gate) || (!begins && HOLDING.contains(&gate))
+    };
+    planned.waiting.iter().filter(telling).cloned().collect()
+}
+
+/// Whether the decision gives some instance the release.
+fn begins(name: &ServiceName, planned: &ServiceReport, outcome: &Outcome) -> bool {
+    let Some(Some(after)) = outcome.progress.get(name) else { return false };
+    let to = planned.rollout.as_ref().map(|rollout| rollout.to);
+    after.slots.values().any(|slot| Some(slot.release) == to)
 }
 
 /// The slots that are in the decision and were not remembered before it.
@@ -160,5 +179,43 @@ fn flatten(path: String, value: &Value, fields: &mut BTreeMap<String, String>) {
         Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             fields.insert(path, value.to_string());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_model::report::Subject;
+
+    fn report(gates: &[&str]) -> ServiceReport {
+        let wait = |gate: &&str| Waiting {
+            subject: Subject::Service,
+            gate: (*gate).to_owned(),
+            reason: String::new(),
+            until: None,
+        };
+        ServiceReport { waiting: gates.iter().map(wait).collect(), ..ServiceReport::default() }
+    }
+
+    fn check(planned: &[&str], before: &[&str], begins: bool, expect: &[&str]) {
+        let told = telling(&report(planned), &report(before), begins);
+        let gates: Vec<&str> = told.iter().map(|wait| wait.gate.as_str()).collect();
+        assert_eq!(gates, expect, "{planned:?}, {before:?}");
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_not_told_and_what_holds_is() {
+        check(&["health", "health", "budget", "route"], &[], true, &[]);
+        check(
+            &["zone", "budget", "evidence", "no-node", "node-silent"],
+            &[],
+            true,
+            &["evidence", "no-node", "node-silent"],
+        );
+        // No instance could begin.
+        check(&["budget"], &[], false, &["budget"]);
+        // It waits for that already.
+        check(&["health", "route"], &["route"], true, &["route"]);
+        check(&["warm"], &["warm"], true, &[]);
     }
 }
