@@ -180,7 +180,7 @@ impl Sessions {
         entry.silent = false;
         entry.observed.last_heard = now;
         entry.observed.generation = generation;
-        entry.observed.facts = facts;
+        entry.take_facts(facts);
         drop(state);
         self.notify();
         Opened { session, outbound, ended, cut, flapping, was_silent }

@@ -4,7 +4,7 @@ use super::{Link, NotConnected, QUEUE_MAX};
 use crate::flapping::Replacements;
 use baton_model::id::{Generation, NodeName};
 use baton_model::metrics::NodeMetrics;
-use baton_model::observed::{NodeFacts, NodeObserved};
+use baton_model::observed::{InstanceObserved, InstanceState, NodeFacts, NodeObserved};
 use baton_model::time::UnixMs;
 use baton_proto::v1;
 use std::collections::BTreeMap;
@@ -37,6 +37,28 @@ impl Entry {
             metrics: None,
             link: None,
             replaced: Replacements::default(),
+        }
+    }
+
+    /// Takes in what the node says of itself at the beginning of a session. Where it was booted since the last one, nothing
+    /// that it reported before runs any more: until it says what does, a moment later, no instance of it counts as ready and
+    /// no route names a run that ended with its host.
+    pub(super) fn take_facts(&mut self, facts: NodeFacts) {
+        let before = std::mem::replace(&mut self.observed.facts, facts);
+        let boot_id = &self.observed.facts.boot_id;
+        if before.boot_id.is_empty() || boot_id.is_empty() || before.boot_id == *boot_id {
+            return;
+        }
+        self.metrics = None;
+        // A job that had ended well has no process that could have ended with its host.
+        let ran = |instance: &&mut InstanceObserved| {
+            instance.state == InstanceState::Ready && instance.pid.is_some()
+        };
+        for instance in self.observed.instances.values_mut().filter(ran) {
+            instance.state = InstanceState::Starting;
+            instance.ready_since = None;
+            instance.pid = None;
+            instance.reason = "its host was booted anew, and its agent has not said yet what runs".to_owned();
         }
     }
 

@@ -2,7 +2,7 @@ use super::*;
 use baton_engine::cycle::{Snapshot, Versioned};
 use baton_model::event::Severity;
 use baton_model::id::{InstanceId, Revision};
-use baton_model::observed::InstanceObserved;
+use baton_model::observed::{InstanceObserved, InstanceState};
 use baton_proto::v1::coordinator_message::Message;
 
 fn sessions(silence: Millis) -> Arc<Sessions> {
@@ -18,6 +18,14 @@ fn open(sessions: &Sessions) -> Opened {
     let first = opened.outbound.try_recv().unwrap().message;
     assert!(matches!(first, Some(Message::Welcome(_))), "a session begins with a welcome: {first:?}");
     opened
+}
+
+fn ready(pid: Option<u32>) -> InstanceObserved {
+    serde_json::from_value(serde_json::json!({
+        "release": 1, "state": "ready", "ready_since": null, "run": 1, "pid": pid, "ports": {}, "restarts": 0,
+        "crash_loop": false, "last_exit": null, "reason": "", "swap": null,
+    }))
+    .unwrap()
 }
 
 fn beat(sequence: u64) -> Message {
@@ -57,6 +65,38 @@ fn what_a_replaced_session_says_does_not_count() {
     assert!(sessions.is_connected(&node()));
     sessions.close(&node(), new.session);
     assert!(!sessions.is_connected(&node()));
+}
+
+#[test]
+fn what_ran_before_a_boot_is_not_taken_for_running_until_the_node_has_said_so() {
+    let sessions = sessions(Millis::secs(60));
+    let of_boot = |boot: &str| {
+        let facts = NodeFacts { boot_id: boot.to_owned(), ..NodeFacts::default() };
+        sessions.open(&node(), facts, Generation(1)).session
+    };
+    let web = |slot: u64| -> InstanceId { format!("web.{slot}").parse().unwrap() };
+    let says = |session, slot, state| {
+        sessions.hear(&node(), session, |observed| {
+            observed.instances.insert(web(slot), InstanceObserved { state, ..ready(Some(7)) });
+            Changed::Yes
+        })
+    };
+    let first = of_boot("one");
+    says(first, 1, InstanceState::Ready);
+    says(first, 2, InstanceState::Failed);
+    sessions.reported(&node());
+    let seen = |slot| sessions.observed().nodes[&node()].instances[&web(slot)].clone();
+
+    // A connection that broke, or an agent that was restarted: the shims go on.
+    let _ = of_boot("one");
+    assert_eq!((seen(1).state, seen(1).pid), (InstanceState::Ready, Some(7)));
+
+    let booted = of_boot("two");
+    assert_eq!((seen(1).state, seen(1).pid, seen(1).ready_since), (InstanceState::Starting, None, None));
+    assert!(seen(1).reason.contains("booted anew"), "{}", seen(1).reason);
+    assert_eq!(seen(2).state, InstanceState::Failed, "it did not run before either");
+    says(booted, 1, InstanceState::Ready);
+    assert_eq!(seen(1).state, InstanceState::Ready);
 }
 
 #[test]
@@ -143,11 +183,7 @@ fn a_node_keeps_only_its_own_instances() {
     let value = serde_json::from_value(progress).unwrap();
     let mut snapshot = Snapshot::default();
     snapshot.progress.insert("web".parse().unwrap(), Versioned { revision: Revision(1), value });
-    let observed: InstanceObserved = serde_json::from_value(serde_json::json!({
-        "release": 1, "state": "ready", "ready_since": null, "run": 1, "pid": null, "ports": {}, "restarts": 0,
-        "crash_loop": false, "last_exit": null, "reason": "", "swap": null,
-    }))
-    .unwrap();
+    let observed = ready(None);
     let id = |text: &str| text.parse::<InstanceId>().unwrap();
     let mut reported: BTreeMap<InstanceId, InstanceObserved> =
         ["web.1", "web.2", "web.9", "old.1"].map(|text| (id(text), observed.clone())).into();
