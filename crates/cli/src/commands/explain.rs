@@ -45,6 +45,7 @@ pub(super) fn lines(status: &ServiceStatus) -> Vec<Line> {
     let mut lines = vec![live::header(status, status.now)];
     if let Some(rollout) = &status.report.rollout
         && !rollout.reason.is_empty()
+        && !live::waits_for(status, &rollout.reason)
     {
         lines.push(Line::of(Style::Plain, format!("  {}", rollout.reason)));
     }

@@ -212,6 +212,11 @@ async fn status(global: &Global, service: &ServiceName) -> Result<Exit> {
     } else {
         let scene = live::Scene { status: &status, events: &[], note: None, now: status.now };
         let mut lines = live::frame(&scene, u16::MAX);
+        let reason = rollout.map(|rollout| rollout.reason.as_str()).unwrap_or_default();
+        let told = |line: &live::Line| line.render(usize::MAX, false).contains(reason);
+        if !lines.iter().any(told) {
+            lines.insert(1, styled(Style::Plain, format!("  {reason}")));
+        }
         lines.extend(costs.iter().map(|cost| styled(Style::Warn, cost.text())));
         table::print(&lines, global)?;
     }

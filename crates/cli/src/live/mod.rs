@@ -21,6 +21,6 @@ pub(crate) use frame::{
     Scene, frame, header, left, outcome, passage, state_style, subject, version, waiting_line, webhook_line,
 };
 pub(crate) use line::{Line, Style};
-pub(crate) use plain::stamp;
+pub(crate) use plain::{stamp, waits_for};
 pub(crate) use screen::Screen;
 pub(crate) use watch::{Follow, follow};

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(crate) struct Teller {
     rollout: String,
+    /// Why the rollout stands as it does, where that was told.
+    reason: String,
     stages: BTreeMap<u32, String>,
     instances: BTreeMap<InstanceId, String>,
     waiting: Vec<String>,
@@ -25,11 +27,7 @@ impl Teller {
     pub(crate) fn tell(&mut self, status: &ServiceStatus) -> Vec<String> {
         let mut news = Vec::new();
         if let Some(rollout) = &status.report.rollout {
-            let text = rollout_text(rollout);
-            if self.rollout != text {
-                news.push(format!("{} {text}", status.name));
-                self.rollout = text;
-            }
+            news.extend(self.standing(rollout, status));
             for stage in &rollout.stages {
                 let text = stage_text(stage);
                 if stage.state != StageState::Pending && self.stages.get(&stage.number) != Some(&text) {
@@ -63,6 +61,28 @@ impl Teller {
 }
 
 impl Teller {
+    /// How the rollout stands, with its reason where nothing has told that yet and nothing that is waited for tells it.
+    fn standing(&mut self, rollout: &RolloutReport, status: &ServiceStatus) -> Option<String> {
+        let (_, word) = frame::outcome(rollout.outcome);
+        let text = format!("{} {}: {word}", status.name, passage(rollout));
+        let told = self.has_told(rollout);
+        if self.rollout == text && told {
+            return None;
+        }
+        self.rollout.clone_from(&text);
+        self.reason.clone_from(&rollout.reason);
+        Some(if told || waits_for(status, &rollout.reason) {
+            text
+        } else {
+            format!("{text}: {}", rollout.reason)
+        })
+    }
+
+    /// Whether the reason of the rollout is among what was told, or there is none.
+    pub(crate) fn has_told(&self, rollout: &RolloutReport) -> bool {
+        rollout.reason.is_empty() || self.reason == rollout.reason
+    }
+
     /// Of each webhook that was not delivered, once: its tries are many.
     fn undelivered(&mut self, status: &ServiceStatus) -> Vec<String> {
         let of = |webhook: &UndeliveredWebhook| (webhook.target.clone(), webhook.threshold.clone());
@@ -81,10 +101,9 @@ pub(crate) fn stamp(elapsed_ms: u64) -> String {
     format!("[{:>5}.{}s]", elapsed_ms / 1000, elapsed_ms % 1000 / 100)
 }
 
-fn rollout_text(rollout: &RolloutReport) -> String {
-    let (_, word) = frame::outcome(rollout.outcome);
-    let text = format!("{}: {word}", passage(rollout));
-    if rollout.reason.is_empty() { text } else { format!("{text}: {}", rollout.reason) }
+/// Whether something that is waited for says this.
+pub(crate) fn waits_for(status: &ServiceStatus, reason: &str) -> bool {
+    status.report.waiting.iter().any(|wait| wait.reason.contains(reason))
 }
 
 fn stage_text(stage: &StageReport) -> String {
@@ -144,8 +163,8 @@ fn waiting_text(waiting: &Waiting, now: UnixMs) -> String {
     format!("{} waits for {}: {}{left}", frame::subject(&waiting.subject), waiting.gate, waiting.reason)
 }
 
-/// The last line: how it ended, with the measured times.
-pub(crate) fn summary(status: &ServiceStatus) -> String {
+/// The last line: how it ended, with the measured times; and why, unless that was `told` before.
+pub(crate) fn summary(status: &ServiceStatus, told: bool) -> String {
     let Some(rollout) = &status.report.rollout else { return format!("{} has had no rollout", status.name) };
     let (_, word) = frame::outcome(rollout.outcome);
     let took = rollout.ended_at.unwrap_or(status.now).since(rollout.started_at).duration();
@@ -160,7 +179,7 @@ pub(crate) fn summary(status: &ServiceStatus) -> String {
     if stages.len() > 1 {
         text.push_str(&format!("; stages took {}", stages.join(", ")));
     }
-    if !rollout.reason.is_empty() {
+    if !told && !rollout.reason.is_empty() {
         text.push_str(&format!("; {}", rollout.reason));
     }
     text

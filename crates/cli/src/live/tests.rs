@@ -213,5 +213,39 @@ fn the_summary_has_the_measured_times() {
     rollout.outcome = RolloutOutcome::Succeeded;
     rollout.ended_at = Some(after(12_345));
     rollout.stages[1].ended_at = Some(after(8_000));
-    assert_eq!(summary(&status), "web 1.0 → 2.0: done after 12.3s, 3 of 3 ready; stages took 4.2s, 3.8s");
+    assert_eq!(
+        summary(&status, true),
+        "web 1.0 → 2.0: done after 12.3s, 3 of 3 ready; stages took 4.2s, 3.8s"
+    );
+}
+
+#[test]
+fn why_a_rollout_failed_is_told_once() {
+    const WHY: &str = "errors (error share at most 1%) is broken";
+    let (mut teller, mut status) = (Teller::default(), halfway());
+    let mut told = teller.tell(&status);
+    let mut becomes = |outcome, reason: &str, waits: Option<&str>| {
+        let rollout = status.report.rollout.as_mut().unwrap();
+        rollout.outcome = outcome;
+        rollout.reason = reason.to_owned();
+        let waiting = waits.map(|reason| Waiting {
+            subject: Subject::Rollout,
+            gate: "failed".into(),
+            reason: reason.into(),
+            until: None,
+        });
+        status.report.waiting = waiting.into_iter().collect();
+        told.extend(teller.tell(&status));
+        (summary(&status, teller.has_told(status.report.rollout.as_ref().unwrap())), told.clone())
+    };
+    let times = |text: &str, lines: &[String]| lines.iter().filter(|line| line.contains(text)).count();
+    let _ = becomes(RolloutOutcome::RollingBack, WHY, None);
+    let (last, lines) = becomes(RolloutOutcome::RolledBack, WHY, None);
+    assert_eq!((times(WHY, &lines), last.contains(WHY)), (1, false), "{lines:#?}\n{last}");
+    assert!(times("web 1.0 → 2.0: rolled back", &lines) == 1, "{lines:#?}");
+    // What is waited for tells it too, and what to do.
+    let held = "web.2 cannot run";
+    let (last, lines) =
+        becomes(RolloutOutcome::Paused, held, Some("web.2 cannot run: `baton rollout retry`, or `abort`"));
+    assert_eq!((times(held, &lines), last.contains(held)), (1, false), "{lines:#?}\n{last}");
 }

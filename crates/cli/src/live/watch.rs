@@ -3,7 +3,7 @@
 use super::feed::{self, Update};
 use super::frame::{Scene, frame};
 use super::line::Line;
-use super::plain::{Teller, stamp, summary};
+use super::plain::{Teller, stamp, summary, waits_for};
 use super::screen::Screen;
 use crate::exit::Exit;
 use crate::global::Global;
@@ -222,8 +222,19 @@ impl<'a> Watch<'a> {
 
     /// The last view stays, and a line sums it up.
     fn finish(&mut self) -> Result<()> {
-        let text = self.status.as_ref().map(summary).unwrap_or_default();
+        let told = self.status.as_ref().is_some_and(|status| self.has_told(status));
+        let text = self.status.as_ref().map(|status| summary(status, told)).unwrap_or_default();
         self.close(&text)
+    }
+
+    /// Whether the reason of the rollout can be read above the line that sums it up.
+    fn has_told(&self, status: &ServiceStatus) -> bool {
+        let Some(rollout) = &status.report.rollout else { return true };
+        match &self.sink {
+            Sink::Lines(teller) => teller.has_told(rollout),
+            Sink::Terminal(_) => waits_for(status, &rollout.reason),
+            Sink::Json => false,
+        }
     }
 
     /// The last view stays, and a line says why we go.
