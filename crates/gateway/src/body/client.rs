@@ -3,10 +3,10 @@
 //! A request may be answered before its body has come: by an instance that needs no more of it (413, 401), or by the gateway
 //! itself. To close the connection then would reset it under a client that still sends, and many a client does not look for
 //! an answer once it cannot send. So what it still sends is read and thrown away, for a while; the connection goes on or
-//! ends as HTTP says once that is over. A stream of HTTP/2 can be told to stop, and is.
+//! ends as HTTP says once that is over. On HTTP/2 it could be told to stop by a reset of its stream, of which many a client thinks
+//! that there is no answer.
 
 use bytes::Bytes;
-use http::Version;
 use http::header::EXPECT;
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
@@ -38,11 +38,7 @@ impl ClientBody {
         if body.is_end_stream() {
             return Self { body: None, hears_rest: false, sends: false };
         }
-        Self {
-            body: Some(body),
-            hears_rest: parts.version != Version::HTTP_2,
-            sends: !parts.headers.contains_key(EXPECT),
-        }
+        Self { body: Some(body), hears_rest: true, sends: !parts.headers.contains_key(EXPECT) }
     }
 
     /// What is left of it will not come.

@@ -2,6 +2,12 @@
 //! all, and the instance did nothing wrong.
 
 use crate::fleet::{Fleet, Instance, ROOM, route, until};
+use baton_model::route::{Entry, HttpProtocol};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -80,5 +86,44 @@ async fn what_the_gateway_refuses_itself_is_answered_too() {
         let mut stream = TcpStream::connect(fleet.http()).await.expect("a gateway");
         let answer = upload(&mut stream, &fields).await;
         assert!(answer.starts_with("HTTP/1.1 413"), "{fields}: {answer}");
+    }
+}
+
+/// On either side, or both: an instance resets the stream of what it does not read (RFC 9113, 8.1), and its gateway does not.
+#[tokio::test]
+async fn over_http2_too() {
+    let over_http1 = refusing().await;
+    let over_http2 = Instance::new(|_, stream| async move {
+        let service = service_fn(async |_| {
+            let answer = Response::builder().status(413).body(Full::new(Bytes::from_static(b"too much")));
+            Ok::<_, std::convert::Infallible>(answer.expect("an answer"))
+        });
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    })
+    .await;
+    for (instance, protocol) in [(&over_http1, HttpProtocol::Http1), (&over_http2, HttpProtocol::Http2)] {
+        let mut large = route(&[instance]);
+        large.spec.limits.body_bytes_max = 2 * LARGE as u64;
+        large.spec.entry = Entry::Http { hosts: Vec::new(), path: "/".to_owned(), protocol };
+        let fleet = Fleet::start(large).await;
+        let mut stream = TcpStream::connect(fleet.http()).await.expect("a gateway");
+        let answer = upload(&mut stream, &format!("Content-Length: {LARGE}\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{protocol:?}: {answer}");
+        let stream = TcpStream::connect(fleet.http()).await.expect("a gateway");
+        let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (mut sender, connection) = shaken.expect("HTTP/2");
+        let connection = tokio::spawn(connection);
+        for _ in 0..3 {
+            let body = Full::new(Bytes::from(vec![b'x'; LARGE]));
+            let asked = Request::post("http://web.test/").body(body).expect("a request");
+            let answer = sender.send_request(asked).await.expect("an answer");
+            assert_eq!(answer.status(), 413, "{protocol:?}");
+            let body = answer.into_body().collect().await.expect("all of it");
+            assert_eq!(body.to_bytes(), "too much");
+        }
+        connection.abort();
+        let total = fleet.served.load().upstreams().next().expect("one").counters().total();
+        assert_eq!((total.failures, total.broken), (0, 0), "{protocol:?}: {total:?}");
     }
 }
