@@ -6,6 +6,7 @@ use crate::clock::MARK_EVERY;
 use crate::events::event;
 use crate::gateways::stream::about;
 use crate::metrics;
+use crate::pulse::BEATS_PER_SILENCE;
 use crate::records::{self, SERVICES};
 use crate::state::Coordinator;
 use crate::trials::SAVE_EVERY;
@@ -13,20 +14,15 @@ use crate::upgrade;
 use crate::webhooks;
 use baton_model::desired::Service;
 use baton_model::event::Severity;
-use baton_model::time::{Millis, UnixMs};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Silence is looked for this many times in the time that makes a node silent.
-const LOOKS_PER_SILENCE: u64 = 6;
-/// And at least this far apart.
+/// Silence is looked for [`BEATS_PER_SILENCE`] times in the time that makes a node silent, and at least this far apart.
 const LOOK_MIN: Duration = Duration::from_millis(10);
-/// A look that comes this many periods after the one before is late: this process stood still in between.
-const PERIODS_LATE: u64 = 3;
 
 /// Starts all of it, and the page for scrapers where it is to be served; each ends with `stop`.
 pub(crate) fn start(
@@ -34,11 +30,14 @@ pub(crate) fn start(
     scraped_at: Option<SocketAddr>,
     stop: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
-    let look = Duration::from_millis(coordinator.sessions.timing.silence.0 / LOOKS_PER_SILENCE).max(LOOK_MIN);
+    let look = Duration::from_millis(coordinator.sessions.timing.silence.0 / BEATS_PER_SILENCE).max(LOOK_MIN);
     let mut tasks = vec![
         tokio::spawn(upgrade::keep(Arc::clone(coordinator), stop.clone())),
         tokio::spawn(webhooks::keep(Arc::clone(coordinator), stop.clone())),
-        look_for_silence(look, coordinator, stop),
+        every(look, coordinator, stop, |coordinator| async move {
+            tell_silent(&coordinator);
+            tell_silent_gateways(&coordinator);
+        }),
         every(
             MARK_EVERY.duration(),
             coordinator,
@@ -81,49 +80,6 @@ where
             }
         }
     })
-}
-
-/// Tells who has fallen silent.
-fn look_for_silence(
-    period: Duration,
-    coordinator: &Arc<Coordinator>,
-    stop: &CancellationToken,
-) -> JoinHandle<()> {
-    let looks = Mutex::new(Looks::new(period, coordinator.clock.now()));
-    every(period, coordinator, stop, move |coordinator| {
-        let now = coordinator.clock.now();
-        let heard_all = looks.lock().unwrap_or_else(PoisonError::into_inner).at(now);
-        async move {
-            if heard_all {
-                tell_silent(&coordinator);
-                tell_silent_gateways(&coordinator);
-            }
-        }
-    })
-}
-
-/// When silence was looked for. A coordinator that stood still itself (a machine that was suspended, or had no time for
-/// it) has read nothing of what was said meanwhile: at its first look after that it calls nobody silent.
-struct Looks {
-    late_after: Millis,
-    last: UnixMs,
-    was_late: bool,
-}
-
-impl Looks {
-    fn new(period: Duration, now: UnixMs) -> Self {
-        let late_after = Millis(u64::try_from(period.as_millis()).unwrap_or(u64::MAX) * PERIODS_LATE);
-        Self { late_after, last: now, was_late: false }
-    }
-
-    /// Whether a look at this time tells who is silent. Two late ones in a row do: a coordinator that is always slow must
-    /// find them too.
-    fn at(&mut self, now: UnixMs) -> bool {
-        let late = now.since(self.last) > self.late_after;
-        let tells = !late || self.was_late;
-        (self.last, self.was_late) = (now, late);
-        tells
-    }
 }
 
 fn tell_silent(coordinator: &Coordinator) {
@@ -197,18 +153,5 @@ async fn collect_artifacts(coordinator: Arc<Coordinator>) {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot collect artifacts")
         }
         Err(error) => tracing::error!(%error, "collecting artifacts failed"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_coordinator_that_stood_still_hears_first_and_one_that_is_always_slow_tells_all_the_same() {
-        let mut looks = Looks::new(Duration::from_millis(500), UnixMs(0));
-        let tells: Vec<bool> =
-            [500, 1_000, 5_000, 5_500, 9_000, 13_000, 17_000].map(|ms| looks.at(UnixMs(ms))).to_vec();
-        assert_eq!(tells, [true, true, false, true, false, true, true]);
     }
 }

@@ -14,12 +14,13 @@ pub(crate) mod stream;
 
 use crate::clock::Clock;
 use crate::flapping::Replacements;
+use crate::pulse::Pulse;
 use crate::sessions::{Heard, Timing};
 use baton_model::evidence::histogram::Histogram;
 use baton_model::id::{GatewayName, Revision, RouteRevision, ServiceName, SessionId, TableRevision};
 use baton_model::observed::{GatewayFacts, GatewayObserved, GatewayState};
 use baton_model::route::{Route, RouteTable, UpstreamId};
-use baton_model::time::UnixMs;
+use baton_model::time::{Millis, UnixMs};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -45,6 +46,7 @@ struct State {
     published: VecDeque<(TableRevision, Instant)>,
     /// From a table's publication, which follows its commit at once, to a gateway's acknowledgement of it.
     acknowledged: Histogram,
+    pulse: Pulse,
 }
 
 struct Entry {
@@ -108,6 +110,7 @@ impl Gateways {
             next: SessionId(clock.now().0),
             published: VecDeque::new(),
             acknowledged: Histogram::default(),
+            pulse: Pulse::new(timing.silence, clock.now()),
         };
         let table = RouteTable { revision: TableRevision(stored.0).next(), routes };
         Arc::new(Self {
@@ -297,7 +300,11 @@ impl Gateways {
 
     /// What the engine sees.
     pub(crate) fn observed(&self) -> BTreeMap<GatewayName, GatewayObserved> {
-        let state = self.lock();
+        let now = self.clock.now();
+        let mut state = self.lock();
+        if let Some(gap) = state.pulse.feel(now) {
+            state.stood_still(gap, now);
+        }
         let seen = state.gateways.iter().map(|(name, entry)| {
             let GatewayState { routes, busy, unserved, .. } = entry.said.clone();
             // One that said goodbye is not waited for: as if it had not been heard since ever.
@@ -343,7 +350,11 @@ impl Gateways {
     pub(crate) fn sweep(&self) -> Vec<GatewayName> {
         let now = self.clock.now();
         let mut fallen = Vec::new();
-        for (name, entry) in &mut self.lock().gateways {
+        let mut state = self.lock();
+        if let Some(gap) = state.pulse.beat(now) {
+            state.stood_still(gap, now);
+        }
+        for (name, entry) in &mut state.gateways {
             if !entry.silent && !entry.gone && now.since(entry.last_heard) > self.timing.silence {
                 entry.silent = true;
                 fallen.push(name.clone());
@@ -352,6 +363,7 @@ impl Gateways {
                 }
             }
         }
+        drop(state);
         if !fallen.is_empty() {
             self.notify();
         }
@@ -360,6 +372,13 @@ impl Gateways {
 }
 
 impl State {
+    /// This process stood still for so long: that is no gateway's silence.
+    fn stood_still(&mut self, gap: Millis, now: UnixMs) {
+        for entry in self.gateways.values_mut() {
+            entry.last_heard = entry.last_heard.plus(gap).min(now);
+        }
+    }
+
     fn note_published(&mut self, table: TableRevision) {
         self.published.push_back((table, Instant::now()));
         while self.published.len() > TIMED_MAX {

@@ -29,6 +29,7 @@ mod logs;
 mod metrics;
 mod outline;
 mod provisions;
+mod pulse;
 mod reconcile;
 mod records;
 mod secrets;

@@ -20,6 +20,7 @@ mod upgrade;
 use self::entry::Entry;
 use crate::clock::Clock;
 use crate::outline::Outline;
+use crate::pulse::Pulse;
 use baton_model::id::{Generation, NodeName, ServiceName, SessionId};
 use baton_model::metrics::NodeMetrics;
 use baton_model::observed::{NodeFacts, NodeObserved, Observed};
@@ -53,6 +54,7 @@ pub(crate) struct Sessions {
 struct State {
     nodes: BTreeMap<NodeName, Entry>,
     next: SessionId,
+    pulse: Pulse,
 }
 
 /// The sending side of one session.
@@ -119,7 +121,8 @@ impl Sessions {
     pub(crate) fn new(clock: Clock, timing: Timing) -> Arc<Self> {
         let listening_since = clock.now();
         // Numbered from the time of the start: they grow over restarts too.
-        let state = State { nodes: BTreeMap::new(), next: SessionId(listening_since.0) };
+        let pulse = Pulse::new(timing.silence, listening_since);
+        let state = State { nodes: BTreeMap::new(), next: SessionId(listening_since.0), pulse };
         Arc::new(Self {
             clock,
             timing,
@@ -282,7 +285,11 @@ impl Sessions {
 
     /// What the engine sees: the nodes that have said what runs on them.
     pub(crate) fn observed(&self) -> Observed {
-        let state = self.lock();
+        let now = self.clock.now();
+        let mut state = self.lock();
+        if let Some(gap) = state.pulse.feel(now) {
+            state.stood_still(gap, now);
+        }
         let reported = state.nodes.iter().filter(|(_, entry)| entry.reported);
         let nodes = reported.map(|(name, entry)| (name.clone(), entry.observed.clone())).collect();
         Observed { nodes, listening_since: self.listening_since, ..Observed::default() }
@@ -307,7 +314,11 @@ impl Sessions {
     pub(crate) fn sweep(&self) -> Vec<NodeName> {
         let now = self.clock.now();
         let mut fallen = Vec::new();
-        for (name, entry) in &mut self.lock().nodes {
+        let mut state = self.lock();
+        if let Some(gap) = state.pulse.beat(now) {
+            state.stood_still(gap, now);
+        }
+        for (name, entry) in &mut state.nodes {
             if !entry.silent && now.since(entry.observed.last_heard) > self.timing.silence {
                 entry.silent = true;
                 fallen.push(name.clone());
@@ -316,10 +327,20 @@ impl Sessions {
                 }
             }
         }
+        drop(state);
         if !fallen.is_empty() {
             self.notify();
         }
         fallen
+    }
+}
+
+impl State {
+    /// This process stood still for so long: that is no node's silence.
+    fn stood_still(&mut self, gap: Millis, now: UnixMs) {
+        for entry in self.nodes.values_mut() {
+            entry.observed.last_heard = entry.observed.last_heard.plus(gap).min(now);
+        }
     }
 }
 

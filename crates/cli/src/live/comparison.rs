@@ -60,7 +60,8 @@ fn arm(name: &str, arm: &ArmReport, between: &Between) -> Line {
     let sure = arm
         .error_share
         .map_or_else(|| "-".to_owned(), |it| format!("{} to {}", Percent(it.low), Percent(it.high)));
-    let time = |us| if arm.requests > arm.errors { milliseconds(us) + " ms" } else { "-".to_owned() };
+    // Errors have times too; where no instance answered at all there is none.
+    let time = |us| if us > 0 { milliseconds(us) + " ms" } else { "-".to_owned() };
     let style = if arm.errors > 0 { Style::Bad } else { Style::Plain };
     Line::of(Style::Plain, format!("  {name:<14} {clients:>9} {:>9}", arm.requests))
         .then(style, format!(" {share:>8}"))
@@ -249,6 +250,17 @@ mod tests {
         it.sample_ratio =
             it.sample_ratio.map(|ratio| SampleRatio { chance: 0, answer: Answer::Fail, ..ratio });
         assert!(text(&it).iter().any(|line| line.ends_with("mismatch, p < 0.000001")));
+    }
+
+    #[test]
+    fn errors_have_times_and_where_nobody_answered_there_are_none() {
+        let between = Between::Copies;
+        let errors_only = ArmReport { errors: 12_345, ..arm(2, 0, 0, 1_000_000) };
+        let shown = super::arm("2.0", &errors_only, &between).render(120, false);
+        assert!(shown.ends_with("   1.23 ms  20.00 ms 1250.00 ms"), "{shown}");
+        let unanswered = ArmReport { p50_us: 0, p90_us: 0, p99_us: 0, ..errors_only };
+        let shown = super::arm("2.0", &unanswered, &between).render(120, false);
+        assert!(shown.ends_with("         -         -         -"), "{shown}");
     }
 
     #[test]

@@ -78,6 +78,8 @@ struct Slots {
     left: Vec<u64>,
     /// All that serve.
     whole: usize,
+    /// So many of them take all requests.
+    floor: usize,
     batch: usize,
 }
 
@@ -93,15 +95,23 @@ impl Slots {
     fn of(turn: &Turn<'_>, to: ReleaseNumber, spec: &ServiceSpec) -> Self {
         let left = ordered(turn, to);
         let whole = turn.serving().count();
-        Self { batch: batch_size(&spec.rollout, left.len()), whole, left }
+        let floor = turn.budget.floor.min(spec.min_available.ceil_of(turn.promised(spec)));
+        let floor = usize::try_from(floor).unwrap_or(usize::MAX);
+        Self { batch: batch_size(&spec.rollout, left.len()), whole, floor, left }
     }
 
-    /// As many as have at least the step's share of the capacity. The release before keeps one until everything goes.
+    /// As many as have the step's share of the instances, rounded up, and no more than leave the release before enough for
+    /// the rest of the requests: what its instances cannot take would go to the new one, beyond its share. What is left to
+    /// the new one can take the share all the same, wherever the floor is less than all instances. The release before keeps
+    /// one until everything goes.
     fn of_step(&self, step: &CanaryStep) -> usize {
         if step.weight == Weight::ALL {
             return self.whole;
         }
-        let by_weight = (self.whole * usize::from(step.weight.0)).div_ceil(usize::from(Weight::ALL.0));
+        let part =
+            |whole: usize, share: Weight| (whole * usize::from(share.0)).div_ceil(usize::from(Weight::ALL.0));
+        let spared = self.whole.saturating_sub(part(self.floor, step.weight.rest()));
+        let by_weight = part(self.whole, step.weight).min(spared);
         step.instances.map_or(by_weight, |wanted| self.of_amount(wanted))
     }
 

@@ -105,6 +105,16 @@ fn a_canary_grows_step_by_step() {
 }
 
 #[test]
+fn a_step_gets_its_share_and_no_more_wherever_instances_allow_it() {
+    let steps = [1_200, 3_000, 6_000, 10_000];
+    let mut fleet = behind(canary(&steps, Millis::secs(5)));
+    fleet.deploy(by(canary(&steps, Millis::secs(5))));
+    let course = course(&mut fleet, RolloutOutcome::Succeeded);
+    assert_eq!(course[1..3], ["1=88% 2=12%", "1=70% 2=30%"], "{course:?}");
+    assert!(course.contains(&"1=40% 2=60%".to_owned()), "{course:?}");
+}
+
+#[test]
 fn the_last_instances_change_while_the_requests_follow_the_capacity() {
     let mut fleet = behind(canary(&[2_500, 10_000], Millis::ZERO));
     fleet.deploy(by(canary(&[2_500, 10_000], Millis::ZERO)));

@@ -1,5 +1,6 @@
 //! Two releases compared: what a rollout shows, keeps and tells of it, however it ends.
 
+use super::strategies::shares;
 use crate::fleet::{Fleet, fleet, route_spec, service_name, spec};
 use baton_model::evidence::StatusCounts;
 use baton_model::evidence::trial::{ArmCounts, TrialCounts};
@@ -70,6 +71,22 @@ fn gateways_are_told_what_to_compare_and_no_longer_when_it_is_decided() {
     assert_eq!(trial(&fleet), Some(expect));
     fleet.control(|control| control.abort = true).until(RolloutOutcome::RolledBack, SOON);
     assert_eq!(trial(&fleet), None);
+}
+
+#[test]
+fn who_is_not_in_the_share_gets_the_release_before_whatever_the_share_is() {
+    for share in [1_000, 3_000, 5_000, 6_000, 9_000] {
+        let test =
+            AbTest { key: Key::Cookie("user".to_owned()), share: Weight(share), duration: Millis::secs(20) };
+        let mut fleet = fleet(2, 2);
+        fleet.join_gateway("g1").join_gateway("g2");
+        fleet.deploy(by(Strategy::Rolling)).until(RolloutOutcome::Succeeded, SOON).run(Millis::secs(5));
+        fleet.deploy(by(Strategy::Ab(test))).until(RolloutOutcome::Paused, SOON);
+        // Of four instances three are the floor: an instance too many of the new release, and the old ones could not take
+        // all the others.
+        let expect = format!("1=100% [{} of cookie:user]=2", Weight(share));
+        assert_eq!(shares(&fleet), expect, "{}", fleet.journal());
+    }
 }
 
 #[test]

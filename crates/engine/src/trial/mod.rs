@@ -134,6 +134,9 @@ fn effects(it: &Comparison) -> String {
         Some(_) => "no difference in errors is shown",
         None => "nothing is known of errors",
     };
+    if it.latency.is_empty() {
+        return format!("{errors}; latency cannot be compared, since one of the two never answered");
+    }
     let of = |slower: fn(&Estimate) -> bool| {
         let all = it.latency.iter().filter(|effect| slower(&effect.slower_us));
         all.map(|effect| format!("p{}", effect.percent)).collect::<Vec<_>>().join(", ")

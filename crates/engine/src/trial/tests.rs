@@ -84,6 +84,11 @@ fn what_is_shown_is_said_and_what_is_not_is_not() {
         "the new release has fewer errors; no difference in latency is shown"
     );
     assert!(of(counts(10, 0, 1), counts(0, 0, 1)).starts_with("not enough evidence"));
+    let unanswered = ArmCounts { failures: 100, ..ArmCounts::default() };
+    assert_eq!(
+        of(counts(100, 0, 500), unanswered),
+        "the new release has more errors; latency cannot be compared, since one of the two never answered"
+    );
 }
 
 #[test]
