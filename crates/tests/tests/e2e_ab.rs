@@ -123,6 +123,13 @@ fn users_keep_their_release_and_are_counted_once_over_gateways_and_restarts() {
     let after = counted(&cluster, 1200);
     assert_eq!(after["treatment"]["clients"], before["treatment"]["clients"], "and nobody is counted twice");
 
+    // A gateway that is followed by another process tells what it has counted to the end, also of the last moment.
+    assert_eq!(versions(&cluster, 0, &users), first);
+    followed(&cluster, "gateway-1");
+    assert_eq!(versions(&cluster, 0, &users), first, "nor does another process");
+    let after = counted(&cluster, 2000);
+    assert_eq!(after["treatment"]["clients"], before["treatment"]["clients"]);
+
     // When it ends in order, what it heard outlives the gateways too.
     let stopped = cluster.role_pid("coordinator");
     let pid = i32::try_from(stopped).expect("a pid");
@@ -130,8 +137,18 @@ fn users_keep_their_release_and_are_counted_once_over_gateways_and_restarts() {
     wait::until("its end", ROOM, || if wait::is_alive(stopped) { Err("it runs".to_owned()) } else { Ok(()) });
     ["gateway-1", "gateway-2"].iter().for_each(|name| cluster.kill(cluster.role_pid(name)));
     another_coordinator(&cluster, stopped);
-    let kept = counted(&cluster, 1200);
+    let kept = counted(&cluster, 2000);
     assert_eq!(kept["treatment"]["clients"], before["treatment"]["clients"]);
+}
+
+/// Has a gateway be followed by another process, as a reload does.
+fn followed(cluster: &Cluster, gateway: &str) {
+    let before = cluster.role_pid(gateway);
+    kill(Pid::from_raw(i32::try_from(before).expect("a pid")), Signal::SIGHUP).expect("it is there");
+    wait::until("the next process", ROOM, || match cluster.role_pid_now(gateway) {
+        Some(pid) if pid != before && !wait::is_alive(before) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 }
 
 fn another_coordinator(cluster: &Cluster, than: u64) {

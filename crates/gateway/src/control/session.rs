@@ -48,12 +48,17 @@ pub fn restore(home: &Home, served: &Served) {
 pub async fn keep(mut control: Control, stop: CancellationToken) {
     let mut backoff = Backoff::default();
     let mut turn = 0;
-    while !stop.is_cancelled() && !control.coordinators.is_empty() {
+    // Also where the process has nothing left in flight before the session of its leaving has begun: what it counted last
+    // is told in that one.
+    let mut anew = false;
+    while (anew || !stop.is_cancelled()) && !control.coordinators.is_empty() {
+        anew = false;
         let address = control.coordinators[turn % control.coordinators.len()].clone();
         let ended = match once(&mut control, &address, &stop).await {
             Ok(Ended::Stopped) => return,
             Ok(Ended::Anew) => {
                 backoff = Backoff::default();
+                anew = true;
                 continue;
             }
             Ok(ended) => {

@@ -34,7 +34,7 @@ const BUSY_EVERY: Duration = Duration::from_millis(20);
 const COUNTS_EVERY: Duration = Duration::from_secs(1);
 /// What was counted is reported this often.
 const EVIDENCE_EVERY: Duration = Duration::from_secs(1);
-/// The goodbye has this long to be sent.
+/// The last report and the goodbye have this long to be taken, and as long a session that was about to begin for them.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a session ended.
@@ -112,9 +112,15 @@ pub(super) async fn serve(
         let first = heard.message().await?;
         Ok::<_, tonic::Status>((heard, first))
     };
+    let too_late = async {
+        // What was counted last is still to be told: a process that leaves may have ended all that it had in flight before
+        // its session has begun.
+        stop.cancelled().await;
+        tokio::time::sleep(GOODBYE_WITHIN).await;
+    };
     let began = tokio::select! {
         began = tokio::time::timeout(WELCOME_WITHIN, began) => began,
-        () = stop.cancelled() => return Ended::Stopped,
+        () = too_late => return Ended::Stopped,
     };
     let (heard, first) = match began {
         Ok(Ok(began)) => began,
@@ -196,7 +202,7 @@ impl Talk {
             let silent_at = self.last_heard + self.silence;
             let went_on = tokio::select! {
                 () = stop.cancelled() => {
-                    self.goodbye().await;
+                    self.goodbye(heard, control).await;
                     return Ended::Stopped;
                 }
                 heard = heard.message() => match heard {
@@ -219,10 +225,7 @@ impl Talk {
                         Err(ended) => Err(ended),
                     }
                 }
-                _ = evidence.tick() => {
-                    let counted = control.reporter.next(&control.served.load(), std::time::Instant::now());
-                    self.say(Say::Evidence(counted.into())).await
-                }
+                _ = evidence.tick() => self.say_counted(control).await,
             };
             if let Err(ended) = went_on {
                 return ended;
@@ -277,12 +280,19 @@ impl Talk {
         }
     }
 
-    /// Says that nothing is in flight any more, and waits until that has left the outbox.
-    async fn goodbye(&self) {
+    /// Says what was counted since it was said last.
+    async fn say_counted(&self, control: &mut Control) -> Result<(), Ended> {
+        let counted = control.reporter.next(&control.served.load(), std::time::Instant::now());
+        self.say(Say::Evidence(counted.into())).await
+    }
+
+    /// Says what was counted to the end, and that nothing is in flight any more; then waits until the coordinator has read
+    /// that, and so ended the session.
+    async fn goodbye(&self, mut heard: Streaming<v1::GatewayOrder>, control: &mut Control) {
         let leave = async {
-            if self.say(Say::Goodbye(v1::Goodbye {})).await.is_ok() {
-                // All places are free again once everything was handed to the connection.
-                let _ = self.out.reserve_many(OUTBOX_MAX).await;
+            if self.say_counted(control).await.is_ok() && self.say(Say::Goodbye(v1::Goodbye {})).await.is_ok()
+            {
+                while let Ok(Some(_)) = heard.message().await {}
             }
         };
         if tokio::time::timeout(GOODBYE_WITHIN, leave).await.is_err() {
