@@ -30,8 +30,8 @@ pub(super) fn check(cohort: &[Condition], route: &RouteSpec, findings: &mut Find
         if let Some((why, help)) = unanswered(condition, hosts, path) {
             findings.add(&[&at, FIELD], format!("`{at}` is `{}`, {why}", shown(condition)), help);
         }
-        let earlier = cohort[..index].iter().enumerate();
-        let other = earlier.filter(|(_, other)| !go_together(other, condition)).next();
+        let mut earlier = cohort[..index].iter().enumerate();
+        let other = earlier.find(|(_, other)| !go_together(other, condition));
         if let Some((before, other)) = other {
             let (one, other) = (shown(condition), shown(other));
             findings.add(
