@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask check` is what CI runs; then `cargo xtask guest` and, as root, `cargo xtask lab`.
 
+mod dist;
 mod guest;
 mod lab;
 mod package;
@@ -63,6 +64,8 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     let outcome = match wanted.as_str() {
         "package" => package::run(&rest),
+        "dist" => dist::run(&rest),
+        "profile" => dist::profile(),
         "guest" => guest::run(),
         "lab" => lab::run(&rest),
         _ => {
@@ -90,6 +93,8 @@ fn usage() {
         eprintln!("  {:<8} {}", chore.name, chore.about);
     }
     eprintln!("  {:<8} {}", "package", package::ABOUT);
+    eprintln!("  {:<8} {}", "dist", dist::ABOUT);
+    eprintln!("  {:<8} {}", "profile", dist::PROFILE_ABOUT);
     eprintln!("  {:<8} {}", "guest", guest::ABOUT);
     eprintln!("  {:<8} {}", "lab", lab::ABOUT);
 }

@@ -4,7 +4,7 @@ mod changelog;
 mod contents;
 mod stage;
 
-use crate::run;
+use crate::{dist, run};
 use anyhow::{Context as _, Result, bail, ensure};
 use contents::PACKAGES;
 use stage::Stage;
@@ -134,7 +134,8 @@ pub(crate) fn build(options: &Options) -> Result<Vec<PathBuf>> {
 /// When the profile is unknown or the build fails.
 pub(crate) fn built(profile: &str) -> Result<PathBuf> {
     let folder = match profile {
-        "dist" | "release" => profile,
+        "dist" => return Ok(dist::build(&["baton"])?.join("baton")),
+        "release" => profile,
         "dev" => "debug",
         other => bail!("no profile `{other}`: dist, release or dev"),
     };
@@ -144,7 +145,7 @@ pub(crate) fn built(profile: &str) -> Result<PathBuf> {
 
 /// Where cargo builds to.
 pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| run::root().join("target"), PathBuf::from)
+    run::root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// Fails, and says what to install, when a program is missing.

@@ -93,18 +93,38 @@ pub fn baton_program() -> &'static Path {
         let me = std::env::current_exe().expect("a test knows its own path");
         let folder =
             me.ancestors().find(|dir| dir.join("deps").is_dir()).expect("tests run from a target folder");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo
-            .args(["build", "--quiet", "--workspace", "--bin", "baton"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
         let optimised = folder.file_name().is_some_and(|profile| profile == "release" || profile == "dist");
         if optimised {
-            cargo.args(["--profile", "dist"]);
+            return packaged("baton");
         }
-        let status = cargo.status().expect("cargo can be run");
+        let status = cargo()
+            .args(["build", "--quiet", "--workspace", "--bin", "baton"])
+            .status()
+            .expect("cargo can be run");
         assert!(status.success(), "the baton program could not be built");
-        if optimised { folder.with_file_name("dist").join("baton") } else { folder.join("baton") }
+        folder.join("baton")
     })
+}
+
+/// Builds a program of this workspace as it is packaged, if it is not up to date.
+///
+/// # Panics
+/// When it can't be built.
+#[must_use]
+pub fn packaged(program: &str) -> PathBuf {
+    let ran = cargo()
+        .args(["run", "--quiet", "--package", "xtask", "--", "dist", program])
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo can be run");
+    assert!(ran.status.success(), "{program} could not be built as it is packaged");
+    PathBuf::from(String::from_utf8_lossy(&ran.stdout).trim())
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo
 }
 
 impl Cluster {

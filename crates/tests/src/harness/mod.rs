@@ -12,5 +12,5 @@ mod service;
 pub mod users;
 pub mod wait;
 
-pub use cluster::{Cluster, ClusterOptions, Ran, baton_program};
+pub use cluster::{Cluster, ClusterOptions, Ran, baton_program, packaged};
 pub use service::{ServiceFile, fixture};

@@ -9,7 +9,7 @@ use baton_model::route::{
     Timeouts, TrafficCheck, TrafficLimits, Upstream, UpstreamId, Weight,
 };
 use baton_model::time::Millis;
-use baton_tests::harness::{baton_program, wait};
+use baton_tests::harness::{packaged, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -207,7 +207,7 @@ pub(super) fn backend(folder: &Path, address: &str) -> Result<Process> {
 }
 
 fn baton(folder: &Path, table: &RouteTable, processor: Option<&str>) -> Result<Process> {
-    let program = gateway_program()?.display().to_string();
+    let program = gateway_program().display().to_string();
     let config = format!("http = [\"{}\"]\nworkers = 1\n", Who::Baton.address());
     std::fs::write(folder.join("gateway.toml"), config)?;
     std::fs::write(folder.join("table.json"), serde_json::to_vec(table)?)?;
@@ -233,7 +233,7 @@ pub(super) fn start_copying(folder: &Path, upstreams: [SocketAddr; 2]) -> Result
         compare_bodies: false,
     });
     let address = SocketAddr::from(([127, 0, 0, 1], 18_184));
-    let program = gateway_program()?.display().to_string();
+    let program = gateway_program().display().to_string();
     let config = format!("http = [\"{address}\"]\nworkers = 1\nmetrics = \"{COPYING_METRICS}\"\n");
     std::fs::write(at.join("gateway.toml"), config)?;
     std::fs::write(at.join("table.json"), serde_json::to_vec(&table)?)?;
@@ -244,29 +244,9 @@ pub(super) fn start_copying(folder: &Path, upstreams: [SocketAddr; 2]) -> Result
     Ok((process, address))
 }
 
-/// Built beside the `baton` program, as it is packaged.
-pub(super) fn gateway_program() -> Result<PathBuf> {
-    if let Some(named) = std::env::var_os("BATON_GATEWAY_PROGRAM") {
-        return Ok(named.into());
-    }
-    let program = baton_program().with_file_name("baton-gateway-static");
-    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "build",
-            "--quiet",
-            "--profile",
-            "dist",
-            "-p",
-            "baton-gateway",
-            "--bin",
-            "baton-gateway-static",
-        ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()?;
-    if !built.success() {
-        bail!("the gateway could not be built");
-    }
-    Ok(program)
+/// Built as it is packaged.
+pub(super) fn gateway_program() -> PathBuf {
+    std::env::var_os("BATON_GATEWAY_PROGRAM").map_or_else(|| packaged("baton-gateway-static"), PathBuf::from)
 }
 
 /// One service on every host, as its file's defaults have it.

@@ -61,7 +61,7 @@ pub(crate) fn evidence(rounds: u32) -> Result<()> {
     let gateway = start(Who::Baton, folder.path(), &upstreams, Some("0"), Balance::LeastLoaded)?;
     let (mut counting, mut whole) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let ran = Command::new(gateway_program()?).arg("evidence").output()?;
+        let ran = Command::new(gateway_program()).arg("evidence").output()?;
         counting.push(String::from_utf8_lossy(&ran.stdout).trim().parse::<f64>()?);
         whole.push(measure(Who::Baton, &gateway, SIZES[0].0, true)?.cpu_us * 1000.0);
     }
