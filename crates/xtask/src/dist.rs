@@ -18,6 +18,8 @@ pub(crate) const PROFILE_ABOUT: &str =
 
 /// Where the profile is.
 const PROFILE: &str = "packaging/profile/gateway.profdata";
+/// That a function has changed since it was profiled is no fault, and not worth a warning for each.
+const QUIET: &str = "-Cllvm-args=-no-pgo-warn-mismatch";
 /// What is profiled: a gateway as a process of its own.
 const PROFILED: &str = "baton-gateway-static";
 
@@ -44,7 +46,8 @@ pub(crate) fn build(programs: &[&str]) -> Result<PathBuf> {
     let profile = run::root().join(PROFILE);
     ensure!(profile.is_file(), "{PROFILE} is missing: check it out again, or make it: cargo xtask profile");
     let mut cargo = built(programs);
-    run::said(flagged(&mut cargo, &format!("-Cprofile-use={}", profile.display())))?;
+    let by_profile = format!("-Cprofile-use={}", profile.display());
+    run::said(flagged(&mut cargo, &[&by_profile, QUIET]))?;
     Ok(target().join("dist"))
 }
 
@@ -61,7 +64,7 @@ pub(crate) fn profile() -> Result<()> {
     }
     let mut cargo = built(&[PROFILED]);
     let counting = format!("-Cprofile-generate={}", by_the_way.display());
-    run::said(flagged(&mut cargo, &counting).env("CARGO_TARGET_DIR", &folder))?;
+    run::said(flagged(&mut cargo, &[&counting]).env("CARGO_TARGET_DIR", &folder))?;
     run::said(
         run::cargo_command()
             .args(["run", "--release", "--locked", "-p", "baton-tests", "--bin", "bench", "--"])
@@ -88,15 +91,15 @@ fn built(programs: &[&str]) -> Command {
     cargo
 }
 
-/// Adds a flag of rustc to those that the environment asks for.
-fn flagged<'a>(cargo: &'a mut Command, flag: &str) -> &'a mut Command {
+/// Adds flags of rustc to those that the environment asks for.
+fn flagged<'a>(cargo: &'a mut Command, more: &[&str]) -> &'a mut Command {
     let mut flags = match (std::env::var("CARGO_ENCODED_RUSTFLAGS"), std::env::var("RUSTFLAGS")) {
         (Ok(flags), _) => flags.split('\u{1f}').map(str::to_owned).collect(),
         (Err(_), Ok(flags)) => flags.split_whitespace().map(str::to_owned).collect(),
         (Err(_), Err(_)) => Vec::new(),
     };
     flags.retain(|it: &String| !it.is_empty());
-    flags.push(flag.to_owned());
+    flags.extend(more.iter().map(|&flag| flag.to_owned()));
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
 }
 

@@ -112,7 +112,8 @@ fn time_that_the_coordinator_itself_stood_still_is_no_nodes_silence() {
     let began = sessions.clock.now();
     open(&sessions);
     sessions.reported(&node());
-    assert_eq!(sessions.sweep(), []);
+    // Twice: the first one may come late itself, where the machine is slow.
+    assert_eq!((sessions.sweep(), sessions.sweep()), (vec![], vec![]));
     std::thread::sleep(std::time::Duration::from_secs(2));
     // Nobody has read yet what the node said, and the one who decides may come before the one who looks for silence.
     let heard = sessions.observed().nodes[&node()].last_heard;

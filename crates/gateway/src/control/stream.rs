@@ -35,7 +35,7 @@ const COUNTS_EVERY: Duration = Duration::from_secs(1);
 /// What was counted is reported this often.
 const EVIDENCE_EVERY: Duration = Duration::from_secs(1);
 /// The last report and the goodbye have this long to be taken, and as long a session that was about to begin for them.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+const GOODBYE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why a session ended.
 #[derive(Debug)]
