@@ -21,6 +21,7 @@ use crate::state::Coordinator;
 use crate::store::{SqliteStore, Store};
 use crate::systemd;
 use crate::trials::TrialLog;
+use crate::usage::UsageLog;
 use crate::webhooks::undelivered::Undelivered;
 use baton_engine::cycle::Versioned;
 use baton_model::time::{Millis, UnixMs};
@@ -134,6 +135,7 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
     let gateways = Gateways::new(clock, timing, stored, cache.routes());
     let evidence = EvidenceLog::new(clock);
     let trials = TrialLog::open(&records).await?;
+    let usage = UsageLog::new(clock);
     let (reconcile, view) = Reconcile::new(
         cache,
         records.clone(),
@@ -141,6 +143,7 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
         Arc::clone(&gateways),
         Arc::clone(&evidence),
         Arc::clone(&trials),
+        Arc::clone(&usage),
         Arc::clone(&journal),
         clock,
         opened.next_outbox,
@@ -161,6 +164,7 @@ pub async fn bind(config: CoordinatorConfig) -> Result<Bound, CoordinatorError> 
         gateways,
         evidence,
         trials,
+        usage,
         artifacts,
         authority,
         secrets,

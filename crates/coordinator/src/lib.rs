@@ -39,6 +39,7 @@ pub mod store;
 mod systemd;
 mod trials;
 mod upgrade;
+mod usage;
 mod webhooks;
 
 pub use app::{Bound, CoordinatorConfig, bind, run};

@@ -18,16 +18,17 @@ use crate::records::{self, Records, RecordsError};
 use crate::sessions::Sessions;
 use crate::store::{Change, Watch};
 use crate::trials::TrialLog;
+use crate::usage::UsageLog;
 use crate::webhooks::waiting;
 use baton_engine::cycle::{Action, Cycle, PlanRecord, Snapshot, Write, Written};
 use baton_engine::outcome::EventDraft;
 use baton_model::event::Event;
-use baton_model::id::{NodeName, Revision};
+use baton_model::id::{NodeName, Revision, ServiceName};
 use baton_model::observed::Observed;
 use baton_model::report::Report;
-use baton_model::time::UnixMs;
+use baton_model::time::{Millis, UnixMs};
 use baton_proto::v1;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -52,6 +53,7 @@ pub(crate) struct Reconcile {
     gateways: Arc<Gateways>,
     evidence: Arc<EvidenceLog>,
     trials: Arc<TrialLog>,
+    usage: Arc<UsageLog>,
     journal: Arc<Journal>,
     clock: Clock,
     cache: Cache,
@@ -82,6 +84,7 @@ impl Reconcile {
         gateways: Arc<Gateways>,
         evidence: Arc<EvidenceLog>,
         trials: Arc<TrialLog>,
+        usage: Arc<UsageLog>,
         journal: Arc<Journal>,
         clock: Clock,
         next_outbox: u64,
@@ -96,6 +99,7 @@ impl Reconcile {
             gateways,
             evidence,
             trials,
+            usage,
             journal,
             clock,
             cache,
@@ -166,11 +170,13 @@ impl Reconcile {
         let rolling = snapshot.progress.iter().filter(|(_, read)| {
             read.value.rollout.as_ref().is_some_and(|rollout| rollout.ended_at.is_none())
         });
-        let rolling = rolling.map(|(name, _)| name.clone()).collect();
+        let rolling: BTreeSet<ServiceName> = rolling.map(|(name, _)| name.clone()).collect();
+        let windows = rolling.iter().filter_map(|name| Some((name.clone(), usage_window(&snapshot, name)?)));
         Observed {
             gateways: self.gateways.observed(),
             evidence: self.evidence.watch(&rolling),
             trials: self.trials.watch(&rolling),
+            usage: self.usage.watch(windows.collect()),
             ..self.sessions.observed()
         }
     }
@@ -293,4 +299,12 @@ impl Reconcile {
         wakers.observed.mark_unchanged();
         wakers.traffic.mark_unchanged();
     }
+}
+
+/// The longest window of the thresholds on what a service's instances use; `None` where its rollout asks for none.
+fn usage_window(snapshot: &Snapshot, service: &ServiceName) -> Option<Millis> {
+    let service = snapshot.desired.services.get(service)?;
+    let policy = &service.releases.get(&service.request.as_ref()?.to)?.spec.rollout;
+    let asked = policy.analysis.iter().filter(|threshold| threshold.metric.is_usage());
+    asked.map(|threshold| threshold.window).max()
 }

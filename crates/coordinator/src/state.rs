@@ -13,6 +13,7 @@ use crate::records::Records;
 use crate::secrets::Secrets;
 use crate::sessions::Sessions;
 use crate::trials::TrialLog;
+use crate::usage::UsageLog;
 use crate::webhooks::undelivered::Undelivered;
 use baton_model::evidence::Evidence;
 use baton_model::id::GatewayName;
@@ -31,6 +32,7 @@ pub(crate) struct Coordinator {
     pub(crate) gateways: Arc<Gateways>,
     pub(crate) evidence: Arc<EvidenceLog>,
     pub(crate) trials: Arc<TrialLog>,
+    pub(crate) usage: Arc<UsageLog>,
     pub(crate) artifacts: Arc<Artifacts>,
     pub(crate) logs: Arc<LogBroker>,
     pub(crate) authority: Arc<Authority>,

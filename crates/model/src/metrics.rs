@@ -1,6 +1,7 @@
 //! Measurements of nodes and instances, as agents take them.
 
-use crate::id::InstanceId;
+use crate::id::{InstanceId, ReleaseNumber};
+use crate::time::UnixMs;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -38,4 +39,17 @@ pub struct InstanceMetrics {
     pub memory_bytes: u64,
     /// Processes.
     pub processes: u32,
+}
+
+/// What an instance used at one moment, and of which release it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// When the sample came.
+    pub at: UnixMs,
+    /// The release that it ran.
+    pub release: ReleaseNumber,
+    /// Thousandths of a processor since the sample before.
+    pub milli_cores: u64,
+    /// Resident memory.
+    pub memory_bytes: u64,
 }

@@ -8,13 +8,15 @@ use crate::id::{
     Digest, GatewayName, Generation, InstanceId, NodeName, ReleaseNumber, RouteRevision, RunNumber,
     ServiceName, TableRevision,
 };
+use crate::metrics::Usage;
 use crate::route::UpstreamId;
 use crate::time::UnixMs;
 use crate::upgrade::UpgradeFailure;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Everything the coordinator knows of its nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,9 @@ pub struct Observed {
     /// What they counted of comparisons of two releases.
     #[serde(skip)]
     pub trials: BTreeMap<ServiceName, TrialObserved>,
+    /// What their instances used lately, oldest first, of the services that have a bound to it.
+    #[serde(skip)]
+    pub usage: BTreeMap<InstanceId, Arc<VecDeque<Usage>>>,
 }
 
 /// What is known of one gateway.

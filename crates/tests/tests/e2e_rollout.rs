@@ -1,7 +1,7 @@
 //! Rollouts on a real cluster: real processes, real sockets, a load of real requests.
 
 use baton_tests::harness::load::{Load, Plan};
-use baton_tests::harness::{Cluster, ServiceFile, wait};
+use baton_tests::harness::{Cluster, ClusterOptions, ServiceFile, wait};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -98,6 +98,35 @@ fn a_version_that_crashes_at_start_is_rolled_back_with_its_exit_code() {
         let ready = all.iter().all(|it| it["wanted_version"] == "1.0" && it["observed"]["state"] == "ready");
         if ready { Ok(()) } else { Err(format!("{all:?}")) }
     });
+}
+
+#[test]
+fn a_version_that_uses_too_much_memory_is_rolled_back_by_what_was_measured() {
+    let cluster = Cluster::start_with(&ClusterOptions { nodes: 1, ..ClusterOptions::default() });
+    let bounded = |memory: &str| {
+        let bound =
+            |metric: &str, max: &str| format!("metric = \"{metric}\"\nmax = \"{max}\"\nwindow = \"5s\"\n");
+        ServiceFile::web("web", 8080)
+            .with_section("placement", "replicas = 1\n")
+            // Only what is behind a route is analysed; a gateway it needs not.
+            .with_section("route", "path = \"/\"\n")
+            .with_section("rollout.analysis.cpu", &bound("cpu", "6400%"))
+            .with_section("rollout.analysis.memory", &bound("memory", memory))
+    };
+    let _ = cluster.deploy(&bounded("4GiB"), "1.0").expect(0);
+    let _ = cluster.deploy(&bounded("4GiB").with_env("MORE", "1"), "2.0").expect(0);
+    let rollout = cluster.json(&["rollout", "status", "web"]);
+    let verdicts = rollout["stages"][0]["verdicts"].as_array().cloned().unwrap_or_default();
+    let measured: Vec<&serde_json::Value> =
+        verdicts.iter().map(|verdict| &verdict["measured"]["unit"]).collect();
+    assert_eq!(measured, ["milli-cores", "bytes"], "{verdicts:?}");
+    assert!(verdicts[1]["measured"]["value"].as_u64().is_some_and(|bytes| bytes > 100_000), "{verdicts:?}");
+
+    // Every process has more than this.
+    let ran = cluster.deploy(&bounded("64KiB"), "3.0").expect(ROLLED_BACK);
+    let why = "memory (memory of an instance at most 64.0 KiB) is broken: ";
+    assert!(ran.stdout.contains(why) && ran.stdout.contains(" MiB of web.1 over "), "{}", ran.stdout);
+    assert_eq!(cluster.instances("web")[0]["observed"]["release"], 2);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use baton_engine::cycle::Versioned;
 use baton_model::desired::Node;
 use baton_model::event::{Event, Severity};
 use baton_model::id::{EventSeq, Generation, InstanceId, NodeName, SessionId};
+use baton_model::metrics::NodeMetrics;
 use baton_model::observed::NodeObserved;
 use baton_model::time::UnixMs;
 use baton_proto::convert::event::agent_event;
@@ -212,6 +213,7 @@ impl Speaker<'_> {
             Message::Metrics(metrics) => {
                 let metrics = metrics.try_into().map_err(invalid)?;
                 if self.hear(|_| Changed::No) {
+                    self.note_usage(&metrics);
                     self.coordinator.sessions.measured(self.node, metrics);
                 }
             }
@@ -229,6 +231,17 @@ impl Speaker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what instances use where a rollout asks for it.
+    fn note_usage(&self, metrics: &NodeMetrics) {
+        if !self.coordinator.usage.is_watching() {
+            return;
+        }
+        let looks = self.coordinator.sessions.look();
+        let node = looks.get(self.node);
+        let running = |id: &InstanceId| Some(node.as_ref()?.observed.instances.get(id)?.release);
+        self.coordinator.usage.take(metrics, running);
     }
 
     /// Notes a word of the node; `false` when a newer session speaks for it, and this word does not count.

@@ -19,7 +19,8 @@ use baton_model::desired::Desired;
 use baton_model::evidence::ReleaseEvidence;
 use baton_model::evidence::series::EvidenceSeries;
 use baton_model::evidence::trial::TrialObserved;
-use baton_model::id::{GatewayName, NodeName, ReleaseNumber, Revision, ServiceName};
+use baton_model::id::{GatewayName, InstanceId, NodeName, ReleaseNumber, Revision, ServiceName};
+use baton_model::metrics::Usage;
 use baton_model::observed::{GatewayObserved, NodeObserved, Observed};
 use baton_model::report::{Report, ServiceReport};
 use baton_model::rollout::RolloutOutcome;
@@ -27,7 +28,8 @@ use baton_model::route::Route;
 use baton_model::time::{Millis, UnixMs};
 pub use build::{fleet, release, service_name, spec};
 pub use gateway::{Gateway, route_spec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// One step of the fleet's time.
 pub const TICK: Millis = Millis(500);
@@ -59,6 +61,9 @@ pub struct Fleet {
     pub evidence: BTreeMap<ServiceName, EvidenceSeries>,
     /// What gateways counted of comparisons.
     pub trials: BTreeMap<ServiceName, TrialObserved>,
+    /// What each instance uses of its node from now on, by the release that it runs: thousandths of a processor, and bytes.
+    pub uses: BTreeMap<ReleaseNumber, (u64, u64)>,
+    usage: BTreeMap<InstanceId, Arc<VecDeque<Usage>>>,
     /// The floor is not counted: a fault or an operator has taken instances away.
     pub faulty: bool,
     /// The gateways.
@@ -103,9 +108,23 @@ impl Fleet {
             let (from, to) = (UnixMs(self.now.0 - TICK.0), self.now);
             self.evidence.entry(service_name("web")).or_default().push(from, to, self.answers.clone());
         }
+        self.measure();
         self.listen();
         self.settle();
         self.hold_floor();
+    }
+
+    /// As agents that are heard do, and the coordinator keeps it.
+    fn measure(&mut self) {
+        for agent in self.agents.values().filter(|agent| !agent.silent) {
+            for (id, instance) in &agent.instances {
+                let Some((milli_cores, memory_bytes)) = self.uses.get(&instance.release).copied() else {
+                    continue;
+                };
+                let sample = Usage { at: self.now, release: instance.release, milli_cores, memory_bytes };
+                Arc::make_mut(self.usage.entry(id.clone()).or_default()).push_back(sample);
+            }
+        }
     }
 
     fn listen(&mut self) {
@@ -135,6 +154,7 @@ impl Fleet {
             gateways: self.heard_gateways.clone(),
             evidence: self.evidence.clone(),
             trials: self.trials.clone(),
+            usage: self.usage.clone(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Analysis: the evidence of the new release against the thresholds of its policy. Missing data is never a pass, and a
 //! verdict keeps the data that it was made from.
 
+use super::bound::holds;
+use super::usage;
 use crate::progress::StageProgress;
 use crate::turn::Turn;
 use baton_model::evidence::ReleaseEvidence;
@@ -28,7 +30,14 @@ pub(crate) fn of(
         restarts: restarts(turn, release).map(|all| all.saturating_sub(stage.restarts_before)),
         now: turn.now,
     };
-    thresholds.iter().map(|threshold| answer(threshold, &subject)).collect()
+    let answered = |threshold: &Threshold| {
+        if threshold.metric.is_usage() {
+            usage::answer(turn, release, subject.since, threshold)
+        } else {
+            answer(threshold, &subject)
+        }
+    };
+    thresholds.iter().map(answered).collect()
 }
 
 /// The verdict on a release of which no instance is ready: of each request that is its own, nobody of it can answer.
@@ -42,6 +51,8 @@ pub(crate) fn nobody(verdict: &mut Verdict, threshold: &Threshold) {
         Metric::Latency { .. }
         | Metric::RequestRate { .. }
         | Metric::Restarts { .. }
+        | Metric::Cpu { .. }
+        | Metric::Memory { .. }
         | Metric::Differing { .. } => {}
     }
 }
@@ -89,6 +100,8 @@ fn answer(threshold: &Threshold, subject: &Subject<'_>) -> Verdict {
         }
         Metric::RequestRate { .. } => rate(threshold, subject, requests, covered(subject, since)),
         Metric::Restarts { .. } => subject.restarts.map(Measured::Count),
+        // See `usage`.
+        Metric::Cpu { .. } | Metric::Memory { .. } => None,
     };
     let answer = match (measured, enough) {
         (Some(measured), true) if holds(&threshold.metric, measured) => Answer::Pass,
@@ -100,6 +113,8 @@ fn answer(threshold: &Threshold, subject: &Subject<'_>) -> Verdict {
         Metric::ErrorShare { .. }
         | Metric::Differing { .. }
         | Metric::Latency { .. }
+        | Metric::Cpu { .. }
+        | Metric::Memory { .. }
         | Metric::Restarts { .. } => subject.now.since(since),
     };
     let text = text(threshold, answer, measured, requests, length);
@@ -140,7 +155,7 @@ fn count(metric: &Metric, evidence: &ReleaseEvidence) -> u64 {
         Metric::RequestRate { .. } => evidence.ended(),
         Metric::Latency { .. } => evidence.latency.total(),
         Metric::Differing { .. } => evidence.compared,
-        Metric::Restarts { .. } => 0,
+        Metric::Restarts { .. } | Metric::Cpu { .. } | Metric::Memory { .. } => 0,
     }
 }
 
@@ -155,28 +170,6 @@ fn share(part: u64, whole: u64) -> Option<Measured> {
 fn micros(evidence: &ReleaseEvidence, quantile: Weight) -> u64 {
     let quantile = f64::from(quantile.0) / f64::from(Weight::ALL.0);
     (evidence.latency.quantile_ms(quantile) * 1000.0).round() as u64
-}
-
-fn holds(metric: &Metric, measured: Measured) -> bool {
-    match (metric, measured) {
-        (Metric::ErrorShare { at_most } | Metric::Differing { at_most }, Measured::Share(share)) => {
-            share <= *at_most
-        }
-        (Metric::Latency { at_most, .. }, Measured::Micros(micros)) => {
-            micros <= at_most.0.saturating_mul(1000)
-        }
-        (Metric::RequestRate { at_least }, Measured::MilliRate(rate)) => rate >= u64::from(*at_least) * 1000,
-        (Metric::Restarts { at_most }, Measured::Count(restarts)) => restarts <= u64::from(*at_most),
-        // A measure of another metric is none of this one.
-        (
-            Metric::ErrorShare { .. }
-            | Metric::Differing { .. }
-            | Metric::Latency { .. }
-            | Metric::RequestRate { .. }
-            | Metric::Restarts { .. },
-            Measured::Share(_) | Measured::Micros(_) | Measured::MilliRate(_) | Measured::Count(_),
-        ) => false,
-    }
 }
 
 fn text(
@@ -194,7 +187,9 @@ fn text(
             format!("{name} ({metric}) {verb}: {measured} over {over}, {requests} requests")
         }
         (Answer::Inconclusive | Answer::Pass | Answer::Fail, _) => match metric {
-            Metric::Restarts { .. } => format!("{name} ({metric}): not all of its instances can be asked"),
+            Metric::Restarts { .. } | Metric::Cpu { .. } | Metric::Memory { .. } => {
+                format!("{name} ({metric}): not all of its instances can be asked")
+            }
             Metric::RequestRate { .. } => {
                 format!("{name} ({metric}): not measured for {} yet", threshold.window)
             }

@@ -2,6 +2,8 @@
 //! nothing; the rollout asks, and acts on the answers. Missing data is never a yes.
 //!
 //! - [`analysis`]: what does the evidence of the new release say to the thresholds?
+//! - [`bound`]: is a measure within its bound?
+//! - [`usage`]: and what its instances use of their nodes?
 //! - [`missing`]: why is there no evidence?
 //! - [`health`]: does an instance run the right release, and has it been ready for long enough?
 //! - [`bake`]: has everything been healthy for the stage's bake time?
@@ -9,6 +11,8 @@
 
 pub(crate) mod analysis;
 pub(crate) mod bake;
+mod bound;
 pub(crate) mod health;
 pub(crate) mod hold;
 pub(crate) mod missing;
+mod usage;

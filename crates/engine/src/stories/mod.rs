@@ -9,6 +9,7 @@ mod rolling;
 mod routes;
 mod strategies;
 mod trials;
+mod usage;
 
 use crate::fleet::{Fleet, fleet, spec};
 use baton_model::rollout::RolloutOutcome;

@@ -2,7 +2,7 @@
 
 use super::problem::Fault;
 use super::reader::{Fields, Reader, Section};
-use super::{defaults, traffic, value};
+use super::{confinement, defaults, traffic, value};
 use crate::rollout::{AnalysisAction, Metric, Threshold};
 use crate::route::Weight;
 use crate::time::Millis;
@@ -16,6 +16,8 @@ enum MetricWord {
     Latency,
     RequestRate,
     Restarts,
+    Cpu,
+    Memory,
     Differing,
 }
 
@@ -25,6 +27,8 @@ impl MetricWord {
         ("latency", Self::Latency),
         ("request-rate", Self::RequestRate),
         ("restarts", Self::Restarts),
+        ("cpu", Self::Cpu),
+        ("memory", Self::Memory),
         ("differing", Self::Differing),
     ];
 
@@ -34,6 +38,8 @@ impl MetricWord {
             Self::Latency => "latency",
             Self::RequestRate => "request-rate",
             Self::Restarts => "restarts",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
             Self::Differing => "differing",
         }
     }
@@ -45,6 +51,12 @@ impl MetricWord {
             Self::Latency => ("max", "write `max = \"250ms\"`", &["min"]),
             Self::RequestRate => ("min", "write `min = 10`, in requests a second", &["max", "quantile"]),
             Self::Restarts => ("max", "write `max = 0`", &["min", "quantile", "min_requests"]),
+            Self::Cpu => (
+                "max",
+                "write `max = \"150%\"`, in percent of one processor",
+                &["min", "quantile", "min_requests"],
+            ),
+            Self::Memory => ("max", "write `max = \"512MiB\"`", &["min", "quantile", "min_requests"]),
         }
     }
 }
@@ -69,12 +81,13 @@ fn threshold(reader: &mut Reader, analysis: &Section<'_, '_>, name: &str) -> Opt
     if !section.is_present() {
         return None;
     }
-    let help = "write `metric = \"error-share\"`, `\"latency\"`, `\"request-rate\"`, `\"restarts\"` or `\"differing\"`";
+    let help = "write `metric = \"error-share\"`, `\"latency\"`, `\"request-rate\"`, `\"restarts\"`, `\"cpu\"`, \
+                `\"memory\"` or `\"differing\"`";
     reader.missing(&section, "metric", help);
     let word = reader.field(&section, "metric", |v| value::word(v, MetricWord::ALL))?;
     let metric = metric(reader, &section, word);
     let requests_min = match word {
-        MetricWord::Restarts | MetricWord::RequestRate => 0,
+        MetricWord::Restarts | MetricWord::Cpu | MetricWord::Memory | MetricWord::RequestRate => 0,
         MetricWord::ErrorShare | MetricWord::Latency | MetricWord::Differing => {
             defaults::ANALYSIS_REQUESTS_MIN
         }
@@ -117,6 +130,12 @@ fn metric(reader: &mut Reader, section: &Section<'_, '_>, word: MetricWord) -> M
         }
         MetricWord::Restarts => {
             Metric::Restarts { at_most: reader.field(section, "max", value::number).unwrap_or_default() }
+        }
+        MetricWord::Cpu => Metric::Cpu {
+            at_most_percent: reader.field(section, "max", confinement::processors).unwrap_or(1),
+        },
+        MetricWord::Memory => {
+            Metric::Memory { at_most: reader.field(section, "max", value::size).unwrap_or(1 << 20) }
         }
     }
 }

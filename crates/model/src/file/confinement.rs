@@ -73,7 +73,7 @@ fn set<T: Ord>(
 }
 
 /// A share of one processor, such as `"150%"`.
-fn processors(written: &DeValue<'_>) -> Result<u32, Fault> {
+pub(super) fn processors(written: &DeValue<'_>) -> Result<u32, Fault> {
     const FORMS: &str = "write a whole percentage of one processor: \"50%\" is half of one, \"200%\" is two";
     match written {
         DeValue::String(text) => {

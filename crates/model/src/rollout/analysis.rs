@@ -14,7 +14,8 @@ pub struct Threshold {
     pub metric: Metric,
     /// Over the latest evidence of this length; over more where that has fewer than [`Threshold::requests_min`].
     pub window: Millis,
-    /// With fewer requests there is no verdict, and so no pass. Restarts need none.
+    /// With fewer requests there is no verdict, and so no pass. What agents count or measure needs
+    /// none.
     pub requests_min: u32,
     /// What follows when the bound is broken.
     pub action: AnalysisAction,
@@ -45,6 +46,16 @@ pub enum Metric {
     Restarts {
         /// All instances together.
         at_most: u32,
+    },
+    /// Processor time of an instance, on average over the window; the instance that uses most counts.
+    Cpu {
+        /// In percent of one processor.
+        at_most_percent: u32,
+    },
+    /// Resident memory of an instance, at its highest in the window; the instance that has most counts.
+    Memory {
+        /// In bytes.
+        at_most: u64,
     },
     /// Copied requests whose two answers differ.
     Differing {
@@ -113,6 +124,10 @@ pub enum Measured {
     MilliRate(u64),
     /// A number.
     Count(u64),
+    /// Processor time in thousandths of one processor.
+    MilliCores(u64),
+    /// A size.
+    Bytes(u64),
 }
 
 impl Answer {
@@ -149,6 +164,8 @@ impl Metric {
             Self::Latency { .. } => "latency",
             Self::RequestRate { .. } => "request-rate",
             Self::Restarts { .. } => "restarts",
+            Self::Cpu { .. } => "cpu",
+            Self::Memory { .. } => "memory",
             Self::Differing { .. } => "differing",
         }
     }
@@ -163,7 +180,20 @@ impl Metric {
             | Self::Latency { .. }
             | Self::RequestRate { .. }
             | Self::Differing { .. } => true,
-            Self::Restarts { .. } => false,
+            Self::Restarts { .. } | Self::Cpu { .. } | Self::Memory { .. } => false,
+        }
+    }
+
+    /// Whether it is what instances use of their nodes, which agents measure every two seconds.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        match self {
+            Self::Cpu { .. } | Self::Memory { .. } => true,
+            Self::ErrorShare { .. }
+            | Self::Latency { .. }
+            | Self::RequestRate { .. }
+            | Self::Restarts { .. }
+            | Self::Differing { .. } => false,
         }
     }
 }
@@ -175,6 +205,12 @@ impl fmt::Display for Metric {
             Self::Latency { quantile, at_most } => write!(f, "latency of {quantile} at most {at_most}"),
             Self::RequestRate { at_least } => write!(f, "at least {at_least} requests a second"),
             Self::Restarts { at_most } => write!(f, "at most {at_most} restarts"),
+            Self::Cpu { at_most_percent } => {
+                write!(f, "processor time of an instance at most {at_most_percent}%")
+            }
+            Self::Memory { at_most } => {
+                write!(f, "memory of an instance at most {}", Measured::Bytes(*at_most))
+            }
             Self::Differing { at_most } => write!(f, "differing answers at most {at_most}"),
         }
     }
@@ -187,6 +223,12 @@ impl fmt::Display for Measured {
             Self::Micros(micros) => write!(f, "{}.{:03} ms", micros / 1000, micros % 1000),
             Self::MilliRate(rate) => write!(f, "{}.{:03}/s", rate / 1000, rate % 1000),
             Self::Count(count) => write!(f, "{count}"),
+            Self::MilliCores(milli) => write!(f, "{}.{}%", milli / 10, milli % 10),
+            Self::Bytes(bytes) => {
+                const KIB: u64 = 1 << 10;
+                let (unit, size) = if *bytes < KIB * KIB { ("KiB", KIB) } else { ("MiB", KIB * KIB) };
+                write!(f, "{}.{} {unit}", bytes / size, bytes % size * 10 / size)
+            }
         }
     }
 }

@@ -174,6 +174,8 @@ impl From<Threshold> for v1::Threshold {
             }
             Metric::RequestRate { at_least } => Wire::RequestRateAtLeast(at_least),
             Metric::Restarts { at_most } => Wire::RestartsAtMost(at_most),
+            Metric::Cpu { at_most_percent } => Wire::CpuAtMostPercent(at_most_percent),
+            Metric::Memory { at_most } => Wire::MemoryAtMost(at_most),
             Metric::Differing { at_most } => Wire::DifferingAtMost(at_most.0.into()),
         };
         Self {
@@ -200,6 +202,8 @@ impl TryFrom<v1::Threshold> for Threshold {
             },
             Wire::RequestRateAtLeast(at_least) => Metric::RequestRate { at_least },
             Wire::RestartsAtMost(at_most) => Metric::Restarts { at_most },
+            Wire::CpuAtMostPercent(at_most_percent) => Metric::Cpu { at_most_percent },
+            Wire::MemoryAtMost(at_most) => Metric::Memory { at_most },
             Wire::DifferingAtMost(share) => {
                 Metric::Differing { at_most: weight("differing_at_most", share)? }
             }
@@ -300,6 +304,8 @@ impl From<Measured> for v1::Measured {
             Measured::Micros(micros) => Kind::Micros(micros),
             Measured::MilliRate(rate) => Kind::MilliRate(rate),
             Measured::Count(count) => Kind::Count(count),
+            Measured::MilliCores(milli) => Kind::MilliCores(milli),
+            Measured::Bytes(bytes) => Kind::Bytes(bytes),
         };
         Self { kind: Some(kind) }
     }
@@ -314,6 +320,8 @@ impl TryFrom<v1::Measured> for Measured {
             Kind::Micros(micros) => Self::Micros(micros),
             Kind::MilliRate(rate) => Self::MilliRate(rate),
             Kind::Count(count) => Self::Count(count),
+            Kind::MilliCores(milli) => Self::MilliCores(milli),
+            Kind::Bytes(bytes) => Self::Bytes(bytes),
         })
     }
 }

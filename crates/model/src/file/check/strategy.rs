@@ -22,6 +22,8 @@ const WINDOW_MIN: Millis = Millis::secs(5);
 const WINDOW_MAX: Millis = Millis::secs(3600);
 const LATENCY_MAX: Millis = Millis::secs(3600);
 const REQUESTS_MAX: u32 = 10_000_000;
+/// As much as 1000 processors give.
+const CPU_PERCENT_MAX: u32 = 100_000;
 const BODY_BYTES_MIN: u64 = 1024;
 /// Bodies that are copied are held in a gateway's memory.
 const BODY_BYTES_MAX: u64 = 1 << 20;
@@ -316,6 +318,12 @@ fn one_threshold(threshold: &Threshold, spec: &ServiceSpec, findings: &mut Findi
             findings.range(&field("min"), at_least, 1, REQUESTS_MAX);
         }
         Metric::Restarts { .. } => {}
+        Metric::Cpu { at_most_percent } => {
+            findings.range(&field("max"), at_most_percent, 1, CPU_PERCENT_MAX);
+        }
+        Metric::Memory { at_most } => {
+            findings.range(&field("max"), at_most, 1, u64::MAX);
+        }
     }
     if threshold.metric.is_from_gateways() && spec.route.is_none() {
         findings.add(
@@ -324,7 +332,7 @@ fn one_threshold(threshold: &Threshold, spec: &ServiceSpec, findings: &mut Findi
                 "`{}` is counted by gateways, and without `[route]` no gateway carries requests",
                 field("metric")
             ),
-            "add a `[route]` section, or ask for `metric = \"restarts\"`",
+            "add a `[route]` section, or ask for `metric = \"restarts\"`, `\"cpu\"` or `\"memory\"`",
         );
     }
     if let AnalysisAction::Webhook { url } = &threshold.action

@@ -47,6 +47,8 @@ pub(super) fn thresholds(n: usize) -> Vec<Threshold> {
         Metric::RequestRate { at_least: u32::MAX },
         Metric::Restarts { at_most: 0 },
         Metric::Differing { at_most: Weight::ALL },
+        Metric::Cpu { at_most_percent: 150 },
+        Metric::Memory { at_most: u64::MAX },
     ];
     let actions = [
         AnalysisAction::Hold,
@@ -54,7 +56,9 @@ pub(super) fn thresholds(n: usize) -> Vec<Threshold> {
         AnalysisAction::RollBack,
         AnalysisAction::Webhook { url: "https://hooks/".to_owned() },
     ];
-    let all = metrics.into_iter().zip(actions.into_iter().cycle()).take(n);
+    // There is one more of them than of what else a specification is made of.
+    let count = if n + 1 < metrics.len() { n } else { metrics.len() };
+    let all = metrics.into_iter().zip(actions.into_iter().cycle()).take(count);
     all.map(|(metric, action)| Threshold {
         name: metric.word().to_owned(),
         metric,
@@ -66,13 +70,15 @@ pub(super) fn thresholds(n: usize) -> Vec<Threshold> {
 }
 
 pub(super) fn verdicts() -> Vec<Verdict> {
-    let answers = [Answer::Pass, Answer::Fail, Answer::Inconclusive, Answer::Pass, Answer::Pass];
+    let answers = [Answer::Pass, Answer::Fail, Answer::Inconclusive, Answer::Pass, Answer::Pass].into_iter();
     let measured = [
         Some(Measured::Share(Weight(125))),
         Some(Measured::Micros(1)),
         None,
         Some(Measured::MilliRate(1)),
         Some(Measured::Count(0)),
+        Some(Measured::MilliCores(812)),
+        Some(Measured::Bytes(1 << 53)),
     ];
     let verdict = |(answer, measured): (_, Option<Measured>)| Verdict {
         name: "errors".to_owned(),
@@ -84,5 +90,5 @@ pub(super) fn verdicts() -> Vec<Verdict> {
         measured,
         text: "1.25%".to_owned(),
     };
-    answers.into_iter().zip(measured).map(verdict).collect()
+    answers.cycle().zip(measured).map(verdict).collect()
 }
