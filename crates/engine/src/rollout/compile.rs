@@ -26,17 +26,14 @@ pub(crate) fn forward(turn: &Turn<'_>, kind: RolloutKind, to: ReleaseNumber, spe
         // What was being tried out loses its requests at once, as far as the rest can take them.
         let traffic = Some(Traffic { weight: Weight::ALL, ..Traffic::default() });
         Plan { stages: rolling(turn, spec, &ordered(turn, to)), traffic, ..none }
-    } else if kind == RolloutKind::Undo || fresh || spec.route.is_none() {
+    } else if kind == RolloutKind::Undo || fresh {
         Plan { stages: rolling(turn, spec, &ordered(turn, to)), ..none }
+    } else if spec.route.is_none() {
+        // By what agents report of it: no gateway counts its requests.
+        Plan { stages: watched(turn, spec, to), ..none }
     } else {
         match &spec.rollout.strategy {
-            Strategy::Rolling => {
-                let stages = rolling(turn, spec, &ordered(turn, to)).into_iter();
-                Plan {
-                    stages: stages.map(|stage| StageProgress { analysed: true, ..stage }).collect(),
-                    ..none
-                }
-            }
+            Strategy::Rolling => Plan { stages: watched(turn, spec, to), ..none },
             Strategy::Canary(canary) => steps::canary(turn, canary, to, spec),
             Strategy::Ab(test) => steps::ab(turn, test, to, spec),
             Strategy::BlueGreen(it) => sets::blue_green(it, to, spec),
@@ -98,6 +95,12 @@ fn batches(policy: &RolloutPolicy, slots: &[u64], what: &str) -> Vec<StageProgre
     let numbered = slots.chunks(size).enumerate();
     let title = |index: usize| format!("{what}, batch {} of {batches}", index + 1);
     numbered.map(|(index, batch)| stage(title(index), batch.iter().copied().collect())).collect()
+}
+
+/// Batches, each of which its thresholds are asked about.
+fn watched(turn: &Turn<'_>, spec: &ServiceSpec, to: ReleaseNumber) -> Vec<StageProgress> {
+    let stages = rolling(turn, spec, &ordered(turn, to)).into_iter();
+    stages.map(|stage| StageProgress { analysed: true, ..stage }).collect()
 }
 
 fn rolling(turn: &Turn<'_>, spec: &ServiceSpec, slots: &[u64]) -> Vec<StageProgress> {

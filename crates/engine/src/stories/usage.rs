@@ -4,6 +4,7 @@ use super::strategies::{SOON, by, canary, watching};
 use crate::fleet::{Fleet, fleet};
 use baton_model::id::ReleaseNumber;
 use baton_model::rollout::{AnalysisAction, Answer, Measured, Metric, RolloutOutcome, Strategy};
+use baton_model::spec::ServiceSpec;
 use baton_model::time::Millis;
 
 const MIB: u64 = 1 << 20;
@@ -72,4 +73,22 @@ fn what_is_not_measured_does_not_pass() {
         fleet.uses.insert(ReleaseNumber(2), (1, MIB));
         fleet.until(RolloutOutcome::Succeeded, SOON);
     }
+}
+
+#[test]
+fn a_service_without_a_route_is_watched_by_what_agents_report() {
+    let deploy = |metric: Metric, uses: (u64, u64)| {
+        let mut fleet = fleet(2, 2);
+        let without_route = |spec: ServiceSpec| ServiceSpec { route: None, ..spec };
+        fleet.deploy(without_route(by(Strategy::Rolling))).until(RolloutOutcome::Succeeded, SOON);
+        fleet.uses.insert(ReleaseNumber(2), uses);
+        fleet.deploy(without_route(watching(Strategy::Rolling, metric, AnalysisAction::RollBack)));
+        fleet
+    };
+    let mut fleet = deploy(MEMORY, (0, 101 * MIB));
+    fleet.until(RolloutOutcome::RolledBack, SOON);
+    let mut fleet = deploy(Metric::Restarts { at_most: 0 }, (0, 0));
+    fleet.until(RolloutOutcome::Succeeded, SOON);
+    let (answer, stored, text) = last_verdict(&fleet);
+    assert_eq!((answer, stored), (Answer::Pass, Some(Measured::Count(0))), "{text}");
 }
