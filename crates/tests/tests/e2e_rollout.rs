@@ -108,8 +108,6 @@ fn a_version_that_uses_too_much_memory_is_rolled_back_by_what_was_measured() {
             |metric: &str, max: &str| format!("metric = \"{metric}\"\nmax = \"{max}\"\nwindow = \"5s\"\n");
         ServiceFile::web("web", 8080)
             .with_section("placement", "replicas = 1\n")
-            // Only what is behind a route is analysed; a gateway it needs not.
-            .with_section("route", "path = \"/\"\n")
             .with_section("rollout.analysis.cpu", &bound("cpu", "6400%"))
             .with_section("rollout.analysis.memory", &bound("memory", memory))
     };
