@@ -10,6 +10,7 @@
 //! A gateway has at most one session; a newer one always replaces the older. A gateway that reads slowly is sent the
 //! newest table only, never each of them in turn.
 
+mod look;
 pub(crate) mod stream;
 
 use crate::clock::Clock;
@@ -17,7 +18,7 @@ use crate::flapping::Replacements;
 use crate::pulse::Pulse;
 use crate::sessions::{Heard, Timing};
 use baton_model::evidence::histogram::Histogram;
-use baton_model::id::{GatewayName, Revision, RouteRevision, ServiceName, SessionId, TableRevision};
+use baton_model::id::{GatewayName, Revision, ServiceName, SessionId, TableRevision};
 use baton_model::observed::{GatewayFacts, GatewayObserved, GatewayState};
 use baton_model::route::{Route, RouteTable, UpstreamId};
 use baton_model::time::{Millis, UnixMs};
@@ -83,15 +84,6 @@ pub(crate) struct Opened {
     pub(crate) was_silent: bool,
     /// It serves by a table that is newer than any this coordinator knows of.
     pub(crate) ahead: bool,
-}
-
-/// What is known of one gateway, for readers.
-#[derive(Clone, Debug)]
-pub(crate) struct GatewayLook {
-    pub(crate) connected: bool,
-    pub(crate) last_heard: UnixMs,
-    pub(crate) facts: GatewayFacts,
-    pub(crate) said: GatewayState,
 }
 
 impl Gateways {
@@ -316,34 +308,6 @@ impl Gateways {
             (name.clone(), seen)
         });
         seen.collect()
-    }
-
-    /// What is known of one gateway.
-    pub(crate) fn look(&self, gateway: &GatewayName) -> Option<GatewayLook> {
-        let state = self.lock();
-        let entry = state.gateways.get(gateway)?;
-        Some(GatewayLook {
-            connected: entry.link.is_some(),
-            last_heard: entry.last_heard,
-            facts: entry.facts.clone(),
-            said: entry.said.clone(),
-        })
-    }
-
-    /// The revision of a service's route at each gateway that has a session.
-    pub(crate) fn serving(&self, service: &ServiceName) -> BTreeMap<GatewayName, Option<RouteRevision>> {
-        let state = self.lock();
-        let connected = state.gateways.iter().filter(|(_, entry)| entry.link.is_some());
-        connected.map(|(name, entry)| (name.clone(), entry.said.routes.get(service).copied())).collect()
-    }
-
-    /// The gateways with a session that have a service's route and cannot serve it: why.
-    pub(crate) fn unserved(&self, service: &ServiceName) -> BTreeMap<GatewayName, String> {
-        let state = self.lock();
-        let connected = state.gateways.iter().filter(|(_, entry)| entry.link.is_some());
-        connected
-            .filter_map(|(name, entry)| Some((name.clone(), entry.said.unserved.get(service)?.clone())))
-            .collect()
     }
 
     /// Marks the gateways that have fallen silent, and names them.

@@ -1,5 +1,6 @@
 use super::*;
 use baton_model::id::ReleaseNumber;
+use baton_model::id::RouteRevision;
 use baton_model::route::{
     Balance, Ejection, Entry, HttpProtocol, Key, Retries, RouteSpec, Split, Timeouts, TrafficLimits, Weight,
 };
