@@ -71,9 +71,11 @@ pub(crate) fn header(status: &ServiceStatus, now: UnixMs) -> Line {
         .then(Style::Plain, format!("  {}/{} ready", status.report.ready, status.report.wanted))
 }
 
-/// `1.0 → 2.0`, or `2.0` for a first release.
+/// `1.0 → 2.0`, or `2.0` for a first release. What was being tried out when an operator undid it never stood, so that there
+/// is only what it goes back to.
 pub(crate) fn passage(rollout: &RolloutReport) -> String {
     match &rollout.from_version {
+        Some(_) if rollout.from == Some(rollout.to) => format!("back to {}", rollout.to_version),
         Some(from) => format!("{from} → {}", rollout.to_version),
         None => rollout.to_version.to_string(),
     }

@@ -1,6 +1,6 @@
 //! What people see, as text.
 
-use super::frame::{Scene, frame};
+use super::frame::{Scene, frame, passage};
 use super::plain::{Teller, summary};
 use baton_model::event::{Event, Severity};
 use baton_model::id::{EventSeq, InstanceId, ReleaseNumber, RolloutId, RunNumber};
@@ -248,4 +248,12 @@ fn why_a_rollout_failed_is_told_once() {
     let (last, lines) =
         becomes(RolloutOutcome::Paused, held, Some("web.2 cannot run: `baton rollout retry`, or `abort`"));
     assert_eq!((times(held, &lines), last.contains(held)), (1, false), "{lines:#?}\n{last}");
+}
+
+#[test]
+fn an_undo_of_what_was_tried_out_says_what_it_goes_back_to() {
+    let mut rollout = halfway().report.rollout.unwrap();
+    assert_eq!(passage(&rollout), "1.0 → 2.0");
+    (rollout.to, rollout.to_version) = (ReleaseNumber(1), "1.0".parse().unwrap());
+    assert_eq!(passage(&rollout), "back to 1.0");
 }
