@@ -61,7 +61,7 @@ impl Teller {
 }
 
 impl Teller {
-    /// How the rollout stands, with its reason where nothing has told that yet and nothing that is waited for tells it.
+    /// How the rollout stands, with its reason where nothing has told that yet and nothing that is about to be told does.
     fn standing(&mut self, rollout: &RolloutReport, status: &ServiceStatus) -> Option<String> {
         let (_, word) = frame::outcome(rollout.outcome);
         let text = format!("{} {}: {word}", status.name, passage(rollout));
@@ -71,11 +71,17 @@ impl Teller {
         }
         self.rollout.clone_from(&text);
         self.reason.clone_from(&rollout.reason);
-        Some(if told || waits_for(status, &rollout.reason) {
+        Some(if told || self.tells_next(status, &rollout.reason) {
             text
         } else {
             format!("{text}: {}", rollout.reason)
         })
+    }
+
+    /// Whether something that is waited for says this, and is new: of what is waited for already, a new sentence is not told.
+    fn tells_next(&self, status: &ServiceStatus, reason: &str) -> bool {
+        let mut waiting = status.report.waiting.iter();
+        waiting.any(|wait| wait.reason.contains(reason) && !self.waiting.contains(&waiting_key(wait)))
     }
 
     /// Whether the reason of the rollout is among what was told, or there is none.

@@ -248,6 +248,11 @@ fn why_a_rollout_failed_is_told_once() {
     let (last, lines) =
         becomes(RolloutOutcome::Paused, held, Some("web.2 cannot run: `baton rollout retry`, or `abort`"));
     assert_eq!((times(held, &lines), last.contains(held)), (1, false), "{lines:#?}\n{last}");
+    // It was waited for already, for another reason: that is not told again, so the rollout itself tells why.
+    let _ = becomes(RolloutOutcome::Running, "", Some("not enough evidence"));
+    let (last, lines) = becomes(RolloutOutcome::Paused, "errors are broken", Some("errors are broken"));
+    let broken = "errors are broken";
+    assert_eq!((times(broken, &lines), last.contains(broken)), (1, false), "{lines:#?}\n{last}");
 }
 
 #[test]
